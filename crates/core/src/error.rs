@@ -1,0 +1,143 @@
+//! The one error of the core: a stable code, what happened, and what to do next.
+//!
+//! Codes never change their number or meaning; `docs/errors.md` lists them and a test holds the two
+//! together. They travel unchanged over gRPC and into the command line's output.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal, $next:literal;)*) => {
+        /// A stable error code.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+        #[repr(u32)]
+        #[allow(missing_docs)]
+        pub enum Code { $($(#[$doc])* $name = $number,)* }
+
+        impl Code {
+            /// Every code, in the order of their numbers.
+            pub const ALL: &[Code] = &[$(Code::$name,)*];
+            /// The code's name as users see it.
+            pub fn name(self) -> &'static str { match self { $(Code::$name => $text,)* } }
+            /// What a user can do about it.
+            pub fn next_step(self) -> &'static str { match self { $(Code::$name => $next,)* } }
+            /// The code with this number.
+            pub fn from_number(number: u32) -> Option<Code> { match number { $($number => Some(Code::$name),)* _ => None } }
+        }
+    };
+}
+
+codes! {
+    // 1xx: bytes that are not what they claim to be.
+    Decode = 100, "DECODE", "send the bytes that a Florin or PBTX client produced, unchanged";
+    Limit = 101, "LIMIT", "stay within the limits in docs/wire.md";
+    EmptyBody = 102, "EMPTY_BODY", "an envelope needs a body";
+    NonCanonical = 103, "NON_CANONICAL", "encode fields once, in order, without defaults and unknown fields";
+    Int63 = 104, "INT63", "ids have their top bit clear";
+    // 2xx: who.
+    UnknownNetwork = 200, "UNKNOWN_NETWORK", "check the network id against the committee file";
+    UnknownActor = 201, "UNKNOWN_ACTOR", "the first order of an account has seqnum 1 and carries `open`";
+    DuplicateCosignor = 202, "DUPLICATE_COSIGNOR", "name each cosignor once, and not the actor";
+    AuthorityCount = 203, "AUTHORITY_COUNT", "one authority for the actor and one for each cosignor";
+    UnknownCosignor = 204, "UNKNOWN_COSIGNOR", "register the cosignor first";
+    WrongShard = 205, "WRONG_SHARD", "send the order to the shard of its actor";
+    CosignorsRefused = 206, "COSIGNORS_REFUSED", "payment networks take orders without cosignors";
+    // 3xx: sequence.
+    SeqExhausted = 300, "SEQ_EXHAUSTED", "move the money to a new account";
+    BadSeq = 301, "BAD_SEQ", "run `florin wallet resume`, then sign with the next sequence number";
+    BadPrevHash = 302, "BAD_PREV_HASH", "prev_hash is the first 8 bytes of sha256 of the order before";
+    PendingConflict = 303, "PENDING_CONFLICT", "finish the pending order that is shown; never sign two orders for one seqnum";
+    WindowFull = 304, "WINDOW_FULL", "settle the pending orders first";
+    PermissionPending = 305, "PERMISSION_PENDING", "wait until the change of permission has settled";
+    // 4xx: content and money.
+    BadContent = 400, "BAD_CONTENT", "see docs/wire.md for the contents of orders";
+    BadAmount = 401, "BAD_AMOUNT", "amounts are from 1 to 2^63 - 1 minor units";
+    BadPermission = 402, "BAD_PERMISSION", "a permission needs 1 to 16 distinct valid keys and a threshold within their weights";
+    InsufficientFunds = 403, "INSUFFICIENT_FUNDS", "pay less, or wait for incoming payments to settle";
+    IssuerLimit = 404, "ISSUER_LIMIT", "the issuer has reached the limit set at genesis";
+    // 5xx: signatures.
+    KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
+    SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";
+    SigNotCanonical = 502, "SIG_NOT_CANONICAL", "sign with low S, as PBTX asks";
+    KeyMismatch = 503, "KEY_MISMATCH", "sign the body with keys of the account's permission";
+    DuplicateSig = 504, "DUPLICATE_SIG", "one signature per key";
+    InsufficientWeight = 505, "INSUFFICIENT_WEIGHT", "more keys must sign";
+    // 6xx: votes, certificates, receipts.
+    WrongCommittee = 600, "WRONG_COMMITTEE", "use the committee file this was made for";
+    WrongEpoch = 601, "WRONG_EPOCH", "fetch the current committee file";
+    BadRoot = 602, "BAD_ROOT", "the root must be that of the orders sent";
+    BadBitmap = 603, "BAD_BITMAP", "a bitmap has one bit an order and no others";
+    UnknownAuthority = 604, "UNKNOWN_AUTHORITY", "the signer is not in the committee file";
+    DuplicateSigner = 605, "DUPLICATE_SIGNER", "each authority votes once in a certificate";
+    NoQuorum = 606, "NO_QUORUM", "a certificate needs votes of 2f + 1 authorities";
+    BadVote = 607, "BAD_VOTE", "a signature in it does not verify";
+    BadProof = 608, "BAD_PROOF", "the Merkle path does not lead to the root";
+    NotFinal = 609, "NOT_FINAL", "2f + 1 acknowledgements make it final; run `florin wallet resume`";
+    ConflictingCertificate = 610, "CONFLICTING_CERTIFICATE", "more than f authorities misbehaved: keep the evidence and stop";
+    // 7xx: an authority that can't.
+    StorageFull = 700, "STORAGE_FULL", "free space in the data folder and restart the authority";
+    StorageFailed = 701, "STORAGE_FAILED", "see the authority's log; it keeps what it promised and votes no more";
+    StorageVersion = 702, "STORAGE_VERSION", "run a Florin at least as new as the one that wrote the folder";
+    StorageCorrupt = 703, "STORAGE_CORRUPT", "restore the folder, or start with an empty one and let peers fill it";
+    StorageBusy = 704, "STORAGE_BUSY", "another process uses the folder; stop it first";
+    Busy = 705, "BUSY", "try again later, with fewer requests in flight";
+    NotServed = 706, "NOT_SERVED", "this process does not run that shard";
+    PeerRefused = 707, "PEER_REFUSED", "only authorities of the committee file may call this";
+    OutOfOrder = 708, "OUT_OF_ORDER", "send the missing one first";
+    // 8xx: a client that can't.
+    Unreachable = 800, "UNREACHABLE", "check that the authority runs and that its address is right";
+    Timeout = 801, "TIMEOUT", "the order is kept: run `florin wallet resume`";
+    QuorumUnreachable = 802, "QUORUM_UNREACHABLE", "the order is kept: run `florin wallet resume` when enough authorities are back";
+    Undecided = 803, "UNDECIDED", "the order is kept: run `florin wallet resume`";
+    WrongPassphrase = 804, "WRONG_PASSPHRASE", "try again, or restore the wallet from its seed words";
+    BadWords = 805, "BAD_WORDS", "check each word against your backup: order and spelling";
+    BadAddress = 806, "BAD_ADDRESS", "copy the whole address, without changes";
+    BadConfig = 807, "BAD_CONFIG", "correct the file and run `florin config check`";
+    BadFile = 808, "BAD_FILE", "check the path and that the file is what the command expects";
+    AlreadyExists = 809, "ALREADY_EXISTS", "choose another path";
+    Usage = 810, "USAGE", "see `florin help`";
+    AuditFailed = 811, "AUDIT_FAILED", "stop the authority, keep the folder, compare with its peers";
+    Io = 812, "IO", "see the cause above";
+    BadKey = 813, "BAD_KEY", "check the key's text";
+}
+
+/// An error: code, message, and for a conflict the body that was voted for instead.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Stable code.
+    pub code: Code,
+    /// What happened, what was expected and what was found.
+    pub message: String,
+    /// With [`Code::PendingConflict`]: the order that holds the sequence number.
+    pub pending_order: Bytes,
+}
+
+/// Result of the core.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error with a message.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Error { code, message: message.into(), pending_order: Bytes::new() }
+    }
+
+    /// "expected X, found Y".
+    pub fn expected(code: Code, what: &str, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Error::new(code, format!("{what}: expected {expected}, found {found}"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.code.name(), self.code as u32, self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,19 @@
+//! The pure core of Florin: what every byte means, who may sign what, and what an authority does.
+//!
+//! Nothing here is async, reads a clock, draws randomness, or touches a disk or a network.
+
+pub mod error;
+pub mod limits;
+
+/// Messages of `proto/florin.proto`, generated.
+#[allow(missing_docs, clippy::all)]
+pub mod wire {
+    include!("generated/florin.v1.rs");
+}
+/// Messages of `proto/pbtx.proto`, generated.
+#[allow(missing_docs, clippy::all)]
+pub mod pbtx {
+    include!("generated/pbtx.rs");
+}
+
+pub use error::{Code, Error, Result};

@@ -1,0 +1,52 @@
+//! Every bound of the protocol, in one place. Relations between them are asserted at compile time.
+
+/// Orders in one batch.
+pub const ORDERS_PER_BATCH_MAX: usize = 4_096;
+/// Bytes of one gRPC message.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of an encoded `TransactionBody` (PBTX).
+pub const BODY_BYTES_MAX: usize = 65_000;
+/// Bytes of `transaction_content` (PBTX).
+pub const CONTENT_BYTES_MAX: usize = 16_384;
+/// Bytes of a payment's memo, UTF-8.
+pub const MEMO_BYTES_MAX: usize = 256;
+/// Orders an account may have voted for and not settled.
+pub const PENDING_WINDOW: usize = 64;
+/// Authorities of a committee.
+pub const COMMITTEE_MIN: usize = 4;
+/// Authorities of a committee.
+pub const COMMITTEE_MAX: usize = 128;
+/// Shards of a committee.
+pub const SHARDS_MAX: u32 = 1_024;
+/// Cosignors of an order (PBTX).
+pub const COSIGNORS_MAX: usize = 4;
+/// Keys of a permission (PBTX).
+pub const KEYS_MAX: usize = 16;
+/// Authorities of an envelope (PBTX).
+pub const AUTHORITIES_MAX: usize = 8;
+/// Signatures in one authority of an envelope (PBTX).
+pub const SIGS_PER_AUTHORITY_MAX: usize = 16;
+/// Bytes of a signature that the decoder takes at all (PBTX); a valid one has 66.
+pub const SIG_BYTES_MAX: usize = 128;
+/// Outputs of an order.
+pub const OUTPUTS_MAX: usize = 256;
+/// Largest amount, minor units: amounts are below 2^63.
+pub const AMOUNT_MAX: u64 = (1 << 63) - 1;
+/// Largest network id and actor id: their top bit is clear.
+pub const ID_MAX: u64 = (1 << 63) - 1;
+/// Decimals of a currency.
+pub const DECIMALS_MAX: u8 = 18;
+/// Entries on one page of a query.
+pub const PAGE_MAX: usize = 256;
+/// Requests one connection may have in flight.
+pub const REQUESTS_PER_CONNECTION: usize = 256;
+/// Connections one process accepts.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Entries in one message of the settled stream.
+pub const FOLLOW_PAGE: usize = 1_024;
+
+const _: () = assert!(COMMITTEE_MIN >= 4 && COMMITTEE_MAX >= COMMITTEE_MIN);
+const _: () = assert!(AUTHORITIES_MAX > COSIGNORS_MAX);
+const _: () = assert!(CONTENT_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < MESSAGE_BYTES_MAX);
+// The sum of all outputs of one order cannot overflow the i128 it is computed in.
+const _: () = assert!((OUTPUTS_MAX as u128) * (AMOUNT_MAX as u128) < (1 << 126));
