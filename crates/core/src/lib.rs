@@ -2,8 +2,14 @@
 //!
 //! Nothing here is async, reads a clock, draws randomness, or touches a disk or a network.
 
+pub mod address;
+pub mod amount;
 pub mod error;
 pub mod limits;
+pub mod signatures;
+pub mod permission;
+pub mod keys;
+pub mod envelope;
 
 /// Messages of `proto/florin.proto`, generated.
 #[allow(missing_docs, clippy::all)]
