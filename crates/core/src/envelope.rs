@@ -1,9 +1,21 @@
 //! The signed envelope of an account order: a PBTX `Transaction`, byte for byte.
+//!
+//! One order has one encoding: fields in order, once, without defaults and unknown fields. So the decoder below takes
+//! exactly the canonical bytes, in one pass and without copying; only for bytes that it refuses does a general
+//! decoder find out what is wrong with them. Tests hold it against "decode, encode again, compare".
+
+use std::ops::Range;
 
 use bytes::Bytes;
+use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+use crate::keys::Signature;
+use crate::limits::{
+    AUTHORITIES_MAX, BODY_BYTES_MAX, CONTENT_BYTES_MAX, COSIGNORS_MAX, ID_MAX, SIG_BYTES_MAX, SIGS_PER_AUTHORITY_MAX,
+};
+use crate::pbtx;
 
 /// A decoded order in its canonical form. All bytes are slices of `raw`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,18 +72,48 @@ pub struct Body {
     pub content: Bytes,
 }
 
+impl Authority {
+    /// An authority with these signatures.
+    pub fn of(sigs: &[Signature]) -> Authority {
+        let sigs = sigs.iter().map(|sig| Bytes::copy_from_slice(sig.as_bytes())).collect();
+        Authority { key_type: 0, sigs }
+    }
+}
+
 impl Order {
     /// Decodes an envelope. In this order: `DECODE`, `LIMIT`, `EMPTY_BODY`, `NON_CANONICAL` for the envelope; `DECODE`,
     /// `LIMIT`, `NON_CANONICAL` for the body; `INT63`.
     pub fn decode(raw: Bytes) -> Result<Order> {
-        let _ = raw;
-        unimplemented!()
+        let (body, authorities) = read_envelope(&raw).ok_or_else(|| explain_envelope(&raw))?;
+        let mut order = read_body(&body).ok_or_else(|| explain_body(&body))?;
+        let ids = [("network_id", order.network_id), ("actor", order.actor)];
+        for (what, id) in ids.into_iter().chain(order.cosignors.iter().map(|id| ("cosignor", *id))) {
+            if id > ID_MAX {
+                return Err(Error::expected(Code::Int63, what, "at most 2^63 - 1", id));
+            }
+        }
+        order.id = order_id(&body);
+        order.raw = raw;
+        order.body = body;
+        order.authorities = authorities;
+        Ok(order)
     }
 
     /// Cosignors are distinct and not the actor (`DUPLICATE_COSIGNOR`), and each account has its authority
     /// (`AUTHORITY_COUNT`).
     pub fn screen_counts(&self) -> Result<()> {
-        unimplemented!()
+        for (i, cosignor) in self.cosignors.iter().enumerate() {
+            if *cosignor == self.actor || self.cosignors[..i].contains(cosignor) {
+                let message =
+                    format!("cosignor #{i}: expected another than the actor and those before, found {cosignor}");
+                return Err(Error::new(Code::DuplicateCosignor, message));
+            }
+        }
+        let expected = 1 + self.cosignors.len();
+        if self.authorities.len() != expected {
+            return Err(Error::expected(Code::AuthorityCount, "authorities", expected, self.authorities.len()));
+        }
+        Ok(())
     }
 
     /// The prev_hash of the actor's next order: the first 8 bytes of the id, big-endian.
@@ -92,14 +134,261 @@ pub fn order_id(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
 }
 
+// Tags of the fields: number << 3 | wire type.
+const NETWORK_ID: u8 = 1 << 3 | 1;
+const ACTOR: u8 = 2 << 3 | 1;
+const COSIGNORS: u8 = 3 << 3 | 2;
+const SEQNUM: u8 = 4 << 3;
+const PREV_HASH: u8 = 5 << 3 | 1;
+const TRANSACTION_TYPE: u8 = 6 << 3;
+const CONTENT: u8 = 7 << 3 | 2;
+const BODY: u8 = 1 << 3 | 2;
+const AUTHORITIES: u8 = 2 << 3 | 2;
+const KEY_TYPE: u8 = 1 << 3;
+const SIGS: u8 = 2 << 3 | 2;
+
 /// The canonical bytes of a body.
 pub fn encode_body(body: &Body) -> Bytes {
-    let _ = body;
-    unimplemented!()
+    let mut out = Vec::with_capacity(64 + 8 * body.cosignors.len() + body.content.len());
+    put_fixed64(&mut out, NETWORK_ID, body.network_id);
+    put_fixed64(&mut out, ACTOR, body.actor);
+    if !body.cosignors.is_empty() {
+        out.push(COSIGNORS);
+        put_varint(&mut out, 8 * body.cosignors.len() as u64);
+        body.cosignors.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+    }
+    put_uint32(&mut out, SEQNUM, body.seqnum);
+    put_fixed64(&mut out, PREV_HASH, body.prev_hash);
+    put_uint32(&mut out, TRANSACTION_TYPE, body.transaction_type);
+    if !body.content.is_empty() {
+        put_bytes(&mut out, CONTENT, &body.content);
+    }
+    out.into()
 }
 
 /// The canonical bytes of an envelope.
 pub fn encode_envelope(body: &[u8], authorities: &[Authority]) -> Bytes {
-    let _ = (body, authorities);
-    unimplemented!()
+    let mut out = Vec::with_capacity(body.len() + 8 + authorities.len() * 80);
+    if !body.is_empty() {
+        put_bytes(&mut out, BODY, body);
+    }
+    let mut inner = Vec::new();
+    for authority in authorities {
+        inner.clear();
+        if authority.key_type != 0 {
+            inner.push(KEY_TYPE);
+            put_varint(&mut inner, sign_extended(authority.key_type));
+        }
+        authority.sigs.iter().for_each(|sig| put_bytes(&mut inner, SIGS, sig));
+        put_bytes(&mut out, AUTHORITIES, &inner);
+    }
+    out.into()
 }
+
+/// An enum on the wire: negative numbers take all 64 bits.
+fn sign_extended(number: i32) -> u64 {
+    i64::from(number) as u64
+}
+
+fn put_fixed64(out: &mut Vec<u8>, tag: u8, value: u64) {
+    if value != 0 {
+        out.push(tag);
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn put_uint32(out: &mut Vec<u8>, tag: u8, value: u32) {
+    if value != 0 {
+        out.push(tag);
+        put_varint(out, u64::from(value));
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    out.push(tag);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Body and authorities of canonical bytes within the limits; None for any others.
+fn read_envelope(raw: &Bytes) -> Option<(Bytes, Vec<Authority>)> {
+    let mut reader = Reader { bytes: raw, at: 0 };
+    let body = reader.bytes_field(BODY, BODY_BYTES_MAX)?.filter(|range| !range.is_empty())?;
+    let mut authorities = Vec::new();
+    while let Some(range) = reader.bytes_field(AUTHORITIES, usize::MAX)? {
+        if authorities.len() == AUTHORITIES_MAX {
+            return None;
+        }
+        authorities.push(read_authority(raw, range)?);
+    }
+    reader.is_done().then(|| (raw.slice(body), authorities))
+}
+
+fn read_authority(raw: &Bytes, range: Range<usize>) -> Option<Authority> {
+    let mut reader = Reader { bytes: &raw[..range.end], at: range.start };
+    let mut authority = Authority::default();
+    if reader.take_tag(KEY_TYPE) {
+        let value = reader.varint()?;
+        authority.key_type = value as i32;
+        if authority.key_type == 0 || sign_extended(authority.key_type) != value {
+            return None;
+        }
+    }
+    while let Some(range) = reader.bytes_field(SIGS, SIG_BYTES_MAX)? {
+        if authority.sigs.len() == SIGS_PER_AUTHORITY_MAX {
+            return None;
+        }
+        authority.sigs.push(raw.slice(range));
+    }
+    reader.is_done().then_some(authority)
+}
+
+/// The fields of a canonical body within the limits; None for any others.
+fn read_body(body: &Bytes) -> Option<Order> {
+    let mut reader = Reader { bytes: body, at: 0 };
+    let network_id = reader.fixed64_field(NETWORK_ID)?;
+    let actor = reader.fixed64_field(ACTOR)?;
+    let mut cosignors = Vec::new();
+    if let Some(range) = reader.bytes_field(COSIGNORS, 8 * COSIGNORS_MAX)? {
+        let (ids, rest) = body[range].as_chunks::<8>();
+        if ids.is_empty() || !rest.is_empty() {
+            return None;
+        }
+        cosignors.extend(ids.iter().map(|id| u64::from_le_bytes(*id)));
+    }
+    let seqnum = reader.uint32_field(SEQNUM)?;
+    let prev_hash = reader.fixed64_field(PREV_HASH)?;
+    let transaction_type = reader.uint32_field(TRANSACTION_TYPE)?;
+    let content = match reader.bytes_field(CONTENT, CONTENT_BYTES_MAX)? {
+        Some(range) if range.is_empty() => return None,
+        Some(range) => body.slice(range),
+        None => Bytes::new(),
+    };
+    reader.is_done().then(|| Order {
+        raw: Bytes::new(),
+        body: Bytes::new(),
+        id: [0; 32],
+        network_id,
+        actor,
+        cosignors,
+        seqnum,
+        prev_hash,
+        transaction_type,
+        content,
+        authorities: Vec::new(),
+    })
+}
+
+/// Reads canonical fields in ascending order. None: not canonical here. A field that is absent has its default;
+/// whatever stands out of order is left over at the end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn is_done(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    fn take_tag(&mut self, tag: u8) -> bool {
+        let found = self.bytes.get(self.at) == Some(&tag);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// A varint in its shortest form.
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return (byte != 0 || shift == 0).then_some(value);
+            }
+        }
+        None
+    }
+
+    fn fixed64_field(&mut self, tag: u8) -> Option<u64> {
+        if !self.take_tag(tag) {
+            return Some(0);
+        }
+        let value = u64::from_le_bytes(*self.bytes[self.at..].first_chunk()?);
+        self.at += 8;
+        (value != 0).then_some(value)
+    }
+
+    fn uint32_field(&mut self, tag: u8) -> Option<u32> {
+        if !self.take_tag(tag) {
+            return Some(0);
+        }
+        let value = u32::try_from(self.varint()?).ok()?;
+        (value != 0).then_some(value)
+    }
+
+    /// Where the bytes of a length-delimited field are, if it comes next.
+    fn bytes_field(&mut self, tag: u8, max: usize) -> Option<Option<Range<usize>>> {
+        if !self.take_tag(tag) {
+            return Some(None);
+        }
+        let length = usize::try_from(self.varint()?).ok()?;
+        if length > max || length > self.bytes.len() - self.at {
+            return None;
+        }
+        let start = self.at;
+        self.at += length;
+        Some(Some(start..self.at))
+    }
+}
+
+/// What is wrong with an envelope that is not canonical within the limits.
+fn explain_envelope(raw: &Bytes) -> Error {
+    let envelope = match pbtx::Transaction::decode(raw.clone()) {
+        Ok(envelope) => envelope,
+        Err(e) => return Error::new(Code::Decode, format!("envelope: {e}")),
+    };
+    let sigs = || envelope.authorities.iter().map(|a| a.sigs.len()).max().unwrap_or(0);
+    let sig_bytes = || envelope.authorities.iter().flat_map(|a| &a.sigs).map(Bytes::len).max().unwrap_or(0);
+    let over = over_limit("bytes of the body", envelope.body.len(), BODY_BYTES_MAX)
+        .or_else(|| over_limit("authorities", envelope.authorities.len(), AUTHORITIES_MAX))
+        .or_else(|| over_limit("signatures of an authority", sigs(), SIGS_PER_AUTHORITY_MAX))
+        .or_else(|| over_limit("bytes of a signature", sig_bytes(), SIG_BYTES_MAX));
+    match over {
+        Some(error) => error,
+        None if envelope.body.is_empty() => Error::new(Code::EmptyBody, "envelope: expected a body, found none"),
+        None => Error::new(Code::NonCanonical, "envelope: its fields encode to other bytes"),
+    }
+}
+
+/// What is wrong with a body that is not canonical within the limits.
+fn explain_body(body: &Bytes) -> Error {
+    let body = match pbtx::TransactionBody::decode(body.clone()) {
+        Ok(body) => body,
+        Err(e) => return Error::new(Code::Decode, format!("body: {e}")),
+    };
+    over_limit("cosignors", body.cosignors.len(), COSIGNORS_MAX)
+        .or_else(|| over_limit("bytes of the content", body.transaction_content.len(), CONTENT_BYTES_MAX))
+        .unwrap_or_else(|| Error::new(Code::NonCanonical, "body: its fields encode to other bytes"))
+}
+
+fn over_limit(what: &str, found: usize, max: usize) -> Option<Error> {
+    (found > max).then(|| Error::expected(Code::Limit, what, format!("at most {max}"), found))
+}
+
+#[cfg(test)]
+#[path = "envelope_tests.rs"]
+mod tests;

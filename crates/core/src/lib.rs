@@ -4,6 +4,13 @@
 
 pub mod address;
 pub mod amount;
+pub mod authority;
+pub mod bitmap;
+pub mod certificate;
+pub mod committee;
+pub mod content;
+pub mod merkle;
+pub mod receipt;
 pub mod error;
 pub mod limits;
 pub mod signatures;

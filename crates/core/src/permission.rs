@@ -117,8 +117,13 @@ impl Permission {
     /// The address of the account that this permission opens in a network: a hash of the permission with actor 0.
     pub fn address(&self, network_id: u64) -> Address {
         let account = Permission { actor: 0, ..self.clone() };
+        Permission::address_of(network_id, &account.encode())
+    }
+
+    /// [`Permission::address`] of an encoded permission with actor 0.
+    pub fn address_of(network_id: u64, encoded: &[u8]) -> Address {
         let hash = Sha256::new().chain_update(ACCOUNT_TAG).chain_update(network_id.to_be_bytes());
-        Address::new(hash.chain_update(account.encode()).finalize().into())
+        Address::new(hash.chain_update(encoded).finalize().into())
     }
 }
 

@@ -1,21 +1,176 @@
 //! Verifying what orders and authorities signed, many at a time, with one rule whether alone or in a batch.
+//!
+//! ed25519 follows ZIP-215 throughout, so a signature is true in a batch if and only if it is true alone; an
+//! authority that batches and one that does not never disagree about an order.
+//!
+//! Batches need coefficients that whoever made the signatures could not foresee. The core draws no randomness: they come
+//! from ChaCha20 seeded with sha256 over every key, signature and message of the batch, as in the Fiat-Shamir transform.
+//! Changing anything to fit the 128-bit coefficients changes all of them, so a false batch passes with chance 2^-128 a try.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use ed25519_zebra::batch::{Item, Verifier};
+use ed25519_zebra::{SigningKey, VerificationKey, VerificationKeyBytes};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::envelope::Order;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::keys::{Curve, Signature, order_message};
 use crate::permission::Permission;
+
+/// When a batch fails, its parts of this size are tried as batches, then the failing parts one by one. That bounds what
+/// a batch full of bad signatures costs to about twice verifying each alone.
+const FALLBACK_CHUNK: usize = 64;
+
+/// The curve arithmetic that remains for one authority of an order once all cheap checks have passed.
+#[derive(Debug)]
+pub struct Job(JobKind);
+
+#[derive(Debug)]
+enum JobKind {
+    /// The one ed25519 key that alone reaches the threshold, and one signature: fit for a batch.
+    Single { actor: u64, key: [u8; 32], sig: [u8; 64], message: [u8; 42] },
+    /// Anything else.
+    Many(Box<Many>),
+}
+
+#[derive(Debug)]
+struct Many {
+    actor: u64,
+    order_id: [u8; 32],
+    permission: Permission,
+    sigs: Vec<Signature>,
+}
+
+/// The cheap checks of authority `index` of an order (0 is the actor's), which is that of account `actor`, without any
+/// curve arithmetic: `AUTHORITY_COUNT` if it is missing, `KEY_TYPE`, per signature `SIG_FORMAT` and `SIG_NOT_CANONICAL`,
+/// then `KEY_MISMATCH` for a curve that no key has and `INSUFFICIENT_WEIGHT` for no signature at all.
+pub fn check_authority(order: &Order, index: usize, permission: &Permission, actor: u64) -> Result<Job> {
+    let Some(authority) = order.authorities.get(index) else {
+        let expected = format!("at least {}", index + 1);
+        return Err(Error::expected(Code::AuthorityCount, "authorities", expected, order.authorities.len()));
+    };
+    if authority.key_type != 0 {
+        let what = format!("type of the authority of actor {actor}");
+        return Err(Error::expected(Code::KeyType, &what, 0, authority.key_type));
+    }
+    let parse = |(i, bytes): (usize, &Bytes)| {
+        Signature::parse(bytes).map_err(|e| Error::new(e.code, format!("#{i} of actor {actor}: {}", e.message)))
+    };
+    if let ([bytes], Some(key)) = (authority.sigs.as_slice(), lone_ed25519_key(permission))
+        && let Some(sig) = parse((0, bytes))?.ed25519_bytes()
+    {
+        let message = order_message(&order.id);
+        return Ok(Job(JobKind::Single { actor, key, sig, message }));
+    }
+    let sigs = authority.sigs.iter().enumerate().map(parse).collect::<Result<Vec<_>>>()?;
+    for (i, sig) in sigs.iter().enumerate() {
+        if !permission.keys.iter().any(|(key, _)| key.curve() == sig.curve()) {
+            return Err(mismatch(i, actor));
+        }
+    }
+    if sigs.is_empty() {
+        return Err(insufficient(permission.threshold, 0, actor));
+    }
+    Ok(Job(JobKind::Many(Box::new(Many { actor, order_id: order.id, permission: permission.clone(), sigs }))))
+}
+
+/// The permission's only ed25519 key, if its weight alone is enough.
+fn lone_ed25519_key(permission: &Permission) -> Option<[u8; 32]> {
+    let mut keys = permission.keys.iter().filter(|(key, _)| key.curve() == Curve::Ed25519);
+    match (keys.next(), keys.next()) {
+        (Some((key, weight)), None) if *weight >= permission.threshold => key.ed25519_bytes(),
+        _ => None,
+    }
+}
+
+fn mismatch(index: usize, actor: u64) -> Error {
+    Error::new(Code::KeyMismatch, format!("signature #{index} does not match any keys of actor #{actor}"))
+}
+
+fn insufficient(threshold: u32, found: u64, actor: u64) -> Error {
+    Error::expected(Code::InsufficientWeight, &format!("weight for actor #{actor}"), threshold, found)
+}
+
+impl Job {
+    /// Verifies this one alone: `KEY_MISMATCH`, `DUPLICATE_SIG`, `INSUFFICIENT_WEIGHT`.
+    pub fn verify(&self) -> Result<()> {
+        match &self.0 {
+            JobKind::Single { actor, key, sig, message } => {
+                if verify_one(key, message, sig) {
+                    Ok(())
+                } else {
+                    Err(mismatch(0, *actor))
+                }
+            }
+            JobKind::Many(many) => many.verify(&mut 0),
+        }
+    }
+}
+
+impl Many {
+    /// Finds each signature's key. A key counts once: its second signature is an error, as is one of no key.
+    fn verify(&self, verifications: &mut usize) -> Result<()> {
+        let mut used = vec![false; self.permission.keys.len()];
+        let mut weight: u64 = 0;
+        for (i, sig) in self.sigs.iter().enumerate() {
+            let Some(at) = self.find_key(sig, &used, verifications) else {
+                return Err(mismatch(i, self.actor));
+            };
+            let (key, key_weight) = &self.permission.keys[at];
+            if std::mem::replace(&mut used[at], true) {
+                let message = format!("signature #{i} of actor #{} is another one of key {key}", self.actor);
+                return Err(Error::new(Code::DuplicateSig, message));
+            }
+            weight += u64::from(*key_weight);
+        }
+        if weight < u64::from(self.permission.threshold) {
+            return Err(insufficient(self.permission.threshold, weight, self.actor));
+        }
+        Ok(())
+    }
+
+    /// ECDSA signatures name their key. An ed25519 signature is tried with each such key, in the permission's order,
+    /// those without a signature first: signatures in the order of their keys need one try each.
+    fn find_key(&self, sig: &Signature, used: &[bool], verifications: &mut usize) -> Option<usize> {
+        let keys = &self.permission.keys;
+        let Some(sig_bytes) = sig.ed25519_bytes() else {
+            *verifications += 1;
+            let signer = sig.recover(&self.order_id)?;
+            return keys.iter().position(|(key, _)| *key == signer);
+        };
+        let message = order_message(&self.order_id);
+        let mut signed_by = |at: usize| {
+            keys[at].0.ed25519_bytes().is_some_and(|key| {
+                *verifications += 1;
+                verify_one(&key, &message, &sig_bytes)
+            })
+        };
+        let unused = (0..keys.len()).filter(|at| !used[*at]);
+        let rest = (0..keys.len()).filter(|at| used[*at]);
+        unused.chain(rest).find(|at| signed_by(*at))
+    }
+}
 
 /// Signatures of many orders, verified together.
 #[derive(Default)]
 pub struct Batch {
-    entries: Vec<(usize, Result<()>)>,
+    jobs: Vec<(usize, Job)>,
+    /// By tag: Ok so far, or the first error of a cheap check.
+    results: BTreeMap<usize, Result<()>>,
 }
 
 /// What a batch came to.
 #[derive(Debug)]
 pub struct Outcome {
-    /// For each tag, in ascending order: whether all that was pushed under it is signed as it should be.
+    /// For each tag, in ascending order: whether all that was pushed under it is signed as it should be. A failed cheap
+    /// check comes first, then the authority pushed first.
     pub results: Vec<(usize, Result<()>)>,
     /// Curve operations that it took: verifications and key recoveries. A signature in an ed25519 batch counts once.
     pub verifications: usize,
@@ -27,50 +182,133 @@ impl Batch {
         Batch::default()
     }
 
-    /// Adds one authority of an order: 0 is the actor's, i + 1 that of cosignor i; `permission` is that account's.
-    /// Cheap checks happen here; curve arithmetic waits for [`Batch::verify`]. An order has one tag for all its authorities.
+    /// Adds one authority of an order: 0 is the actor's, i + 1 that of cosignor i; `permission` is that account's. All
+    /// authorities of an order go under one tag. Cheap checks ([`check_authority`]) happen here; curve arithmetic
+    /// waits for [`Batch::verify`], and an order that failed cheaply costs none.
     pub fn push(&mut self, tag: usize, order: &Order, authority: usize, permission: &Permission) {
-        let _ = (order, authority, permission);
-        self.entries.push((tag, Ok(())));
+        let result = self.results.entry(tag).or_insert(Ok(()));
+        if result.is_err() {
+            return;
+        }
+        let cosignor = || authority.checked_sub(1).and_then(|i| order.cosignors.get(i));
+        let actor = cosignor().copied().unwrap_or(order.actor);
+        match check_authority(order, authority, permission, actor) {
+            Ok(job) => self.jobs.push((tag, job)),
+            Err(error) => *result = Err(error),
+        }
     }
 
     /// Verifies all. One bad order spoils no other.
     pub fn verify(self) -> Outcome {
-        Outcome { results: self.entries, verifications: 0 }
+        let Batch { mut jobs, mut results } = self;
+        let mut verifications = 0;
+        jobs.retain(|(tag, _)| results.get(tag).is_some_and(Result::is_ok));
+        let mut batch = Ed25519Batch::default();
+        for (_, job) in &jobs {
+            if let JobKind::Single { key, sig, message, .. } = &job.0 {
+                batch.push(key, sig, message);
+            }
+        }
+        let mut singles = batch.verify(&mut verifications).into_iter();
+        for (tag, job) in jobs {
+            let outcome = match job.0 {
+                JobKind::Single { actor, .. } => {
+                    let is_true = singles.next().expect("each single job is in the batch");
+                    if is_true { Ok(()) } else { Err(mismatch(0, actor)) }
+                }
+                JobKind::Many(_) if results.get(&tag).is_some_and(Result::is_err) => continue,
+                JobKind::Many(many) => many.verify(&mut verifications),
+            };
+            if let Some(result @ Ok(())) = results.get_mut(&tag) {
+                *result = outcome;
+            }
+        }
+        Outcome { results: results.into_iter().collect(), verifications }
+    }
+}
+
+/// One ed25519 verification by ZIP-215.
+fn verify_one(key: &[u8; 32], message: &[u8], sig: &[u8; 64]) -> bool {
+    VerificationKey::try_from(*key).is_ok_and(|key| key.verify(&(*sig).into(), message).is_ok())
+}
+
+/// ed25519 signatures to verify together.
+#[derive(Default)]
+struct Ed25519Batch {
+    items: Vec<Item>,
+    transcript: Sha256,
+}
+
+impl Ed25519Batch {
+    fn push(&mut self, key: &[u8; 32], sig: &[u8; 64], message: &[u8]) {
+        let length = message.len() as u64;
+        for part in [&key[..], &sig[..], &length.to_be_bytes(), message] {
+            self.transcript.update(part);
+        }
+        self.items.push((VerificationKeyBytes::from(*key), (*sig).into(), message).into());
+    }
+
+    /// For each signature, in the order pushed, whether it is true.
+    fn verify(self, verifications: &mut usize) -> Vec<bool> {
+        let Ed25519Batch { items, transcript } = self;
+        let seed: [u8; 32] = transcript.finalize().into();
+        // Every try has a stream of its own: 0 for the whole, then the chunks.
+        let mut together = |items: &[Item], stream: usize| {
+            *verifications += items.len();
+            if let [item] = items {
+                return item.clone().verify_single().is_ok();
+            }
+            let mut verifier = Verifier::new();
+            items.iter().for_each(|item| verifier.queue(item.clone()));
+            let mut rng = ChaCha20Rng::from_seed(seed);
+            rng.set_stream(stream as u64);
+            verifier.verify(rng).is_ok()
+        };
+        if items.is_empty() || together(&items, 0) {
+            return vec![true; items.len()];
+        }
+        let mut results = Vec::with_capacity(items.len());
+        for (i, chunk) in items.chunks(FALLBACK_CHUNK).enumerate() {
+            // A batch of one chunk has just failed.
+            let is_true = items.len() > FALLBACK_CHUNK && together(chunk, i + 1);
+            match chunk {
+                _ if is_true => results.extend(chunk.iter().map(|_| true)),
+                [_] => results.push(false),
+                _ => results.extend(chunk.iter().map(|item| together(std::slice::from_ref(item), 0))),
+            }
+        }
+        results
     }
 }
 
 /// An authority's signing key (ed25519); wiped when dropped, never printed.
-pub struct AuthorityKey {
-    public: AuthorityPublicKey,
-}
+pub struct AuthorityKey(Box<Zeroizing<SigningKey>>);
 
 impl AuthorityKey {
     /// The key of this seed.
     pub fn from_seed(seed: [u8; 32]) -> AuthorityKey {
-        let _ = seed;
-        unimplemented!()
+        let seed = Zeroizing::new(seed);
+        AuthorityKey(Box::new(Zeroizing::new(SigningKey::from(*seed))))
     }
 
     /// The public key.
     pub fn public(&self) -> AuthorityPublicKey {
-        self.public
+        AuthorityPublicKey(VerificationKeyBytes::from(&**self.0).into())
     }
 
-    /// Signs a message; it must start with a domain tag.
+    /// Signs a message, which must start with a domain tag.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        let _ = message;
-        unimplemented!()
+        self.0.sign(message).to_bytes()
     }
 }
 
 impl fmt::Debug for AuthorityKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AuthorityKey of {}", self.public)
+        write!(f, "AuthorityKey of {}", self.public())
     }
 }
 
-/// An authority's public key (ed25519). Whether it is a point shows when it is used.
+/// An authority's public key (ed25519). Bytes that are no point verify nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AuthorityPublicKey(pub [u8; 32]);
 
@@ -82,8 +320,7 @@ impl AuthorityPublicKey {
 
     /// Whether `signature` is this key's for `message`, by ZIP-215.
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        let _ = (message, signature);
-        unimplemented!()
+        verify_one(&self.0, message, signature)
     }
 }
 
@@ -99,18 +336,30 @@ impl fmt::Debug for AuthorityPublicKey {
     }
 }
 
-impl std::str::FromStr for AuthorityPublicKey {
+impl FromStr for AuthorityPublicKey {
     type Err = Error;
 
-    /// From 64 hex digits; `BAD_KEY` otherwise.
+    /// From 64 hex digits of a point; `BAD_KEY` otherwise.
     fn from_str(text: &str) -> Result<AuthorityPublicKey> {
-        let _ = text;
-        unimplemented!()
+        let mut key = [0; 32];
+        let is_point = hex::decode_to_slice(text, &mut key).is_ok() && VerificationKey::try_from(key).is_ok();
+        if !is_point {
+            return Err(Error::expected(Code::BadKey, "authority key", "64 hex digits of an ed25519 key", text));
+        }
+        Ok(AuthorityPublicKey(key))
     }
 }
 
 /// Verifies signatures of authorities together. The error is the index of the first bad one.
-pub fn verify_all(items: &[(AuthorityPublicKey, Vec<u8>, [u8; 64])]) -> std::result::Result<(), usize> {
-    let _ = items;
-    unimplemented!()
+pub fn verify_all<M: AsRef<[u8]>>(items: &[(AuthorityPublicKey, M, [u8; 64])]) -> std::result::Result<(), usize> {
+    let mut batch = Ed25519Batch::default();
+    items.iter().for_each(|(key, message, sig)| batch.push(&key.0, sig, message.as_ref()));
+    match batch.verify(&mut 0).iter().position(|is_true| !is_true) {
+        None => Ok(()),
+        Some(first_bad) => Err(first_bad),
+    }
 }
+
+#[cfg(test)]
+#[path = "signatures_tests.rs"]
+mod tests;

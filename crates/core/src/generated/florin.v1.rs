@@ -467,6 +467,9 @@ pub struct PendingRecord {
     pub amount: u64,
     #[prost(bool, tag = "5")]
     pub set_permission: bool,
+    /// of a first order: the permission that later pending ones are checked against
+    #[prost(bytes = "bytes", tag = "6")]
+    pub open: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EarlyRecord {
@@ -479,9 +482,7 @@ pub struct EarlyRecord {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchRecord {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub root: ::prost::bytes::Bytes,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
+    #[prost(bytes = "bytes", repeated, tag = "1")]
     pub orders: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -493,8 +494,9 @@ pub struct ProgressRecord {
     /// bitmap
     #[prost(bytes = "bytes", tag = "3")]
     pub settled: ::prost::bytes::Bytes,
-    #[prost(message, optional, tag = "4")]
-    pub certificate: ::core::option::Option<Certificate>,
+    /// one, unless several were needed to cover all orders
+    #[prost(message, repeated, tag = "4")]
+    pub certificates: ::prost::alloc::vec::Vec<Certificate>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrderRecord {
@@ -549,7 +551,7 @@ pub struct TotalsRecord {
     pub next_settled: u64,
     #[prost(uint64, tag = "9")]
     pub next_credits: u64,
-    /// loaded so far
+    /// of the file looked at so far, those of other shards included
     #[prost(uint64, tag = "10")]
     pub genesis_lines: u64,
     #[prost(bool, tag = "11")]

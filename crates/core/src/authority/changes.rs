@@ -1,0 +1,262 @@
+//! One step in memory: reads through to the state, keeps what changed, and turns it into writes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use prost::Message;
+
+use super::state::{
+    Account, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_u64, link_key, need_record, outbox_key,
+};
+use crate::address::Address;
+use crate::bitmap::Bitmap;
+use crate::error::Result;
+use crate::merkle::Hash;
+use crate::wire;
+
+/// Bytes of credits in one delivery, roughly: well below the largest message.
+const DELIVERY_BYTES: usize = 1 << 20;
+
+/// Progress of a batch, in memory.
+pub(super) struct Progress {
+    pub root: Hash,
+    pub count: usize,
+    pub settled: Bitmap,
+    pub certificates: Vec<wire::Certificate>,
+    /// Orders that this step settled.
+    pub fresh: Bitmap,
+    dirty: bool,
+}
+
+impl Progress {
+    pub fn new(root: Hash, count: usize) -> Self {
+        Progress {
+            root,
+            count,
+            settled: Bitmap::empty(count),
+            certificates: Vec::new(),
+            fresh: Bitmap::empty(count),
+            dirty: false,
+        }
+    }
+
+    pub fn mark(&mut self, index: usize) {
+        self.settled.set(index);
+        self.dirty = true;
+    }
+
+    pub fn certify(&mut self, certificate: wire::Certificate, replace: bool) {
+        if replace {
+            self.certificates.clear();
+        }
+        self.certificates.push(certificate);
+        self.dirty = true;
+    }
+}
+
+/// The changes of one step.
+pub(super) struct Changes<'a> {
+    pub state: &'a dyn State,
+    pub totals: Totals,
+    before: Totals,
+    accounts: HashMap<(u64, u64), (Account, bool)>,
+    progress: BTreeMap<u64, Progress>,
+    credits: Vec<wire::CreditRecord>,
+    deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
+    writes: Vec<Write>,
+}
+
+/// What a step leaves behind.
+pub(super) struct Outcome {
+    pub writes: Vec<Write>,
+    pub outbox: Vec<(u32, u64)>,
+    pub settled_end: Option<u64>,
+}
+
+impl<'a> Changes<'a> {
+    pub fn new(state: &'a dyn State) -> Result<Self> {
+        let totals = Totals::load(state)?;
+        Ok(Changes {
+            state,
+            before: totals.clone(),
+            totals,
+            accounts: HashMap::new(),
+            progress: BTreeMap::new(),
+            credits: Vec::new(),
+            deliveries: BTreeMap::new(),
+            writes: Vec::new(),
+        })
+    }
+
+    /// An account to look at.
+    pub fn account(&mut self, network_id: u64, actor: u64) -> Result<&Account> {
+        Ok(&self.slot(network_id, actor)?.0)
+    }
+
+    /// An account to change.
+    pub fn account_mut(&mut self, network_id: u64, actor: u64) -> Result<&mut Account> {
+        let slot = self.slot(network_id, actor)?;
+        slot.1 = true;
+        Ok(&mut slot.0)
+    }
+
+    fn slot(&mut self, network_id: u64, actor: u64) -> Result<&mut (Account, bool)> {
+        use std::collections::hash_map::Entry;
+        Ok(match self.accounts.entry((network_id, actor)) {
+            Entry::Occupied(e) => e.into_mut(),
+            Entry::Vacant(e) => e.insert((Account::load(self.state, network_id, actor)?, false)),
+        })
+    }
+
+    /// Progress of a batch that is stored.
+    pub fn progress(&mut self, batch: u64) -> Result<&mut Progress> {
+        use std::collections::btree_map::Entry;
+        Ok(match self.progress.entry(batch) {
+            Entry::Occupied(e) => e.into_mut(),
+            Entry::Vacant(e) => e.insert(load_progress(self.state, batch)?),
+        })
+    }
+
+    /// Stores a new batch and returns its number.
+    pub fn add_batch(&mut self, root: Hash, orders: &[bytes::Bytes]) -> u64 {
+        let number = self.totals.next.0;
+        self.totals.next.0 += 1;
+        let record = wire::BatchRecord { orders: orders.to_vec() };
+        self.put(Table::Batches, number.to_be_bytes(), record.encode_to_vec());
+        self.put(Table::Roots, root, number.to_be_bytes());
+        let mut progress = Progress::new(root, orders.len());
+        progress.dirty = true;
+        self.progress.insert(number, progress);
+        number
+    }
+
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.writes.push(Write::put(table, key, value));
+    }
+
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.writes.push(Write::delete(table, key));
+    }
+
+    /// Credits an address of this shard and remembers where the money came from.
+    pub fn credit(&mut self, network_id: u64, address: &Address, amount: u64, entry: wire::CreditEntry) -> Result<()> {
+        let batch = self.totals.next.2;
+        let index = self.credits.len() as u32;
+        let holding = self.account_mut(network_id, address.actor())?.holding_mut(address);
+        let previous = std::mem::replace(&mut holding.newest, (batch + 1, index));
+        holding.balance += amount as i128;
+        holding.credits += 1;
+        self.totals.accounts += amount as i128;
+        self.credits.push(wire::CreditRecord {
+            address: bytes::Bytes::copy_from_slice(address.as_bytes()),
+            entry: Some(entry),
+            previous_batch: previous.0,
+            previous_index: previous.1,
+        });
+        Ok(())
+    }
+
+    /// Puts a credit for another shard in flight.
+    pub fn send(&mut self, to_shard: u32, credit: wire::DeliveredCredit) {
+        self.totals.sent += credit.amount as i128;
+        self.deliveries.entry(to_shard).or_default().push(credit);
+    }
+
+    /// Everything that changed, as writes.
+    ///
+    /// # Panics
+    /// If the postings do not sum to zero: then this code is wrong, and nothing may be written.
+    pub fn finish(mut self, shard: u32) -> Result<Outcome> {
+        let mut outbox = Vec::new();
+        for (to_shard, credits) in std::mem::take(&mut self.deliveries) {
+            outbox.push((to_shard, self.write_deliveries(shard, to_shard, credits)?));
+        }
+        if !self.credits.is_empty() {
+            let record = wire::CreditsRecord { credits: std::mem::take(&mut self.credits) };
+            let number = self.totals.next.2;
+            self.totals.next.2 += 1;
+            self.put(Table::Credits, number.to_be_bytes(), record.encode_to_vec());
+        }
+        let mut settled_end = None;
+        for (number, progress) in std::mem::take(&mut self.progress) {
+            if !progress.dirty {
+                continue;
+            }
+            if !progress.fresh.is_empty() {
+                self.write_settled(&progress);
+                settled_end = Some(self.totals.next.1);
+            }
+            let record = wire::ProgressRecord {
+                root: bytes::Bytes::copy_from_slice(&progress.root),
+                count: progress.count as u32,
+                settled: progress.settled.to_bytes(),
+                certificates: progress.certificates,
+            };
+            self.put(Table::Progress, number.to_be_bytes(), record.encode_to_vec());
+        }
+        for ((network_id, actor), (account, dirty)) in std::mem::take(&mut self.accounts) {
+            if dirty {
+                self.put(Table::Accounts, account_key(network_id, actor), account.encode().encode_to_vec());
+            }
+        }
+        assert_eq!(self.totals.sum(), 0, "the postings of a step sum to zero");
+        if self.totals != self.before {
+            let record = self.totals.encode().encode_to_vec();
+            self.put(Table::Meta, TOTALS_KEY, record);
+        }
+        Ok(Outcome { writes: self.writes, outbox, settled_end })
+    }
+
+    fn write_settled(&mut self, progress: &Progress) {
+        let position = self.totals.next.1;
+        self.totals.next.1 += 1;
+        self.totals.orders += progress.fresh.ones() as u64;
+        let entry = wire::SettledEntry {
+            position,
+            root: bytes::Bytes::copy_from_slice(&progress.root),
+            count: progress.count as u32,
+            bitmap: progress.fresh.to_bytes(),
+        };
+        self.put(Table::Settled, position.to_be_bytes(), entry.encode_to_vec());
+    }
+
+    fn write_deliveries(&mut self, from_shard: u32, to_shard: u32, credits: Vec<wire::DeliveredCredit>) -> Result<u64> {
+        let key = link_key(Link::Sent, to_shard);
+        let mut sequence = get_u64(self.state, Table::Links, &key)?.unwrap_or(0);
+        let mut part = wire::Delivery { from_shard, to_shard, sequence: sequence + 1, credits: Vec::new() };
+        let mut size = 0;
+        let mut parts = Vec::new();
+        for credit in credits {
+            size += credit.encoded_len() + 8;
+            part.credits.push(credit);
+            if size >= DELIVERY_BYTES {
+                sequence += 1;
+                let next = wire::Delivery { from_shard, to_shard, sequence: sequence + 1, credits: Vec::new() };
+                parts.push(std::mem::replace(&mut part, next));
+                size = 0;
+            }
+        }
+        if !part.credits.is_empty() {
+            sequence += 1;
+            parts.push(part);
+        }
+        for part in parts {
+            self.put(Table::Outbox, outbox_key(to_shard, part.sequence), part.encode_to_vec());
+        }
+        self.put(Table::Links, key, sequence.to_be_bytes());
+        Ok(sequence)
+    }
+}
+
+/// Progress of a batch, from its record.
+pub(super) fn load_progress(state: &dyn State, batch: u64) -> Result<Progress> {
+    let record: wire::ProgressRecord = need_record(state, Table::Progress, &batch.to_be_bytes())?;
+    let count = record.count as usize;
+    Ok(Progress {
+        root: super::state::hash_of(&record.root)?,
+        count,
+        settled: Bitmap::parse(&record.settled, count)?,
+        certificates: record.certificates,
+        fresh: Bitmap::empty(count),
+        dirty: false,
+    })
+}

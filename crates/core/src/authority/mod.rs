@@ -1,0 +1,135 @@
+//! An authority's shard as a pure state machine: `handle(input, state) -> effects`.
+//!
+//! Safety rests on three things that hold after every step:
+//!
+//! 1. *One vote.* For a (network, actor, seqnum) the account's record names at most one order, and a
+//!    vote's bit is set only for that one ([`vote`]). The record is written before the vote is sent, and
+//!    changes only when a certificate for that seqnum settles.
+//! 2. *One settlement.* An order settles only with a quorum's votes, at `seqnum + 1`, with the prev_hash
+//!    of the one before ([`settle`]). As two certificates share an honest voter, all honest authorities
+//!    settle the same order at each seqnum.
+//! 3. *Nothing made, nothing lost.* Each step's postings sum to zero, asserted before it is written
+//!    ([`changes`]). Credits to other shards are in flight in the outbox until their shard has applied
+//!    them, once, by sequence ([`deliver`]).
+//!
+//! Liveness: an order of a correct wallet is voted for by every honest authority that has settled its
+//! predecessors; one that has not gets them from its peers' settled streams ([`query::missing`]).
+
+mod changes;
+mod deliver;
+pub mod effect;
+pub mod input;
+pub mod query;
+mod settle;
+pub mod state;
+mod vote;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::address::Address;
+use crate::committee::Committee;
+use crate::error::Result;
+use crate::signatures::AuthorityKey;
+use changes::Changes;
+use effect::{Effects, Reply};
+use input::Input;
+use state::State;
+
+/// What the time of a step goes to, for whoever measures it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Parsing and hashing orders.
+    Decode,
+    /// Signatures of senders.
+    Signatures,
+    /// Signing votes and acknowledgements, checking certificates.
+    Votes,
+    /// Rules, balances, records.
+    State,
+}
+
+/// Told when a phase begins. The core has no clock; the shell measures between calls.
+pub trait Meter {
+    /// From here on it is this phase.
+    fn begin(&mut self, phase: Phase);
+}
+
+/// Measures nothing.
+pub struct NoMeter;
+
+impl Meter for NoMeter {
+    fn begin(&mut self, _: Phase) {}
+}
+
+/// One shard of one authority.
+pub struct Authority {
+    committee: Arc<Committee>,
+    index: u32,
+    shard: u32,
+    key: Arc<AuthorityKey>,
+    issuer: Address,
+}
+
+impl Authority {
+    /// The shard `shard` of the authority `index`, which signs with `key`.
+    ///
+    /// # Panics
+    /// If the index or shard is not of the committee.
+    pub fn new(committee: Arc<Committee>, index: u32, shard: u32, key: Arc<AuthorityKey>) -> Self {
+        assert!(
+            (index as usize) < committee.size() && shard < committee.shards,
+            "an authority and shard of the committee"
+        );
+        let issuer = committee.network.issuer_address();
+        Authority { committee, index, shard, key, issuer }
+    }
+
+    /// Its committee.
+    pub fn committee(&self) -> &Arc<Committee> {
+        &self.committee
+    }
+
+    /// Its index in the committee.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its shard.
+    pub fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    /// One step. Errors leave no change behind; errors of single orders are in the reply.
+    pub fn handle(&self, input: Input, state: &dyn State, meter: &mut dyn Meter) -> Result<Effects> {
+        let mut changes = Changes::new(state)?;
+        let reply = match input {
+            Input::Vote { orders } => Reply::Vote(self.vote(orders, &mut changes, meter)?),
+            Input::Settle { certificate, orders } => {
+                Reply::Settle(self.settle(certificate, orders, &mut changes, meter)?)
+            }
+            Input::Deliver(delivery) => Reply::Deliver(self.deliver(delivery, &mut changes)?),
+            Input::Delivered { to_shard, applied } => {
+                self.delivered(to_shard, applied, &mut changes)?;
+                Reply::Done
+            }
+            Input::Followed { authority, position } => {
+                changes.put(state::Table::Cursors, authority.to_be_bytes(), position.to_be_bytes());
+                Reply::Done
+            }
+            Input::Genesis { first_line, lines, last } => {
+                self.genesis(first_line, lines, last, &mut changes)?;
+                Reply::Done
+            }
+        };
+        meter.begin(Phase::State);
+        let outcome = changes.finish(self.shard)?;
+        Ok(Effects { writes: outcome.writes, reply, outbox: outcome.outbox, settled_end: outcome.settled_end })
+    }
+
+    /// Whether genesis still has to be loaded: until then the shard votes for nothing.
+    fn has_genesis(&self) -> bool {
+        self.committee.network.genesis_hash != <[u8; 32]>::from(Sha256::digest([]))
+    }
+}

@@ -1,0 +1,212 @@
+//! Reads: what clients and peers may ask. Nothing here changes state.
+//!
+//! Answers that carry this authority's own promise ([`Authority::order`]) must wait, like every reply,
+//! until what they say is durable.
+
+use bytes::Bytes;
+
+use super::Authority;
+use super::changes::load_progress;
+use super::settle::{read_order, stored_orders};
+use super::state::{
+    Account, Link, State, Table, Totals, corrupt, get_record, get_u64, link_key, need_record, order_key,
+};
+use super::vote::leaf_id;
+use crate::address::Address;
+use crate::bitmap::Bitmap;
+use crate::certificate::{BatchId, Promise, batch_id, sign};
+use crate::envelope::Order;
+use crate::error::{Code, Error, Result};
+use crate::limits::{FOLLOW_PAGE, PAGE_MAX};
+use crate::merkle;
+use crate::wire;
+
+impl Authority {
+    /// Balance and spending state of an address.
+    pub fn account(&self, state: &dyn State, request: &wire::AccountRequest) -> Result<wire::AccountReply> {
+        let address = Address::from_slice(&request.address)?;
+        self.served(request.network_id, address.actor())?;
+        let account = Account::load(state, request.network_id, address.actor())?;
+        let holding = account.holding(&address);
+        let mut reply = wire::AccountReply {
+            balance: holding.map_or(0, |h| h.balance).to_string(),
+            credits: holding.map_or(0, |h| h.credits),
+            ..Default::default()
+        };
+        // The spending state is that of the address bound to the actor, or about to be.
+        let opening = account.pending.first().map(|p| &p.open).filter(|open| !open.is_empty());
+        let bound =
+            account.address.or(opening.map(|open| crate::permission::Permission::address_of(request.network_id, open)));
+        if bound == Some(address) {
+            reply.seqnum = account.seqnum;
+            reply.prev_hash = account.prev_hash;
+            reply.permission = account.permission.clone();
+            for (i, p) in account.pending.iter().enumerate() {
+                let order = read_order(state, p.batch, p.index)?;
+                reply.pending.push(wire::PendingOrder {
+                    seqnum: account.seqnum + 1 + i as u32,
+                    body: order.map(|o| o.body).unwrap_or_default(),
+                    amount: p.amount,
+                });
+            }
+        }
+        Ok(reply)
+    }
+
+    /// What is known of the order at (network, actor, seqnum), with what proves it.
+    pub fn order(&self, state: &dyn State, request: &wire::OrderRequest) -> Result<wire::OrderReply> {
+        use wire::order_reply::State as S;
+        self.served(request.network_id, request.actor)?;
+        let key = order_key(request.network_id, request.actor, request.seqnum);
+        if let Some(record) = get_record::<wire::OrderRecord>(state, Table::Orders, &key)? {
+            return self.proof(state, record.batch, record.index, S::Settled);
+        }
+        let account = Account::load(state, request.network_id, request.actor)?;
+        if let Some(early) = account.early.iter().find(|e| e.seqnum == request.seqnum) {
+            return self.proof(state, early.batch, early.index, S::Certified);
+        }
+        let ahead = request.seqnum.checked_sub(account.seqnum + 1).map(|i| i as usize);
+        match ahead.and_then(|i| account.pending.get(i)) {
+            Some(p) => self.proof(state, p.batch, p.index, S::Voted),
+            None => Ok(wire::OrderReply::default()),
+        }
+    }
+
+    fn proof(
+        &self,
+        state: &dyn State,
+        batch: u64,
+        index: u32,
+        found: wire::order_reply::State,
+    ) -> Result<wire::OrderReply> {
+        let orders = stored_orders(state, batch)?;
+        let progress = load_progress(state, batch)?;
+        let ids: Vec<_> = orders.iter().map(|raw| leaf_id(raw, &Order::decode(raw.clone()))).collect();
+        let at = index as usize;
+        let transaction =
+            orders.get(at).cloned().ok_or_else(|| corrupt(Table::Batches, &batch.to_be_bytes(), "too few orders"))?;
+        let certificate = covering(&progress.certificates, progress.count, at, self.committee.quorum());
+        let id = BatchId { root: progress.root, count: progress.count };
+        let acknowledgements = match progress.settled.get(at) {
+            true => vec![sign(Promise::Settled, &self.committee, self.index, &self.key, &id, &progress.settled)],
+            false => Vec::new(),
+        };
+        let receipt = wire::Receipt {
+            committee_id: Bytes::copy_from_slice(self.committee.id()),
+            epoch: self.committee.epoch,
+            transaction,
+            index,
+            count: progress.count as u32,
+            path: merkle::path(&ids, at).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
+            votes: certificate.map(|c| c.votes.clone()).unwrap_or_default(),
+            acknowledgements,
+        };
+        Ok(wire::OrderReply { state: found as i32, receipt: Some(receipt) })
+    }
+
+    /// Credits of an address, newest first.
+    pub fn credits(&self, state: &dyn State, request: &wire::CreditsRequest) -> Result<wire::CreditsReply> {
+        let address = Address::from_slice(&request.address)?;
+        self.served(request.network_id, address.actor())?;
+        let limit = (request.limit as usize).clamp(1, PAGE_MAX);
+        // A cursor packs (batch + 1, index); it comes back from a client, so it proves nothing.
+        let mut at = match request.before {
+            0 => Account::load(state, request.network_id, address.actor())?
+                .holding(&address)
+                .map_or((0, 0), |h| h.newest),
+            cursor => (cursor >> 20, (cursor & 0xf_ffff) as u32),
+        };
+        let mut reply = wire::CreditsReply::default();
+        while at.0 > 0 && reply.credits.len() < limit {
+            let key = (at.0 - 1).to_be_bytes();
+            let record: Option<wire::CreditsRecord> = get_record(state, Table::Credits, &key)?;
+            let credit = record.and_then(|r| r.credits.into_iter().nth(at.1 as usize));
+            let Some(credit) = credit.filter(|c| c.address.as_ref() == address.as_bytes()) else {
+                return Err(Error::new(Code::Decode, "`before` is not a cursor of this address"));
+            };
+            reply.credits.extend(credit.entry);
+            at = (credit.previous_batch, credit.previous_index);
+        }
+        reply.next = if at.0 == 0 { 0 } else { at.0 << 20 | at.1 as u64 };
+        Ok(reply)
+    }
+
+    /// Entries of the settled stream from a position on, below `end`, which the shell knows to be durable.
+    pub fn follow(&self, state: &dyn State, from: u64, end: u64) -> Result<wire::FollowReply> {
+        let mut entries = Vec::new();
+        if from < end {
+            for (_, value) in state.scan(Table::Settled, &from.to_be_bytes(), FOLLOW_PAGE.min((end - from) as usize))? {
+                let entry: wire::SettledEntry = prost::Message::decode(value)
+                    .map_err(|e| corrupt(Table::Settled, &from.to_be_bytes(), &e.to_string()))?;
+                entries.push(entry);
+            }
+        }
+        Ok(wire::FollowReply { entries, end })
+    }
+
+    /// A batch with its certificates, for a peer that lacks it.
+    pub fn batch(&self, state: &dyn State, root: &[u8]) -> Result<Vec<wire::BatchReply>> {
+        let Some(number) = get_u64(state, Table::Roots, root)? else { return Ok(Vec::new()) };
+        let progress = load_progress(state, number)?;
+        let orders = stored_orders(state, number)?;
+        let reply = |certificate| wire::BatchReply { certificate: Some(certificate), orders: orders.clone() };
+        Ok(progress.certificates.into_iter().map(reply).collect())
+    }
+
+    /// Whether an entry of a peer's settled stream names something that is not settled here.
+    /// Errors: `DECODE`, `LIMIT`, `BAD_BITMAP` if the peer sends garbage.
+    pub fn missing(&self, state: &dyn State, entry: &wire::SettledEntry) -> Result<bool> {
+        let id = batch_id(&entry.root, entry.count)?;
+        let bitmap = Bitmap::parse(&entry.bitmap, id.count)?;
+        match get_u64(state, Table::Roots, &id.root)? {
+            None => Ok(true),
+            Some(number) => Ok(!load_progress(state, number)?.settled.contains(&bitmap)),
+        }
+    }
+
+    /// The outbox entry with this sequence.
+    pub fn outbox(&self, state: &dyn State, to_shard: u32, sequence: u64) -> Result<wire::Delivery> {
+        need_record(state, Table::Outbox, &super::state::outbox_key(to_shard, sequence))
+    }
+
+    /// Sequences in the outbox for a shard: (first not acknowledged, last sent).
+    pub fn outbox_range(&self, state: &dyn State, to_shard: u32) -> Result<(u64, u64)> {
+        let acknowledged = get_u64(state, Table::Links, &link_key(Link::Acknowledged, to_shard))?.unwrap_or(0);
+        let sent = get_u64(state, Table::Links, &link_key(Link::Sent, to_shard))?.unwrap_or(0);
+        Ok((acknowledged + 1, sent))
+    }
+
+    /// Position in a peer's settled stream to follow it from.
+    pub fn cursor(&self, state: &dyn State, authority: u32) -> Result<u64> {
+        Ok(get_u64(state, Table::Cursors, &authority.to_be_bytes())?.unwrap_or(0))
+    }
+
+    /// Counters of the shard.
+    pub fn totals(&self, state: &dyn State) -> Result<Totals> {
+        Totals::load(state)
+    }
+
+    fn served(&self, network_id: u64, actor: u64) -> Result<()> {
+        if network_id != self.committee.network.id {
+            return Err(Error::expected(Code::UnknownNetwork, "network_id", self.committee.network.id, network_id));
+        }
+        let shard = (actor % self.committee.shards as u64) as u32;
+        if shard != self.shard {
+            return Err(Error::expected(Code::WrongShard, "shard", self.shard, shard));
+        }
+        Ok(())
+    }
+}
+
+/// The certificate that certifies order `index`.
+fn covering(
+    certificates: &[wire::Certificate],
+    count: usize,
+    index: usize,
+    quorum: usize,
+) -> Option<&wire::Certificate> {
+    certificates.iter().find(|c| {
+        let has = |v: &wire::Signed| Bitmap::parse(&v.bitmap, count).is_ok_and(|b| b.get(index));
+        c.votes.iter().filter(|v| has(v)).count() >= quorum
+    })
+}

@@ -1,0 +1,282 @@
+//! Settling: a certified order is applied once, in seqnum order per account.
+//!
+//! A certificate is checked in full only if it certifies something that is not settled here; repeating
+//! one costs no signature check. Orders that come before their predecessors are kept and settle right
+//! after them.
+
+use bytes::Bytes;
+
+use super::changes::Changes;
+use super::state::{State, Table, corrupt, get_record, get_u64, order_key};
+use super::vote::decode_batch;
+use super::{Authority, Meter, Phase};
+use crate::bitmap::Bitmap;
+use crate::certificate::{BatchId, Promise, check_certificate, check_shape, sign};
+use crate::content::{Action, Content};
+use crate::envelope::Order;
+use crate::error::{Code, Error, Result};
+use crate::limits::PENDING_WINDOW;
+use crate::permission::Permission;
+use crate::wire;
+
+/// How far ahead of its account an early order may be and still be kept: what is further ahead comes
+/// again, in order, from the peers' settled streams.
+const EARLY_WINDOW: u32 = 2 * PENDING_WINDOW as u32;
+
+/// What became of one certified order.
+enum Step {
+    Settled,
+    Waiting,
+}
+
+impl Authority {
+    pub(super) fn settle(
+        &self,
+        certificate: wire::Certificate,
+        raw: Vec<Bytes>,
+        changes: &mut Changes<'_>,
+        meter: &mut dyn Meter,
+    ) -> Result<wire::SettleReply> {
+        meter.begin(Phase::State);
+        let batch = check_shape(&self.committee, &certificate)?;
+        if self.has_genesis() && !changes.totals.genesis_done {
+            return Err(Error::new(Code::Busy, "the genesis file is being loaded"));
+        }
+        let known = get_u64(changes.state, Table::Roots, &batch.root)?;
+        if known.is_none() && raw.is_empty() {
+            return Ok(wire::SettleReply { batch_missing: true, ..Default::default() });
+        }
+        if let Some(number) = known
+            && self.nothing_new(&certificate, &batch, changes.progress(number)?)
+        {
+            return self.acknowledge(number, &batch, Vec::new(), changes, meter);
+        }
+        meter.begin(Phase::Votes);
+        let (_, certified) = check_certificate(&self.committee, &certificate)?;
+        meter.begin(Phase::Decode);
+        let (number, orders) = match known {
+            Some(number) => (number, stored_orders(changes.state, number)?),
+            None => (changes.totals.next.0, raw.clone()),
+        };
+        let decoded = decode_batch(&orders)?;
+        if decoded.id != batch {
+            return Err(Error::expected(
+                Code::BadRoot,
+                "root of the orders",
+                hex::encode(batch.root),
+                hex::encode(decoded.id.root),
+            ));
+        }
+        meter.begin(Phase::State);
+        if known.is_none() {
+            changes.add_batch(batch.root, &orders);
+        }
+        self.record_certificate(number, certificate, &certified, changes)?;
+        let mut due = Vec::with_capacity(batch.count);
+        for i in certified.iter() {
+            due.push((i, decoded.orders[i].as_ref().map_err(|e| impossible(i, e))?));
+        }
+        // Predecessors first: then an order that is kept as early never waits for one of its own batch.
+        due.sort_by_key(|(_, order)| order.seqnum);
+        let mut waiting = Vec::new();
+        for (i, order) in due {
+            if changes.progress(number)?.settled.get(i) {
+                continue;
+            }
+            match self.settle_order(order, number, i, changes)? {
+                Step::Settled => self.settle_followers(order, changes)?,
+                Step::Waiting => {
+                    let next_seqnum = changes.account(order.network_id, order.actor)?.seqnum + 1;
+                    waiting.push(wire::Waiting { index: i as u32, next_seqnum });
+                }
+            }
+        }
+        self.acknowledge(number, &batch, waiting, changes, meter)
+    }
+
+    /// Whether all that the certificate could certify is settled. Nothing is verified for this: it only
+    /// decides whether there is something to do.
+    fn nothing_new(
+        &self,
+        certificate: &wire::Certificate,
+        batch: &BatchId,
+        progress: &super::changes::Progress,
+    ) -> bool {
+        let bitmaps: Result<Vec<Bitmap>> =
+            certificate.votes.iter().map(|v| Bitmap::parse(&v.bitmap, batch.count)).collect();
+        progress.count == batch.count
+            && bitmaps.is_ok_and(|b| {
+                let claimed = Bitmap::at_least(&b, self.committee.quorum(), batch.count);
+                !claimed.is_empty() && progress.settled.contains(&claimed)
+            })
+    }
+
+    /// Keeps what proves the orders to others: one certificate if it covers what the earlier ones did.
+    fn record_certificate(
+        &self,
+        number: u64,
+        certificate: wire::Certificate,
+        certified: &Bitmap,
+        changes: &mut Changes<'_>,
+    ) -> Result<()> {
+        let quorum = self.committee.quorum();
+        let progress = changes.progress(number)?;
+        let mut before = Bitmap::empty(progress.count);
+        for c in &progress.certificates {
+            let bitmaps: Result<Vec<Bitmap>> =
+                c.votes.iter().map(|v| Bitmap::parse(&v.bitmap, progress.count)).collect();
+            before.union(&Bitmap::at_least(&bitmaps?, quorum, progress.count));
+        }
+        if !before.contains(certified) {
+            let replace = certified.contains(&before);
+            progress.certify(certificate, replace);
+        }
+        Ok(())
+    }
+
+    fn acknowledge(
+        &self,
+        number: u64,
+        batch: &BatchId,
+        waiting: Vec<wire::Waiting>,
+        changes: &mut Changes<'_>,
+        meter: &mut dyn Meter,
+    ) -> Result<wire::SettleReply> {
+        let settled = &changes.progress(number)?.settled;
+        if settled.is_empty() {
+            return Ok(wire::SettleReply { waiting, ..Default::default() });
+        }
+        meter.begin(Phase::Votes);
+        let acknowledgement = sign(Promise::Settled, &self.committee, self.index, &self.key, batch, settled);
+        Ok(wire::SettleReply { acknowledgement: Some(acknowledgement), batch_missing: false, waiting })
+    }
+
+    /// Applies a certified order if it is the account's next.
+    fn settle_order(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
+        let account = changes.account(order.network_id, order.actor)?;
+        let (settled_to, prev_hash) = (account.seqnum, account.prev_hash);
+        if order.seqnum <= settled_to {
+            let key = order_key(order.network_id, order.actor, order.seqnum);
+            let record: Option<wire::OrderRecord> = get_record(changes.state, Table::Orders, &key)?;
+            // Settled in this very step if there is no record yet, and then by the same chain of hashes.
+            if record.is_some_and(|r| r.order_id.as_ref() != order.id) {
+                return Err(conflict(order, "another certified order is settled there"));
+            }
+            changes.progress(number)?.mark(index);
+            return Ok(Step::Settled);
+        }
+        if order.seqnum > settled_to + 1 {
+            return self.keep_early(order, number, index, changes);
+        }
+        if order.prev_hash != prev_hash {
+            return Err(conflict(order, "its prev_hash is not that of the settled order before it"));
+        }
+        let content = Content::decode(order).map_err(|e| impossible(index, &e))?;
+        self.apply(order, &content, changes)?;
+        let key = order_key(order.network_id, order.actor, order.seqnum);
+        let record =
+            wire::OrderRecord { order_id: Bytes::copy_from_slice(&order.id), batch: number, index: index as u32 };
+        changes.put(Table::Orders, key, prost::Message::encode_to_vec(&record));
+        let progress = changes.progress(number)?;
+        progress.mark(index);
+        progress.fresh.set(index);
+        Ok(Step::Settled)
+    }
+
+    /// Debits the sender, moves its seqnum, credits the outputs.
+    fn apply(&self, order: &Order, content: &Content, changes: &mut Changes<'_>) -> Result<()> {
+        let account = changes.account_mut(order.network_id, order.actor)?;
+        if let Some(open) = &content.open {
+            account.address = Some(Permission::address_of(order.network_id, open));
+            account.permission = open.clone();
+        }
+        if let Action::SetPermission(permission) = &content.action {
+            account.permission = permission.clone();
+        }
+        let address = account.address.ok_or_else(|| conflict(order, "its account was never opened"))?;
+        account.holding_mut(&address).balance -= content.total as i128;
+        account.seqnum = order.seqnum;
+        account.prev_hash = order.next_hash();
+        match account.pending.first() {
+            Some(first) if first.order_id.as_ref() == order.id => {
+                account.pending.remove(0);
+            }
+            // Another order was certified than the one voted for here: what was chained to ours is void.
+            _ => account.pending.clear(),
+        }
+        changes.totals.accounts -= content.total as i128;
+        for (output, credit) in content.credits().iter().enumerate() {
+            let entry = wire::CreditEntry {
+                network_id: order.network_id,
+                actor: order.actor,
+                seqnum: order.seqnum,
+                output: output as u32,
+                order_id: Bytes::copy_from_slice(&order.id),
+                amount: credit.amount,
+                memo: content.memo().to_owned(),
+            };
+            let shard = credit.address.shard(self.committee.shards);
+            if shard == self.shard {
+                changes.credit(order.network_id, &credit.address, credit.amount, entry)?;
+            } else {
+                let address = Bytes::copy_from_slice(credit.address.as_bytes());
+                changes.send(shard, wire::DeliveredCredit { address, amount: credit.amount, source: Some(entry) });
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_early(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
+        let account = changes.account(order.network_id, order.actor)?;
+        let known = account.early.iter().any(|e| e.seqnum == order.seqnum);
+        if !known && order.seqnum <= account.seqnum.saturating_add(EARLY_WINDOW) {
+            let account = changes.account_mut(order.network_id, order.actor)?;
+            account.early.push(wire::EarlyRecord { seqnum: order.seqnum, batch: number, index: index as u32 });
+            changes.totals.waiting += 1;
+        }
+        Ok(Step::Waiting)
+    }
+
+    /// Settles the certified orders that waited for this one.
+    fn settle_followers(&self, order: &Order, changes: &mut Changes<'_>) -> Result<()> {
+        loop {
+            let account = changes.account(order.network_id, order.actor)?;
+            let due = account.early.iter().position(|e| e.seqnum <= account.seqnum.saturating_add(1));
+            let Some(at) = due else { return Ok(()) };
+            let early = changes.account_mut(order.network_id, order.actor)?.early.remove(at);
+            changes.totals.waiting -= 1;
+            let next = read_order(changes.state, early.batch, early.index)?
+                .ok_or_else(|| corrupt(Table::Batches, &early.batch.to_be_bytes(), "an early order is missing"))?;
+            self.settle_order(&next, early.batch, early.index as usize, changes)?;
+        }
+    }
+}
+
+/// A stored order; `None` if its batch is not there (yet).
+pub(super) fn read_order(state: &dyn State, batch: u64, index: u32) -> Result<Option<Order>> {
+    let record: Option<wire::BatchRecord> = get_record(state, Table::Batches, &batch.to_be_bytes())?;
+    match record.and_then(|r| r.orders.into_iter().nth(index as usize)) {
+        Some(raw) => Order::decode(raw).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The envelopes of a stored batch.
+pub(super) fn stored_orders(state: &dyn State, batch: u64) -> Result<Vec<Bytes>> {
+    let record: wire::BatchRecord = super::state::need_record(state, Table::Batches, &batch.to_be_bytes())?;
+    Ok(record.orders)
+}
+
+fn impossible(index: usize, e: &Error) -> Error {
+    Error::new(
+        Code::ConflictingCertificate,
+        format!("a quorum certified order {index}, which no honest authority accepts: {e}"),
+    )
+}
+
+fn conflict(order: &Order, why: &str) -> Error {
+    Error::new(
+        Code::ConflictingCertificate,
+        format!("certified order {} (actor {}, seqnum {}): {why}", hex::encode(order.id), order.actor, order.seqnum),
+    )
+}

@@ -1,0 +1,399 @@
+//! What a shard keeps: tables of bytes, their keys, and the records in them.
+//!
+//! The state machine reads through [`State`] and returns writes, so the same code runs over an
+//! embedded engine and over the simulator's disk. `docs/wire.md` describes the records.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::address::Address;
+use crate::error::{Code, Error, Result};
+use crate::merkle::Hash;
+use crate::wire;
+
+/// A table of one shard.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Table {
+    /// (network, actor) -> `AccountRecord`.
+    Accounts,
+    /// Batch number -> `BatchRecord`: the envelopes.
+    Batches,
+    /// Batch number -> `ProgressRecord`: certificates, and what is settled.
+    Progress,
+    /// Batch root -> batch number.
+    Roots,
+    /// (network, actor, seqnum) -> `OrderRecord` of the settled order.
+    Orders,
+    /// Credit batch number -> `CreditsRecord`.
+    Credits,
+    /// Position -> `SettledEntry`: the settled stream that peers follow.
+    Settled,
+    /// (to shard, sequence) -> `Delivery`: credits not yet acknowledged by their shard.
+    Outbox,
+    /// (direction, shard) -> sequence.
+    Links,
+    /// Authority -> position in its settled stream up to which this shard has everything.
+    Cursors,
+    /// Totals and whatever there is one of.
+    Meta,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Table; 11] = [
+        Table::Accounts,
+        Table::Batches,
+        Table::Progress,
+        Table::Roots,
+        Table::Orders,
+        Table::Credits,
+        Table::Settled,
+        Table::Outbox,
+        Table::Links,
+        Table::Cursors,
+        Table::Meta,
+    ];
+
+    /// Name on disk.
+    pub fn name(self) -> &'static str {
+        match self {
+            Table::Accounts => "accounts",
+            Table::Batches => "batches",
+            Table::Progress => "progress",
+            Table::Roots => "roots",
+            Table::Orders => "orders",
+            Table::Credits => "credits",
+            Table::Settled => "settled",
+            Table::Outbox => "outbox",
+            Table::Links => "links",
+            Table::Cursors => "cursors",
+            Table::Meta => "meta",
+        }
+    }
+}
+
+/// Reads of one shard's tables.
+pub trait State {
+    /// The value of a key. Errors: `STORAGE_FAILED`, `STORAGE_CORRUPT`.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>>;
+    /// Entries with `from <= key`, ascending, at most `limit`.
+    fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>>;
+}
+
+/// One change: `None` deletes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// Table.
+    pub table: Table,
+    /// Key.
+    pub key: Vec<u8>,
+    /// New value.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Write {
+    /// Sets a key.
+    pub fn put(table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        Write { table, key: key.into(), value: Some(value.into()) }
+    }
+
+    /// Removes a key.
+    pub fn delete(table: Table, key: impl Into<Vec<u8>>) -> Self {
+        Write { table, key: key.into(), value: None }
+    }
+}
+
+/// Key of an account.
+pub fn account_key(network_id: u64, actor: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&network_id.to_be_bytes());
+    key[8..].copy_from_slice(&actor.to_be_bytes());
+    key
+}
+
+/// Key of a settled order.
+pub fn order_key(network_id: u64, actor: u64, seqnum: u32) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(&account_key(network_id, actor));
+    key[16..].copy_from_slice(&seqnum.to_be_bytes());
+    key
+}
+
+/// Key of an outbox entry.
+pub fn outbox_key(to_shard: u32, sequence: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&to_shard.to_be_bytes());
+    key[4..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// A counter of the links between shards of one authority.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    /// Last sequence put into the outbox for the shard.
+    Sent,
+    /// Last sequence that the shard acknowledged.
+    Acknowledged,
+    /// Last sequence applied from the shard.
+    Applied,
+}
+
+/// Key of a link's counter.
+pub fn link_key(link: Link, shard: u32) -> [u8; 5] {
+    let mut key = [0; 5];
+    key[0] = match link {
+        Link::Sent => b's',
+        Link::Acknowledged => b'k',
+        Link::Applied => b'a',
+    };
+    key[1..].copy_from_slice(&shard.to_be_bytes());
+    key
+}
+
+/// Key of the one totals record.
+pub const TOTALS_KEY: &[u8] = b"totals";
+
+/// A u64 value.
+pub fn get_u64(state: &dyn State, table: Table, key: &[u8]) -> Result<Option<u64>> {
+    let Some(bytes) = state.get(table, key)? else { return Ok(None) };
+    let bytes = <[u8; 8]>::try_from(bytes.as_ref()).map_err(|_| corrupt(table, key, "not 8 bytes"))?;
+    Ok(Some(u64::from_be_bytes(bytes)))
+}
+
+/// A record.
+pub fn get_record<M: Message + Default>(state: &dyn State, table: Table, key: &[u8]) -> Result<Option<M>> {
+    match state.get(table, key)? {
+        None => Ok(None),
+        Some(bytes) => M::decode(bytes).map(Some).map_err(|e| corrupt(table, key, &e.to_string())),
+    }
+}
+
+/// A record that must be there because another one points to it.
+pub fn need_record<M: Message + Default>(state: &dyn State, table: Table, key: &[u8]) -> Result<M> {
+    get_record(state, table, key)?.ok_or_else(|| corrupt(table, key, "missing"))
+}
+
+pub(crate) fn corrupt(table: Table, key: &[u8], what: &str) -> Error {
+    Error::new(Code::StorageCorrupt, format!("{} {}: {what}", table.name(), hex::encode(key)))
+}
+
+/// An i128 of a record; empty bytes are 0.
+pub fn i128_of(bytes: &[u8]) -> Result<i128> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    <[u8; 16]>::try_from(bytes)
+        .map(i128::from_le_bytes)
+        .map_err(|_| Error::expected(Code::StorageCorrupt, "bytes of a balance", 16, bytes.len()))
+}
+
+/// The bytes of an i128 in a record.
+pub fn i128_bytes(value: i128) -> Bytes {
+    Bytes::copy_from_slice(&value.to_le_bytes())
+}
+
+/// Money at one address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holding {
+    /// The address.
+    pub address: Address,
+    /// Minor units; below zero for the issuer, or for a while where this authority lags.
+    pub balance: i128,
+    /// Credits received so far.
+    pub credits: u64,
+    /// The newest credit: key of its `CreditsRecord` plus 1, and its place there; 0 if none.
+    pub newest: (u64, u32),
+}
+
+/// An account in memory: money by address, and the spending state of the actor.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Account {
+    /// One, but for addresses that share their first 63 bits.
+    pub holdings: Vec<Holding>,
+    /// The address that the first settled order bound to the actor.
+    pub address: Option<Address>,
+    /// Current permission, encoded; empty before the first order settles.
+    pub permission: Bytes,
+    /// Last settled.
+    pub seqnum: u32,
+    /// Of the last settled order.
+    pub prev_hash: u64,
+    /// Orders voted for and not settled, consecutive from `seqnum + 1`.
+    pub pending: Vec<wire::PendingRecord>,
+    /// Certified orders that wait for an earlier one.
+    pub early: Vec<wire::EarlyRecord>,
+}
+
+impl Account {
+    /// From its record.
+    pub fn decode(record: wire::AccountRecord) -> Result<Account> {
+        let address = |bytes: &Bytes| {
+            <[u8; 32]>::try_from(bytes.as_ref())
+                .map(Address::new)
+                .map_err(|_| Error::expected(Code::StorageCorrupt, "bytes of an address", 32, bytes.len()))
+        };
+        let mut holdings = Vec::with_capacity(record.holdings.len());
+        for h in &record.holdings {
+            holdings.push(Holding {
+                address: address(&h.address)?,
+                balance: i128_of(&h.balance)?,
+                credits: h.credits,
+                newest: (h.credit_batch, h.credit_index),
+            });
+        }
+        Ok(Account {
+            holdings,
+            address: if record.address.is_empty() { None } else { Some(address(&record.address)?) },
+            permission: record.permission,
+            seqnum: record.seqnum,
+            prev_hash: record.prev_hash,
+            pending: record.pending,
+            early: record.early,
+        })
+    }
+
+    /// To its record.
+    pub fn encode(&self) -> wire::AccountRecord {
+        wire::AccountRecord {
+            holdings: self
+                .holdings
+                .iter()
+                .map(|h| wire::Holding {
+                    address: Bytes::copy_from_slice(h.address.as_bytes()),
+                    balance: i128_bytes(h.balance),
+                    credits: h.credits,
+                    credit_batch: h.newest.0,
+                    credit_index: h.newest.1,
+                })
+                .collect(),
+            address: self.address.map(|a| Bytes::copy_from_slice(a.as_bytes())).unwrap_or_default(),
+            permission: self.permission.clone(),
+            seqnum: self.seqnum,
+            prev_hash: self.prev_hash,
+            pending: self.pending.clone(),
+            early: self.early.clone(),
+        }
+    }
+
+    /// Reads an account; one that nothing is known of is empty.
+    pub fn load(state: &dyn State, network_id: u64, actor: u64) -> Result<Account> {
+        match get_record::<wire::AccountRecord>(state, Table::Accounts, &account_key(network_id, actor))? {
+            Some(record) => Account::decode(record),
+            None => Ok(Account::default()),
+        }
+    }
+
+    /// Money at an address.
+    pub fn holding(&self, address: &Address) -> Option<&Holding> {
+        self.holdings.iter().find(|h| h.address == *address)
+    }
+
+    /// Money at an address, made if there is none yet.
+    pub fn holding_mut(&mut self, address: &Address) -> &mut Holding {
+        let at = match self.holdings.iter().position(|h| h.address == *address) {
+            Some(at) => at,
+            None => {
+                self.holdings.push(Holding { address: *address, balance: 0, credits: 0, newest: (0, 0) });
+                self.holdings.len() - 1
+            }
+        };
+        &mut self.holdings[at]
+    }
+
+    /// What pending orders reserve, minor units.
+    pub fn reserved(&self) -> i128 {
+        self.pending.iter().map(|p| p.amount as i128).sum()
+    }
+
+    /// Sequence number that the next order must have, after all pending ones.
+    pub fn next_seqnum(&self) -> u64 {
+        self.seqnum as u64 + self.pending.len() as u64 + 1
+    }
+
+    /// prev_hash that the next order must have.
+    pub fn next_prev_hash(&self) -> u64 {
+        self.pending.last().map_or(self.prev_hash, |p| short_hash(&p.order_id))
+    }
+}
+
+/// First 8 bytes of a body's hash, big-endian: what the next order's prev_hash must be.
+pub fn short_hash(order_id: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&order_id[..8]);
+    u64::from_be_bytes(first)
+}
+
+/// Sums of all postings of one shard, ever. Every step keeps [`Totals::sum`] at zero.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Sum of all balances here, the issuer's negative one included.
+    pub accounts: i128,
+    /// Debited here for accounts of other shards.
+    pub sent: i128,
+    /// Credited here from other shards.
+    pub received: i128,
+    /// Credited here by the genesis file.
+    pub genesis: i128,
+    /// Debited from the issuer for the whole genesis file, at its shard.
+    pub issued: i128,
+    /// Orders settled.
+    pub orders: u64,
+    /// Number of the next batch, settled entry, credit batch.
+    pub next: (u64, u64, u64),
+    /// Lines of the genesis file looked at.
+    pub genesis_lines: u64,
+    /// Whether the whole genesis file is loaded.
+    pub genesis_done: bool,
+    /// Certified orders that wait for an earlier one.
+    pub waiting: u64,
+}
+
+impl Totals {
+    /// Reads them.
+    pub fn load(state: &dyn State) -> Result<Totals> {
+        let Some(r) = get_record::<wire::TotalsRecord>(state, Table::Meta, TOTALS_KEY)? else {
+            return Ok(Totals::default());
+        };
+        Ok(Totals {
+            accounts: i128_of(&r.accounts)?,
+            sent: i128_of(&r.sent)?,
+            received: i128_of(&r.received)?,
+            genesis: i128_of(&r.genesis)?,
+            issued: i128_of(&r.issued)?,
+            orders: r.orders,
+            next: (r.next_batch, r.next_settled, r.next_credits),
+            genesis_lines: r.genesis_lines,
+            genesis_done: r.genesis_done,
+            waiting: r.waiting,
+        })
+    }
+
+    /// Their record.
+    pub fn encode(&self) -> wire::TotalsRecord {
+        wire::TotalsRecord {
+            accounts: i128_bytes(self.accounts),
+            sent: i128_bytes(self.sent),
+            received: i128_bytes(self.received),
+            genesis: i128_bytes(self.genesis),
+            issued: i128_bytes(self.issued),
+            orders: self.orders,
+            next_batch: self.next.0,
+            next_settled: self.next.1,
+            next_credits: self.next.2,
+            genesis_lines: self.genesis_lines,
+            genesis_done: self.genesis_done,
+            waiting: self.waiting,
+        }
+    }
+
+    /// Zero, always. What left for other shards is money in flight until they have it; what came in
+    /// and what genesis credited is owed by whoever was debited for it.
+    pub fn sum(&self) -> i128 {
+        self.accounts + self.sent - self.received - self.genesis + self.issued
+    }
+}
+
+/// A hash from a record.
+pub(crate) fn hash_of(bytes: &[u8]) -> Result<Hash> {
+    Hash::try_from(bytes).map_err(|_| Error::expected(Code::StorageCorrupt, "bytes of a hash", 32, bytes.len()))
+}

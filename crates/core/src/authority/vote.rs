@@ -1,0 +1,271 @@
+//! Voting: the checks of an order in their order, cheap before costly, and the lock that makes the
+//! vote a promise.
+//!
+//! 1. size, decode, canonical form, ids ([`Order::decode`]); 2. network, shard; 3. counts and duplicates;
+//! 4. content and outputs; 5. seqnum against settled and pending orders: the same body again is accepted
+//!    again, another body for a voted seqnum is an error that shows the pending one; 6. prev_hash, window;
+//! 7. balance, less what pending orders reserve; 8. signatures, in one batch for the whole request.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::changes::Changes;
+use super::settle::read_order;
+use super::state::{Account, State, Table, get_record, get_u64, order_key};
+use super::{Authority, Meter, Phase};
+use crate::bitmap::Bitmap;
+use crate::certificate::{BatchId, Promise, sign};
+use crate::content::{Action, Content};
+use crate::envelope::Order;
+use crate::error::{Code, Error, Result};
+use crate::limits::{ORDERS_PER_BATCH_MAX, PENDING_WINDOW};
+use crate::merkle::{self, Hash};
+use crate::permission::Permission;
+use crate::signatures::Batch;
+use crate::wire;
+
+/// A batch of orders, decoded; the ids are there also for orders that did not decode.
+pub struct DecodedBatch {
+    /// Root and count.
+    pub id: BatchId,
+    /// Each order, or why it is none.
+    pub orders: Vec<Result<Order>>,
+}
+
+/// Decodes a batch. Errors: `LIMIT` if it is empty or too large.
+pub fn decode_batch(raw: &[Bytes]) -> Result<DecodedBatch> {
+    if raw.is_empty() || raw.len() > ORDERS_PER_BATCH_MAX {
+        return Err(Error::expected(
+            Code::Limit,
+            "orders in the batch",
+            format!("1 to {ORDERS_PER_BATCH_MAX}"),
+            raw.len(),
+        ));
+    }
+    let orders: Vec<Result<Order>> = raw.iter().map(|bytes| Order::decode(bytes.clone())).collect();
+    let ids: Vec<Hash> = raw.iter().zip(&orders).map(|(bytes, order)| leaf_id(bytes, order)).collect();
+    Ok(DecodedBatch { id: BatchId { root: merkle::root(&ids), count: raw.len() }, orders })
+}
+
+/// The id that an order has in its batch: that of its body, or of its bytes where there is no body.
+pub fn leaf_id(raw: &Bytes, order: &Result<Order>) -> Hash {
+    use sha2::{Digest, Sha256};
+    match order {
+        Ok(order) => order.id,
+        Err(_) => Sha256::digest(raw).into(),
+    }
+}
+
+/// One run of the checks over a batch.
+struct Pass {
+    batch: u64,
+    accepted: Bitmap,
+    errors: Vec<wire::OrderError>,
+    signatures: Batch,
+    locked: Vec<(u64, u64)>,
+}
+
+impl Authority {
+    pub(super) fn vote(
+        &self,
+        raw: Vec<Bytes>,
+        changes: &mut Changes<'_>,
+        meter: &mut dyn Meter,
+    ) -> Result<wire::VoteReply> {
+        meter.begin(Phase::Decode);
+        let batch = decode_batch(&raw)?;
+        meter.begin(Phase::State);
+        if self.has_genesis() && !changes.totals.genesis_done {
+            return Err(Error::new(Code::Busy, "the genesis file is being loaded"));
+        }
+        let known = get_u64(changes.state, Table::Roots, &batch.id.root)?;
+        let number = known.unwrap_or(changes.totals.next.0);
+
+        // Orders of one account build on each other, so a bad signature may undo what later orders of the
+        // batch rested on. Then everything is checked once more, and the accounts with a bad signature
+        // have theirs checked one by one before they lock anything: two passes are always enough.
+        let mut suspects = HashSet::new();
+        let (accepted, errors) = loop {
+            let mut pass = Pass {
+                batch: number,
+                accepted: Bitmap::empty(raw.len()),
+                errors: Vec::new(),
+                signatures: Batch::new(),
+                locked: Vec::new(),
+            };
+            meter.begin(Phase::State);
+            for (i, order) in batch.orders.iter().enumerate() {
+                let checked = match order {
+                    Ok(order) => self.check_and_lock(order, i, &suspects, &mut pass, changes)?,
+                    Err(e) => Err(e.clone()),
+                };
+                match checked {
+                    Ok(()) => pass.accepted.set(i),
+                    Err(e) => pass.errors.push(order_error(i, e)),
+                }
+            }
+            meter.begin(Phase::Signatures);
+            let signatures = std::mem::take(&mut pass.signatures).verify().results;
+            meter.begin(Phase::State);
+            let bad = signatures.iter().filter(|(_, result)| result.is_err());
+            suspects.extend(bad.filter_map(|(i, _)| batch.orders[*i].as_ref().ok().map(|o| (o.network_id, o.actor))));
+            if signatures.iter().all(|(_, result)| result.is_ok()) {
+                break (pass.accepted, pass.errors);
+            }
+            for (network_id, actor) in pass.locked {
+                changes.account_mut(network_id, actor)?.pending.pop();
+            }
+        };
+
+        if accepted.is_empty() {
+            return Ok(wire::VoteReply { vote: None, errors });
+        }
+        if known.is_none() {
+            let given = changes.add_batch(batch.id.root, &raw);
+            assert_eq!(given, number, "one batch a step");
+        }
+        meter.begin(Phase::Votes);
+        let vote = sign(Promise::Vote, &self.committee, self.index, &self.key, &batch.id, &accepted);
+        Ok(wire::VoteReply { vote: Some(vote), errors })
+    }
+
+    /// All checks of one order, and its lock. The outer error is a fault of the storage, the inner one
+    /// the order's. Signatures wait in `pass` for the batch, except those of suspects.
+    fn check_and_lock(
+        &self,
+        order: &Order,
+        index: usize,
+        suspects: &HashSet<(u64, u64)>,
+        pass: &mut Pass,
+        changes: &mut Changes<'_>,
+    ) -> Result<Result<()>> {
+        let state = changes.state;
+        if let Err(e) = self.check_form(order) {
+            return Ok(Err(e));
+        }
+        let account = changes.account(order.network_id, order.actor)?;
+        if order.seqnum as u64 != account.next_seqnum() {
+            return check_repeat(order, account, state);
+        }
+        let checked = Content::decode(order).and_then(|c| Ok((self.check_account(order, &c, account)?, c)));
+        let (permission, content) = match checked {
+            Ok(both) => both,
+            Err(e) => return Ok(Err(e)),
+        };
+        if suspects.contains(&(order.network_id, order.actor)) {
+            let mut alone = Batch::new();
+            alone.push(index, order, 0, &permission);
+            if let Some((_, Err(e))) = alone.verify().results.pop() {
+                return Ok(Err(e));
+            }
+        } else if suspects.is_empty() {
+            pass.signatures.push(index, order, 0, &permission);
+        }
+        changes.account_mut(order.network_id, order.actor)?.pending.push(wire::PendingRecord {
+            order_id: Bytes::copy_from_slice(&order.id),
+            batch: pass.batch,
+            index: index as u32,
+            amount: content.total,
+            set_permission: matches!(content.action, Action::SetPermission(_)),
+            open: content.open.unwrap_or_default(),
+        });
+        pass.locked.push((order.network_id, order.actor));
+        Ok(Ok(()))
+    }
+
+    fn check_form(&self, order: &Order) -> Result<()> {
+        let network = &self.committee.network;
+        if order.network_id != network.id {
+            return Err(Error::expected(Code::UnknownNetwork, "network_id", network.id, order.network_id));
+        }
+        let shard = (order.actor % self.committee.shards as u64) as u32;
+        if shard != self.shard {
+            return Err(Error::expected(Code::WrongShard, "shard of the actor", self.shard, shard));
+        }
+        order.screen_counts()?;
+        if !order.cosignors.is_empty() {
+            return Err(Error::new(
+                Code::CosignorsRefused,
+                format!("the order names {} cosignors", order.cosignors.len()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks 6 and 7 of an order that has the account's next seqnum; returns the permission it must satisfy.
+    fn check_account(&self, order: &Order, content: &Content, account: &Account) -> Result<Permission> {
+        let expected = account.next_prev_hash();
+        if order.prev_hash != expected {
+            return Err(Error::expected(Code::BadPrevHash, "prev_hash", expected, order.prev_hash));
+        }
+        if account.pending.len() >= PENDING_WINDOW {
+            return Err(Error::expected(
+                Code::WindowFull,
+                "pending orders",
+                format!("below {PENDING_WINDOW}"),
+                account.pending.len(),
+            ));
+        }
+        if account.pending.iter().any(|p| p.set_permission) {
+            return Err(Error::new(Code::PermissionPending, "a change of the account's keys is pending"));
+        }
+        if order.seqnum == u32::MAX {
+            return Err(Error::new(Code::SeqExhausted, "sequence numbers end at 2^32 - 2"));
+        }
+        // Pending first orders carry the permission themselves, and their successors are checked against it.
+        let opening =
+            content.open.as_ref().or(account.pending.first().map(|p| &p.open).filter(|open| !open.is_empty()));
+        let (address, permission) = match (opening, account.address) {
+            (Some(open), _) => (Permission::address_of(order.network_id, open), open.clone()),
+            (None, Some(address)) => (address, account.permission.clone()),
+            (None, None) => {
+                return Err(Error::new(Code::UnknownActor, format!("actor {} has no settled order", order.actor)));
+            }
+        };
+        let balance = account.holding(&address).map_or(0, |h| h.balance);
+        let limit = if address == self.issuer { self.committee.network.issuer_limit as i128 } else { 0 };
+        let available = balance + limit - account.reserved();
+        if available < content.total as i128 {
+            let code = if limit > 0 { Code::IssuerLimit } else { Code::InsufficientFunds };
+            return Err(Error::expected(
+                code,
+                "minor units available",
+                format!("at least {}", content.total),
+                available,
+            ));
+        }
+        Permission::decode_account(&permission)
+    }
+}
+
+/// Check 4: an order whose seqnum is not the next one is a repetition or an error.
+fn check_repeat(order: &Order, account: &Account, state: &dyn State) -> Result<Result<()>> {
+    let next = account.next_seqnum();
+    let seqnum = order.seqnum;
+    if seqnum as u64 > next || seqnum == 0 {
+        return Ok(Err(Error::expected(Code::BadSeq, "seqnum", next, seqnum)));
+    }
+    if seqnum > account.seqnum {
+        let pending = &account.pending[(seqnum - account.seqnum - 1) as usize];
+        if pending.order_id.as_ref() == order.id {
+            return Ok(Ok(()));
+        }
+        let mut e = Error::new(
+            Code::PendingConflict,
+            format!("seqnum {seqnum} is held by order {}", hex::encode(&pending.order_id)),
+        );
+        e.pending_order = read_order(state, pending.batch, pending.index)?.map(|o| o.body).unwrap_or_default();
+        return Ok(Err(e));
+    }
+    let settled: Option<wire::OrderRecord> =
+        get_record(state, Table::Orders, &order_key(order.network_id, order.actor, seqnum))?;
+    Ok(match settled {
+        Some(record) if record.order_id.as_ref() == order.id => Ok(()),
+        _ => Err(Error::expected(Code::BadSeq, "seqnum", next, format!("{seqnum}, which another order has settled"))),
+    })
+}
+
+pub(super) fn order_error(index: usize, e: Error) -> wire::OrderError {
+    wire::OrderError { index: index as u32, code: e.code as u32, message: e.message, pending_order: e.pending_order }
+}

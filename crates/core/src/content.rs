@@ -1,0 +1,185 @@
+//! What an account order in a payment network says: PAY or SET_PERMISSION.
+//!
+//! An account opens itself: its first order (seqnum 1) carries the permission whose hash is its address,
+//! and no other order does. So nobody registers before being paid, and a certificate alone is enough to
+//! settle at an authority that has never heard of the account.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::address::Address;
+use crate::envelope::Order;
+use crate::error::{Code, Error, Result};
+use crate::limits::{AMOUNT_MAX, MEMO_BYTES_MAX, OUTPUTS_MAX};
+use crate::permission::Permission;
+use crate::wire;
+
+/// `transaction_type` of a payment.
+pub const TYPE_PAY: u32 = 1;
+/// `transaction_type` of a change of keys.
+pub const TYPE_SET_PERMISSION: u32 = 2;
+
+/// A credit that a payment makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Credit {
+    /// Who is paid.
+    pub address: Address,
+    /// Minor units, 1 to 2^63 - 1.
+    pub amount: u64,
+}
+
+/// What the order does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Pays outputs.
+    Pay {
+        /// 1 to 256 credits.
+        outputs: Vec<Credit>,
+        /// Public note.
+        memo: String,
+    },
+    /// Replaces the account's permission (encoded, actor 0).
+    SetPermission(Bytes),
+}
+
+/// Checked content of an order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Content {
+    /// What the order does.
+    pub action: Action,
+    /// The permission that opens the account, exactly in its first order.
+    pub open: Option<Bytes>,
+    /// What the sender is debited, minor units below 2^63.
+    pub total: u64,
+}
+
+impl Content {
+    /// Decodes and checks the content of an order of a payment network.
+    /// Errors: `BAD_CONTENT`, `NON_CANONICAL`, `LIMIT`, `BAD_AMOUNT`, `BAD_PERMISSION`.
+    pub fn decode(order: &Order) -> Result<Content> {
+        let (action, open, total) = match order.transaction_type {
+            TYPE_PAY => {
+                let pay: wire::Pay = canonical(&order.content)?;
+                let (outputs, total) = outputs(&pay)?;
+                if pay.memo.len() > MEMO_BYTES_MAX {
+                    return Err(Error::expected(
+                        Code::Limit,
+                        "bytes of the memo",
+                        format!("at most {MEMO_BYTES_MAX}"),
+                        pay.memo.len(),
+                    ));
+                }
+                (Action::Pay { outputs, memo: pay.memo }, pay.open, total)
+            }
+            TYPE_SET_PERMISSION => {
+                let set: wire::SetPermission = canonical(&order.content)?;
+                Permission::decode_account(&set.permission)?;
+                (Action::SetPermission(set.permission), set.open, 0)
+            }
+            other => {
+                return Err(Error::expected(
+                    Code::BadContent,
+                    "transaction_type",
+                    "1 (PAY) or 2 (SET_PERMISSION)",
+                    other,
+                ));
+            }
+        };
+        let open = match (order.seqnum, open.is_empty()) {
+            (1, true) => {
+                return Err(Error::new(
+                    Code::BadContent,
+                    "the first order of an account must carry `open`, its permission",
+                ));
+            }
+            (1, false) => Some(open),
+            (_, true) => None,
+            (n, false) => {
+                return Err(Error::new(Code::BadContent, format!("`open` belongs in seqnum 1 alone, found it in {n}")));
+            }
+        };
+        if let Some(open) = &open {
+            Permission::decode_account(open)?;
+            let actor = Permission::address_of(order.network_id, open).actor();
+            if actor != order.actor {
+                return Err(Error::expected(Code::BadContent, "actor of the permission in `open`", order.actor, actor));
+            }
+        }
+        Ok(Content { action, open, total })
+    }
+
+    /// The credits that it makes.
+    pub fn credits(&self) -> &[Credit] {
+        match &self.action {
+            Action::Pay { outputs, .. } => outputs,
+            Action::SetPermission(_) => &[],
+        }
+    }
+
+    /// Its memo, empty if it has none.
+    pub fn memo(&self) -> &str {
+        match &self.action {
+            Action::Pay { memo, .. } => memo,
+            Action::SetPermission(_) => "",
+        }
+    }
+}
+
+/// Encoded content of a payment, for wallets.
+pub fn encode_pay(outputs: &[Credit], memo: &str, open: Option<Bytes>) -> Bytes {
+    let outputs = outputs
+        .iter()
+        .map(|c| wire::Output {
+            kind: Some(wire::output::Kind::Credit(wire::Credit {
+                address: Bytes::copy_from_slice(c.address.as_bytes()),
+                amount: c.amount,
+            })),
+        })
+        .collect();
+    wire::Pay { outputs, memo: memo.to_owned(), open: open.unwrap_or_default() }.encode_to_vec().into()
+}
+
+/// Encoded content of a change of keys, for wallets.
+pub fn encode_set_permission(permission: Bytes, open: Option<Bytes>) -> Bytes {
+    wire::SetPermission { permission, open: open.unwrap_or_default() }.encode_to_vec().into()
+}
+
+fn outputs(pay: &wire::Pay) -> Result<(Vec<Credit>, u64)> {
+    if pay.outputs.is_empty() || pay.outputs.len() > OUTPUTS_MAX {
+        return Err(Error::expected(Code::Limit, "outputs", format!("1 to {OUTPUTS_MAX}"), pay.outputs.len()));
+    }
+    let mut outputs = Vec::with_capacity(pay.outputs.len());
+    let mut total: u64 = 0;
+    for (i, output) in pay.outputs.iter().enumerate() {
+        let Some(wire::output::Kind::Credit(credit)) = &output.kind else {
+            return Err(Error::new(Code::BadContent, format!("output {i} has no kind that this network knows")));
+        };
+        let address = <[u8; 32]>::try_from(credit.address.as_ref()).map_err(|_| {
+            Error::expected(Code::BadContent, &format!("bytes of the address of output {i}"), 32, credit.address.len())
+        })?;
+        if credit.amount == 0 || credit.amount > AMOUNT_MAX {
+            return Err(Error::expected(
+                Code::BadAmount,
+                &format!("amount of output {i}"),
+                "1 to 2^63 - 1",
+                credit.amount,
+            ));
+        }
+        total = total
+            .checked_add(credit.amount)
+            .filter(|t| *t <= AMOUNT_MAX)
+            .ok_or_else(|| Error::new(Code::BadAmount, "the outputs add up to 2^63 or more"))?;
+        outputs.push(Credit { address: Address::new(address), amount: credit.amount });
+    }
+    Ok((outputs, total))
+}
+
+/// Decodes, and refuses bytes that another encoder would not make: what is signed has one form.
+fn canonical<M: Message + Default>(bytes: &Bytes) -> Result<M> {
+    let message = M::decode(bytes.clone())
+        .map_err(|e| Error::new(Code::BadContent, format!("the content does not decode: {e}")))?;
+    if message.encoded_len() != bytes.len() || message.encode_to_vec() != bytes[..] {
+        return Err(Error::new(Code::NonCanonical, "the content is not in its one canonical encoding"));
+    }
+    Ok(message)
+}

@@ -1,0 +1,137 @@
+//! Merkle trees over the orders of a batch, as RFC 6962 section 2.1 defines them: sha256, a prefix
+//! byte of 0 for leaves and 1 for nodes, split at the largest power of two below the count. The
+//! prefixes keep a node from being shown as a leaf.
+
+use sha2::{Digest, Sha256};
+
+/// A sha256 value.
+pub type Hash = [u8; 32];
+
+/// Hash of one order id as a leaf.
+pub fn leaf(order_id: &Hash) -> Hash {
+    let mut h = Sha256::new();
+    h.update([0]);
+    h.update(order_id);
+    h.finalize().into()
+}
+
+fn node(left: &Hash, right: &Hash) -> Hash {
+    let mut h = Sha256::new();
+    h.update([1]);
+    h.update(left);
+    h.update(right);
+    h.finalize().into()
+}
+
+/// Root over the order ids, in batch order.
+///
+/// # Panics
+/// If there is none: an empty batch is refused before.
+pub fn root(order_ids: &[Hash]) -> Hash {
+    assert!(!order_ids.is_empty(), "an empty batch has no root");
+    let mut level: Vec<Hash> = order_ids.iter().map(leaf).collect();
+    // Pairing from the left and carrying an odd last node up unchanged gives RFC 6962's tree.
+    while level.len() > 1 {
+        let mut write = 0;
+        for read in (0..level.len()).step_by(2) {
+            level[write] = match level.get(read + 1) {
+                Some(right) => node(&level[read], right),
+                None => level[read],
+            };
+            write += 1;
+        }
+        level.truncate(write);
+    }
+    level[0]
+}
+
+/// Siblings from the leaf at `index` up to the root.
+pub fn path(order_ids: &[Hash], index: usize) -> Vec<Hash> {
+    assert!(index < order_ids.len(), "index within the batch");
+    let mut level: Vec<Hash> = order_ids.iter().map(leaf).collect();
+    let mut at = index;
+    let mut siblings = Vec::new();
+    while level.len() > 1 {
+        if let Some(sibling) = level.get(at ^ 1) {
+            siblings.push(*sibling);
+        }
+        level = level.chunks(2).map(|pair| if pair.len() == 2 { node(&pair[0], &pair[1]) } else { pair[0] }).collect();
+        at /= 2;
+    }
+    siblings
+}
+
+/// Root that `order_id` at `index` of `count` leads to by `path`; `None` if the path has the wrong length.
+pub fn root_from_path(order_id: &Hash, index: usize, count: usize, path: &[Hash]) -> Option<Hash> {
+    if index >= count {
+        return None;
+    }
+    let (mut at, mut width, mut hash) = (index, count, leaf(order_id));
+    let mut siblings = path.iter();
+    while width > 1 {
+        if at ^ 1 < width {
+            let sibling = siblings.next()?;
+            hash = if at & 1 == 0 { node(&hash, sibling) } else { node(sibling, &hash) };
+        }
+        at /= 2;
+        width = width.div_ceil(2);
+    }
+    siblings.next().is_none().then_some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(n: usize) -> Vec<Hash> {
+        (0..n).map(|i| Sha256::digest(i.to_le_bytes()).into()).collect()
+    }
+
+    /// RFC 6962's recursive definition.
+    fn naive(ids: &[Hash]) -> Hash {
+        if ids.len() == 1 {
+            return leaf(&ids[0]);
+        }
+        let split = ids.len().next_power_of_two() / 2;
+        node(&naive(&ids[..split]), &naive(&ids[split..]))
+    }
+
+    #[test]
+    fn root_is_that_of_rfc_6962() {
+        for n in 1..70 {
+            assert_eq!(root(&ids(n)), naive(&ids(n)), "{n} orders");
+        }
+    }
+
+    #[test]
+    fn every_path_leads_to_the_root_and_no_other_place_does() {
+        for n in 1..40 {
+            let ids = ids(n);
+            let root = root(&ids);
+            for i in 0..n {
+                let path = path(&ids, i);
+                assert_eq!(root_from_path(&ids[i], i, n, &path), Some(root));
+                for j in 0..n {
+                    if j != i {
+                        assert_ne!(root_from_path(&ids[i], j, n, &path), Some(root), "{i} shown as {j} of {n}");
+                    }
+                }
+                let mut long = path.clone();
+                long.push([0; 32]);
+                assert_eq!(root_from_path(&ids[i], i, n, &long), None);
+                if !path.is_empty() {
+                    assert_eq!(root_from_path(&ids[i], i, n, &path[1..]), None);
+                }
+            }
+            assert_eq!(root_from_path(&ids[0], n, n, &[]), None);
+        }
+    }
+
+    #[test]
+    fn a_node_is_no_leaf() {
+        let ids = ids(2);
+        let joined = node(&leaf(&ids[0]), &leaf(&ids[1]));
+        assert_ne!(leaf(&joined), root(&ids));
+        assert_eq!(joined, root(&ids));
+    }
+}
