@@ -1,1 +1,6 @@
-//! florin-client
+//! Florin for people and programs: the wallet and what it keeps on disk.
+
+pub mod journal;
+pub mod keystore;
+pub mod quorum;
+pub mod seed;

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ecdsa::hazmat::sign_prehashed_rfc6979;
+use k256::ecdsa as k1;
 use p256::ecdsa as r1;
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use sha2::{Digest, Sha256};
@@ -242,7 +244,7 @@ pub struct SecretKey {
 }
 
 enum Inner {
-    K1(Zeroizing<[u8; 32]>),
+    K1(Box<k1::SigningKey>),
     R1(Box<r1::SigningKey>),
     Ed25519(Box<Zeroizing<ed25519_zebra::SigningKey>>),
 }
@@ -258,10 +260,9 @@ impl SecretKey {
         public[0] = curve.byte();
         let inner = match curve {
             Curve::K1 => {
-                let mut secret = secp256k1::SecretKey::from_secret_bytes(*seed).map_err(|_| out_of_range())?;
-                public[1..].copy_from_slice(&secp256k1::PublicKey::from_secret_key(&secret).serialize());
-                secret.non_secure_erase();
-                Inner::K1(seed)
+                let secret = k1::SigningKey::from_slice(&seed[..]).map_err(|_| out_of_range())?;
+                public[1..].copy_from_slice(secret.verifying_key().to_sec1_point(true).as_bytes());
+                Inner::K1(Box::new(secret))
             }
             Curve::R1 => {
                 let secret = r1::SigningKey::from_slice(&seed[..]).map_err(|_| out_of_range())?;
@@ -290,7 +291,7 @@ impl SecretKey {
     /// Signs the body with this sha256: bare with K1 and R1 (RFC 6979), tagged with ed25519.
     pub fn sign_body_hash(&self, body_hash: &[u8; 32]) -> Signature {
         match &self.inner {
-            Inner::K1(seed) => sign_k1(seed, body_hash),
+            Inner::K1(secret) => sign_k1(secret, body_hash),
             Inner::R1(secret) => sign_r1(secret, body_hash),
             Inner::Ed25519(secret) => {
                 let mut bytes = [0; SIGNATURE_BYTES];
@@ -308,25 +309,17 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// RFC 6979; libsecp256k1 signs with low s. About one signature in two is not canonical by EOSIO's rule for r, so a
-/// counter enters the nonce as extra entropy until one is.
-fn sign_k1(seed: &[u8; 32], digest: &[u8; 32]) -> Signature {
-    let mut secret = secp256k1::SecretKey::from_secret_bytes(*seed).expect("from_seed checked the scalar");
-    let message = secp256k1::Message::from_digest(*digest);
-    let mut signed = RecoverableSignature::sign_ecdsa_recoverable(message, &secret);
-    let mut tries: u32 = 0;
-    let signature = loop {
-        let (id, compact) = signed.serialize_compact();
-        if let Ok(signature) = Signature::parse(&ecdsa_bytes(Curve::K1, id.to_u8(), &compact)) {
-            break signature;
-        }
-        tries += 1;
-        let mut extra = [0; 32];
-        extra[..4].copy_from_slice(&tries.to_le_bytes());
-        signed = RecoverableSignature::sign_ecdsa_recoverable_with_noncedata(message, &secret, &extra);
-    };
-    secret.non_secure_erase();
-    signature
+/// RFC 6979 as EOSIO's clients do it: about one signature in four is canonical, so the number of the try, one byte,
+/// goes into the nonce until one is. (libsecp256k1 takes no such byte; it is faster at verifying, which counts.)
+fn sign_k1(secret: &k1::SigningKey, digest: &[u8; 32]) -> Signature {
+    let scalar = secret.as_nonzero_scalar();
+    (1..=u8::MAX)
+        .find_map(|one_try| {
+            let (signed, id) =
+                sign_prehashed_rfc6979::<k256::Secp256k1, k256::sha2::Sha256>(scalar, digest, &[one_try]);
+            Signature::parse(&ecdsa_bytes(Curve::K1, id.to_byte(), &signed.to_bytes())).ok()
+        })
+        .expect("255 independent tries do not all fail")
 }
 
 /// RFC 6979. The mirrored, low s belongs to the point with the other y, so the recovery id flips with it.

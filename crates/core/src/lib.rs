@@ -5,6 +5,7 @@
 pub mod address;
 pub mod amount;
 pub mod authority;
+pub mod batch;
 pub mod bitmap;
 pub mod certificate;
 pub mod committee;

@@ -1,1 +1,95 @@
+use super::*;
+use crate::keys::{Curve, SecretKey};
 
+/// The published 2-of-3 permission of actor 3.
+const PUBLISHED: &str = "09030000000000000010021a280a2412220003a1a62f15551e5a4989abec133b404caa6a40d783b8f47e26be95f4dc48ecfc0d10011a280a24122201020b849e7b995aec840911fc25a7769c54a4e8d9e5adfd37bf0c81c79c037ab89610011a280a241222010271e79e42adaee0001bbafbd2366d84b1972fff3bbe9082bfe3ccd7517e5b87811001";
+
+fn key(n: u8) -> PublicKey {
+    SecretKey::from_seed(Curve::Ed25519, [n; 32]).unwrap().public()
+}
+
+fn permission(threshold: u32, keys: &[(u8, u32)]) -> Permission {
+    Permission { threshold, keys: keys.iter().map(|(n, weight)| (key(*n), *weight)).collect(), actor: 0 }
+}
+
+fn code_of(bytes: &[u8]) -> Code {
+    Permission::decode(bytes).unwrap_err().code
+}
+
+/// The message of `permission`, changed.
+fn changed(change: impl FnOnce(&mut pbtx::Permission)) -> Vec<u8> {
+    let mut message = pbtx::Permission::decode(permission(2, &[(1, 1), (2, 1)]).encode()).unwrap();
+    change(&mut message);
+    message.encode_to_vec()
+}
+
+#[test]
+fn the_published_permission_decodes_and_encodes() {
+    let bytes = hex::decode(PUBLISHED).unwrap();
+    let permission = Permission::decode_actor(&bytes).unwrap();
+    assert_eq!((permission.actor, permission.threshold), (3, 2));
+    let curves: Vec<_> = permission.keys.iter().map(|(key, weight)| (key.curve(), *weight)).collect();
+    assert_eq!(curves, [(Curve::K1, 1), (Curve::R1, 1), (Curve::R1, 1)]);
+    assert_eq!(permission.encode(), bytes);
+    assert_eq!(Permission::decode_account(&bytes).unwrap_err().code, Code::BadPermission);
+}
+
+#[test]
+fn who_may_name_an_actor() {
+    let account = Permission::single(key(1));
+    assert_eq!(Permission::decode_account(&account.encode()).unwrap(), account);
+    assert_eq!(Permission::decode_actor(&account.encode()).unwrap_err().code, Code::BadPermission);
+    for (actor, ok) in [(1, true), (ID_MAX, true), (ID_MAX + 1, false), (u64::MAX, false)] {
+        let bytes = Permission { actor, ..account.clone() }.encode();
+        let result = Permission::decode_actor(&bytes);
+        assert_eq!(result.is_ok(), ok);
+        if let Err(error) = result {
+            assert_eq!(error.code, Code::Int63);
+        }
+    }
+}
+
+#[test]
+fn every_rule_has_its_code() {
+    assert_eq!(code_of(&[0xff]), Code::Decode);
+    assert_eq!(code_of(&[]), Code::BadPermission);
+    let cases: [(Code, Vec<u8>); 12] = [
+        (Code::Limit, changed(|p| p.keys = vec![p.keys[0].clone(); 17])),
+        (Code::Limit, changed(|p| p.keys[1].key.as_mut().unwrap().key_bytes = vec![0; 65].into())),
+        (Code::KeyType, changed(|p| p.keys[1].key.as_mut().unwrap().r#type = 1)),
+        (Code::BadPermission, changed(|p| p.keys[1].key.as_mut().unwrap().key_bytes = vec![0; 33].into())),
+        (Code::BadPermission, changed(|p| p.keys[1].key = None)),
+        (Code::BadPermission, changed(|p| p.threshold = 0)),
+        (Code::BadPermission, changed(|p| p.threshold = 3)),
+        (Code::BadPermission, changed(|p| p.keys[0].weight = 0)),
+        (Code::BadPermission, changed(|p| p.keys[1] = p.keys[0].clone())),
+        (Code::BadPermission, changed(|p| p.keys.clear())),
+        (Code::NonCanonical, [changed(|_| ()), vec![0x48, 1]].concat()),
+        (Code::NonCanonical, [vec![0x10, 1], changed(|_| ())].concat()),
+    ];
+    for (i, (code, bytes)) in cases.iter().enumerate() {
+        assert_eq!(code_of(bytes), *code, "case {i}");
+    }
+}
+
+#[test]
+fn weights_are_summed_without_wrapping() {
+    // In 32 bits these weights sum to 1.
+    let wrapping = permission(u32::MAX, &[(1, u32::MAX), (2, 2)]);
+    assert_eq!(Permission::decode(&wrapping.encode()).unwrap(), wrapping);
+    let short = permission(3, &[(1, 1), (2, 1)]);
+    assert_eq!(short.check().unwrap_err().code, Code::BadPermission);
+}
+
+#[test]
+fn an_address_binds_network_and_permission_but_not_the_actor() {
+    let first = permission(1, &[(1, 1), (2, 1)]);
+    let network_id = 0x0102_0304_0506_0708;
+    let expected =
+        Sha256::digest([&b"florin-account-v1\x01\x02\x03\x04\x05\x06\x07\x08"[..], &first.encode()].concat());
+    assert_eq!(first.address(network_id).as_bytes()[..], expected[..]);
+    assert_ne!(first.address(network_id), first.address(network_id + 1));
+    assert_ne!(first.address(network_id), permission(2, &[(1, 1), (2, 1)]).address(network_id));
+    let named = Permission { actor: first.address(network_id).actor(), ..first.clone() };
+    assert_eq!(named.address(network_id), first.address(network_id));
+}

@@ -11,8 +11,8 @@ use super::settle::{read_order, stored_orders};
 use super::state::{
     Account, Link, State, Table, Totals, corrupt, get_record, get_u64, link_key, need_record, order_key,
 };
-use super::vote::leaf_id;
 use crate::address::Address;
+use crate::batch::leaf_id;
 use crate::bitmap::Bitmap;
 use crate::certificate::{BatchId, Promise, batch_id, sign};
 use crate::envelope::Order;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::changes::Changes;
 use super::state::{State, Table, corrupt, get_record, get_u64, order_key};
-use super::vote::decode_batch;
 use super::{Authority, Meter, Phase};
+use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
 use crate::certificate::{BatchId, Promise, check_certificate, check_shape, sign};
 use crate::content::{Action, Content};

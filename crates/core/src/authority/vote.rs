@@ -14,48 +14,16 @@ use super::changes::Changes;
 use super::settle::read_order;
 use super::state::{Account, State, Table, get_record, get_u64, order_key};
 use super::{Authority, Meter, Phase};
+use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
-use crate::certificate::{BatchId, Promise, sign};
+use crate::certificate::{Promise, sign};
 use crate::content::{Action, Content};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::limits::{ORDERS_PER_BATCH_MAX, PENDING_WINDOW};
-use crate::merkle::{self, Hash};
+use crate::limits::PENDING_WINDOW;
 use crate::permission::Permission;
 use crate::signatures::Batch;
 use crate::wire;
-
-/// A batch of orders, decoded; the ids are there also for orders that did not decode.
-pub struct DecodedBatch {
-    /// Root and count.
-    pub id: BatchId,
-    /// Each order, or why it is none.
-    pub orders: Vec<Result<Order>>,
-}
-
-/// Decodes a batch. Errors: `LIMIT` if it is empty or too large.
-pub fn decode_batch(raw: &[Bytes]) -> Result<DecodedBatch> {
-    if raw.is_empty() || raw.len() > ORDERS_PER_BATCH_MAX {
-        return Err(Error::expected(
-            Code::Limit,
-            "orders in the batch",
-            format!("1 to {ORDERS_PER_BATCH_MAX}"),
-            raw.len(),
-        ));
-    }
-    let orders: Vec<Result<Order>> = raw.iter().map(|bytes| Order::decode(bytes.clone())).collect();
-    let ids: Vec<Hash> = raw.iter().zip(&orders).map(|(bytes, order)| leaf_id(bytes, order)).collect();
-    Ok(DecodedBatch { id: BatchId { root: merkle::root(&ids), count: raw.len() }, orders })
-}
-
-/// The id that an order has in its batch: that of its body, or of its bytes where there is no body.
-pub fn leaf_id(raw: &Bytes, order: &Result<Order>) -> Hash {
-    use sha2::{Digest, Sha256};
-    match order {
-        Ok(order) => order.id,
-        Err(_) => Sha256::digest(raw).into(),
-    }
-}
 
 /// One run of the checks over a batch.
 struct Pass {

@@ -1,0 +1,359 @@
+//! Driving one batch through the committee: vote, certify, settle, final. Pure: it says what to send and
+//! is told what came back; sockets and clocks belong to whoever calls it.
+//!
+//! No authority is believed alone. A vote or acknowledgement counts after its signature has been
+//! checked; a refusal counts when `f + 1` give it, and one that lag alone can explain only when a
+//! quorum does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use florin_core::batch::{DecodedBatch, decode_batch, leaf_id};
+use florin_core::bitmap::Bitmap;
+use florin_core::certificate::{BatchId, Promise, check_signed};
+use florin_core::committee::Committee;
+use florin_core::merkle::{self, Hash};
+use florin_core::wire;
+use florin_core::{Code, Error, Result};
+
+/// A request to one authority.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Send {
+    /// `Vote` with the whole batch.
+    Vote {
+        /// To whom.
+        authority: usize,
+    },
+    /// `Settle` with the certificate.
+    Settle {
+        /// To whom.
+        authority: usize,
+        /// Whether it needs the orders too.
+        with_orders: bool,
+    },
+}
+
+impl Send {
+    /// To whom.
+    pub fn authority(&self) -> usize {
+        match self {
+            Send::Vote { authority } | Send::Settle { authority, .. } => *authority,
+        }
+    }
+}
+
+/// What one authority has said so far.
+#[derive(Default)]
+struct Peer {
+    vote: Option<(wire::Signed, Bitmap)>,
+    refusals: HashMap<usize, Error>,
+    acknowledgement: Option<(wire::Signed, Bitmap)>,
+    lacks_batch: bool,
+    failure: Option<Error>,
+}
+
+/// One batch on its way.
+pub struct Quorum {
+    committee: Arc<Committee>,
+    orders: Vec<Bytes>,
+    ids: Vec<Hash>,
+    batch: BatchId,
+    peers: Vec<Peer>,
+    certificate: Option<(wire::Certificate, Bitmap)>,
+    culprits: Vec<(usize, Error)>,
+}
+
+impl Quorum {
+    /// A batch of orders of one shard. Errors: `LIMIT`.
+    pub fn new(committee: Arc<Committee>, orders: Vec<Bytes>) -> Result<Self> {
+        let DecodedBatch { id, orders: decoded } = decode_batch(&orders)?;
+        let ids = orders.iter().zip(&decoded).map(|(raw, order)| leaf_id(raw, order)).collect();
+        let peers = (0..committee.size()).map(|_| Peer::default()).collect();
+        Ok(Quorum { committee, orders, ids, batch: id, peers, certificate: None, culprits: Vec::new() })
+    }
+
+    /// The orders of the batch.
+    pub fn orders(&self) -> &[Bytes] {
+        &self.orders
+    }
+
+    /// The certificate, once there is one.
+    pub fn certificate(&self) -> Option<&wire::Certificate> {
+        self.certificate.as_ref().map(|(c, _)| c)
+    }
+
+    /// Authorities that broke the protocol, and how.
+    pub fn culprits(&self) -> &[(usize, Error)] {
+        &self.culprits
+    }
+
+    /// Why an authority has not answered, if it failed.
+    pub fn failure(&self, authority: usize) -> Option<&Error> {
+        self.peers[authority].failure.as_ref()
+    }
+
+    /// Valid votes so far.
+    pub fn votes(&self) -> usize {
+        self.peers.iter().filter(|p| p.vote.is_some()).count()
+    }
+
+    /// Valid acknowledgements so far.
+    pub fn acknowledgements(&self) -> usize {
+        self.peers.iter().filter(|p| p.acknowledgement.is_some()).count()
+    }
+
+    /// The request that this authority should get now; `None` if it has said all it can.
+    pub fn wanted(&self, authority: usize) -> Option<Send> {
+        let peer = &self.peers[authority];
+        match &self.certificate {
+            None => {
+                let lagging = peer.refusals.values().any(|e| may_be_lag(e.code));
+                let silent = peer.vote.is_none() && peer.refusals.is_empty();
+                (silent || lagging).then_some(Send::Vote { authority })
+            }
+            Some((_, certified)) => {
+                let settled = peer.acknowledgement.as_ref().is_some_and(|(_, b)| b.contains(certified));
+                // One that voted has the batch, unless it says otherwise.
+                let with_orders = peer.lacks_batch || peer.vote.is_none();
+                (!settled).then_some(Send::Settle { authority, with_orders })
+            }
+        }
+    }
+
+    /// An answer to `Vote`.
+    pub fn on_vote(&mut self, authority: usize, reply: Result<wire::VoteReply>) {
+        match reply.and_then(|reply| self.check_vote(authority, reply)) {
+            Ok((vote, refusals)) => {
+                let peer = &mut self.peers[authority];
+                peer.failure = None;
+                peer.vote = vote.or(peer.vote.take());
+                peer.refusals = refusals;
+            }
+            Err(e) => self.fail(authority, e),
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn check_vote(
+        &self,
+        authority: usize,
+        reply: wire::VoteReply,
+    ) -> Result<(Option<(wire::Signed, Bitmap)>, HashMap<usize, Error>)> {
+        let mut refusals = HashMap::new();
+        for e in reply.errors {
+            let code = Code::from_number(e.code).unwrap_or(Code::Decode);
+            let error = Error { code, message: e.message, pending_order: e.pending_order };
+            refusals.insert(e.index as usize, error);
+        }
+        let vote = match reply.vote {
+            Some(vote) => Some(self.check_one(Promise::Vote, authority, vote)?),
+            None => None,
+        };
+        let covered = |i: usize| refusals.contains_key(&i) || vote.as_ref().is_some_and(|(_, b)| b.get(i));
+        if let Some(i) = (0..self.batch.count).find(|i| !covered(*i)) {
+            return Err(Error::new(Code::BadVote, format!("it neither accepted nor refused order {i}")));
+        }
+        Ok((vote, refusals))
+    }
+
+    fn check_one(&self, promise: Promise, authority: usize, signed: wire::Signed) -> Result<(wire::Signed, Bitmap)> {
+        if signed.authority as usize != authority {
+            return Err(Error::expected(Code::BadVote, "signer of the answer", authority, signed.authority));
+        }
+        let bitmap = check_signed(promise, &self.committee, &self.batch, std::slice::from_ref(&signed))?.remove(0);
+        Ok((signed, bitmap))
+    }
+
+    /// An answer to `Settle`.
+    pub fn on_settle(&mut self, authority: usize, reply: Result<wire::SettleReply>) {
+        let checked = reply.and_then(|reply| {
+            let signed = reply.acknowledgement.map(|a| self.check_one(Promise::Settled, authority, a)).transpose()?;
+            Ok((reply.batch_missing, signed))
+        });
+        match checked {
+            Ok((missing, acknowledgement)) => {
+                let peer = &mut self.peers[authority];
+                peer.failure = None;
+                peer.lacks_batch = missing;
+                peer.acknowledgement = acknowledgement.or(peer.acknowledgement.take());
+            }
+            Err(e) => self.fail(authority, e),
+        }
+    }
+
+    fn fail(&mut self, authority: usize, error: Error) {
+        let broke_the_protocol = matches!(
+            error.code,
+            Code::BadVote
+                | Code::BadBitmap
+                | Code::UnknownAuthority
+                | Code::DuplicateSigner
+                | Code::Decode
+                | Code::WrongCommittee
+        );
+        if broke_the_protocol && !self.culprits.iter().any(|(a, e)| *a == authority && e.code == error.code) {
+            self.culprits.push((authority, error.clone()));
+        }
+        self.peers[authority].failure = Some(error);
+    }
+
+    /// Whether every order is certified or refused for good, so that waiting for more votes is no use.
+    pub fn decided(&self) -> bool {
+        let votes = self.vote_bitmaps();
+        let certified = Bitmap::at_least(&votes, self.committee.quorum(), self.batch.count);
+        (0..self.batch.count).all(|i| certified.get(i) || self.refused(i).is_some())
+    }
+
+    /// Whether a certificate could be made now for at least one order.
+    pub fn certifiable(&self) -> bool {
+        !Bitmap::at_least(&self.vote_bitmaps(), self.committee.quorum(), self.batch.count).is_empty()
+    }
+
+    fn vote_bitmaps(&self) -> Vec<Bitmap> {
+        self.peers.iter().filter_map(|p| p.vote.as_ref().map(|(_, b)| b.clone())).collect()
+    }
+
+    /// Why an order can't be certified, if that is sure.
+    fn refused(&self, order: usize) -> Option<&Error> {
+        let refusals: Vec<&Error> = self.peers.iter().filter_map(|p| p.refusals.get(&order)).collect();
+        let sure = refusals.iter().filter(|e| !may_be_lag(e.code)).count() >= self.committee.validity();
+        (sure || refusals.len() >= self.committee.quorum()).then(|| most_common(&refusals)).flatten()
+    }
+
+    /// Makes the certificate from the votes there are. Call it when [`Quorum::decided`], or when waiting
+    /// longer is not worth it. Returns whether any order is certified.
+    pub fn certify(&mut self) -> bool {
+        if self.certificate.is_some() {
+            return true;
+        }
+        let quorum = self.committee.quorum();
+        let mut votes: Vec<&(wire::Signed, Bitmap)> = self.peers.iter().filter_map(|p| p.vote.as_ref()).collect();
+        votes.sort_by_key(|(_, b)| std::cmp::Reverse(b.ones()));
+        let of = |votes: &[&(wire::Signed, Bitmap)]| {
+            let bitmaps: Vec<Bitmap> = votes.iter().map(|(_, b)| b.clone()).collect();
+            Bitmap::at_least(&bitmaps, quorum, self.batch.count)
+        };
+        let certified = of(&votes);
+        if certified.is_empty() {
+            return false;
+        }
+        // Authorities check every vote in it, so leave out what proves nothing more.
+        if of(&votes[..quorum]) == certified {
+            votes.truncate(quorum);
+        }
+        let certificate = wire::Certificate {
+            epoch: self.committee.epoch,
+            root: Bytes::copy_from_slice(&self.batch.root),
+            count: self.batch.count as u32,
+            votes: votes.into_iter().map(|(s, _)| s.clone()).collect(),
+        };
+        self.certificate = Some((certificate, certified));
+        true
+    }
+
+    /// Whether every certified order is final.
+    pub fn is_final(&self) -> bool {
+        self.certificate.as_ref().is_some_and(|(_, certified)| self.settled().contains(certified))
+    }
+
+    fn settled(&self) -> Bitmap {
+        let bitmaps: Vec<Bitmap> =
+            self.peers.iter().filter_map(|p| p.acknowledgement.as_ref().map(|(_, b)| b.clone())).collect();
+        Bitmap::at_least(&bitmaps, self.committee.quorum(), self.batch.count)
+    }
+
+    /// What became of each order, as far as is known now: a receipt if it is final, else why not.
+    pub fn outcomes(&self) -> Vec<Result<wire::Receipt>> {
+        let settled = self.settled();
+        (0..self.batch.count)
+            .map(|i| match &self.certificate {
+                Some((certificate, certified)) if certified.get(i) && settled.get(i) => {
+                    Ok(self.receipt(certificate, i))
+                }
+                Some((_, certified)) if certified.get(i) => Err(Error::new(
+                    Code::NotFinal,
+                    format!(
+                        "certified, and settled by {} of {} authorities that it takes; {}",
+                        self.acknowledged(i),
+                        self.committee.quorum(),
+                        self.missing()
+                    ),
+                )),
+                _ => Err(self.why_not(i)),
+            })
+            .collect()
+    }
+
+    fn acknowledged(&self, order: usize) -> usize {
+        self.peers.iter().filter(|p| p.acknowledgement.as_ref().is_some_and(|(_, b)| b.get(order))).count()
+    }
+
+    fn why_not(&self, order: usize) -> Error {
+        if let Some(e) = self.refused(order) {
+            return e.clone();
+        }
+        let refusals: Vec<&Error> = self.peers.iter().filter_map(|p| p.refusals.get(&order)).collect();
+        let accepted = self.peers.iter().filter(|p| p.vote.as_ref().is_some_and(|(_, b)| b.get(order))).count();
+        let answered = refusals.len() + accepted;
+        let counted = format!("{accepted} of {} votes that it takes", self.committee.quorum());
+        match most_common(&refusals) {
+            Some(e) if answered >= self.committee.quorum() => {
+                let message = format!("{counted}; {} refuse it: {}", refusals.len(), e.message);
+                Error { code: e.code, message, pending_order: e.pending_order.clone() }
+            }
+            _ => Error::new(Code::QuorumUnreachable, format!("{counted}; {}", self.missing())),
+        }
+    }
+
+    /// Who has not answered, and why.
+    fn missing(&self) -> String {
+        let settling = self.certificate.is_some();
+        let silent =
+            |p: &Peer| if settling { p.acknowledgement.is_none() } else { p.vote.is_none() && p.refusals.is_empty() };
+        let names: Vec<String> = (self.peers.iter().zip(&self.committee.authorities))
+            .filter(|(p, _)| silent(p))
+            .map(|(p, a)| match &p.failure {
+                Some(e) => format!("{} ({}: {})", a.name, e.code.name(), e.message),
+                None => format!("{} (no answer)", a.name),
+            })
+            .collect();
+        if names.is_empty() { "all have answered".into() } else { format!("missing: {}", names.join(", ")) }
+    }
+
+    fn receipt(&self, certificate: &wire::Certificate, index: usize) -> wire::Receipt {
+        let acknowledgements =
+            self.peers.iter().filter_map(|p| p.acknowledgement.as_ref()).filter(|(_, b)| b.get(index));
+        wire::Receipt {
+            committee_id: Bytes::copy_from_slice(self.committee.id()),
+            epoch: self.committee.epoch,
+            transaction: self.orders[index].clone(),
+            index: index as u32,
+            count: self.batch.count as u32,
+            path: merkle::path(&self.ids, index).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
+            votes: certificate.votes.clone(),
+            acknowledgements: acknowledgements.take(self.committee.quorum()).map(|(s, _)| s.clone()).collect(),
+        }
+    }
+}
+
+/// Refusals that an authority gives also when it has not yet settled what the others have.
+fn may_be_lag(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BadSeq
+            | Code::BadPrevHash
+            | Code::UnknownActor
+            | Code::InsufficientFunds
+            | Code::IssuerLimit
+            | Code::WindowFull
+            | Code::PermissionPending
+            | Code::KeyMismatch
+            | Code::InsufficientWeight
+            | Code::Busy
+    )
+}
+
+fn most_common<'a>(errors: &[&'a Error]) -> Option<&'a Error> {
+    errors.iter().copied().max_by_key(|e| errors.iter().filter(|o| o.code == e.code).count())
+}

@@ -1,0 +1,41 @@
+//! Batches: up to 4,096 orders under one Merkle root.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::certificate::BatchId;
+use crate::envelope::Order;
+use crate::error::{Code, Error, Result};
+use crate::limits::ORDERS_PER_BATCH_MAX;
+use crate::merkle::{self, Hash};
+
+/// A batch of orders, decoded; the ids are there also for orders that did not decode.
+pub struct DecodedBatch {
+    /// Root and count.
+    pub id: BatchId,
+    /// Each order, or why it is none.
+    pub orders: Vec<Result<Order>>,
+}
+
+/// Decodes a batch. Errors: `LIMIT` if it is empty or too large.
+pub fn decode_batch(raw: &[Bytes]) -> Result<DecodedBatch> {
+    if raw.is_empty() || raw.len() > ORDERS_PER_BATCH_MAX {
+        return Err(Error::expected(
+            Code::Limit,
+            "orders in the batch",
+            format!("1 to {ORDERS_PER_BATCH_MAX}"),
+            raw.len(),
+        ));
+    }
+    let orders: Vec<Result<Order>> = raw.iter().map(|bytes| Order::decode(bytes.clone())).collect();
+    let ids: Vec<Hash> = raw.iter().zip(&orders).map(|(bytes, order)| leaf_id(bytes, order)).collect();
+    Ok(DecodedBatch { id: BatchId { root: merkle::root(&ids), count: raw.len() }, orders })
+}
+
+/// The id that an order has in its batch: that of its body, or of its bytes where there is no body.
+pub fn leaf_id(raw: &Bytes, order: &Result<Order>) -> Hash {
+    match order {
+        Ok(order) => order.id,
+        Err(_) => Sha256::digest(raw).into(),
+    }
+}
