@@ -4,6 +4,8 @@
 pub const ORDERS_PER_BATCH_MAX: usize = 4_096;
 /// Bytes of one gRPC message.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that certificates may add to the orders of a batch in one message.
+pub const CERTIFICATES_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of an encoded `TransactionBody` (PBTX).
 pub const BODY_BYTES_MAX: usize = 65_000;
 /// Bytes of `transaction_content` (PBTX).

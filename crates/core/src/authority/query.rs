@@ -144,13 +144,14 @@ impl Authority {
         Ok(wire::FollowReply { entries, end })
     }
 
-    /// A batch with its certificates, for a peer that lacks it.
-    pub fn batch(&self, state: &dyn State, root: &[u8]) -> Result<Vec<wire::BatchReply>> {
-        let Some(number) = get_u64(state, Table::Roots, root)? else { return Ok(Vec::new()) };
-        let progress = load_progress(state, number)?;
-        let orders = stored_orders(state, number)?;
-        let reply = |certificate| wire::BatchReply { certificate: Some(certificate), orders: orders.clone() };
-        Ok(progress.certificates.into_iter().map(reply).collect())
+    /// A batch with its certificates, for a peer that lacks it; empty if there is nothing to show.
+    pub fn batch(&self, state: &dyn State, root: &[u8]) -> Result<wire::BatchReply> {
+        let Some(number) = get_u64(state, Table::Roots, root)? else { return Ok(wire::BatchReply::default()) };
+        let certificates = load_progress(state, number)?.certificates;
+        if certificates.is_empty() {
+            return Ok(wire::BatchReply::default());
+        }
+        Ok(wire::BatchReply { certificates, orders: stored_orders(state, number)? })
     }
 
     /// Whether an entry of a peer's settled stream names something that is not settled here.
