@@ -1,5 +1,5 @@
 //! The generated code is checked in, so that building Florin needs no protobuf compiler. This test
-//! holds it against `proto/`; `FLORIN_REGENERATE=1 cargo test -p florin-rpc --test generated` writes it.
+//! holds it against `proto/`; `FLORIN_REGENERATE=1 cargo test -p florin-proto` writes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use prost_build::Config;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn check(wanted: &Path, made: &[u8]) {
@@ -17,7 +17,7 @@ fn check(wanted: &Path, made: &[u8]) {
     let found = fs::read(wanted).unwrap_or_default();
     assert!(
         found == made,
-        "{} is not what proto/ says: run FLORIN_REGENERATE=1 cargo test -p florin-rpc --test generated",
+        "{} is not what proto/ says: run FLORIN_REGENERATE=1 cargo test -p florin-proto",
         wanted.display()
     );
 }
