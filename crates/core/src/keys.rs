@@ -309,7 +309,7 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// RFC 6979 as EOSIO's clients do it: about one signature in four is canonical, so the number of the try, one byte,
+/// RFC 6979 as EOSIO's clients do it: about one signature in two is canonical, so the number of the try, one byte,
 /// goes into the nonce until one is. (libsecp256k1 takes no such byte; it is faster at verifying, which counts.)
 fn sign_k1(secret: &k1::SigningKey, digest: &[u8; 32]) -> Signature {
     let scalar = secret.as_nonzero_scalar();

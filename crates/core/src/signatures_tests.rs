@@ -230,8 +230,7 @@ fn odd_points() -> Vec<[u8; 32]> {
         "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
         "0200000000000000000000000000000000000000000000000000000000000000",
     ];
-    let mut points: Vec<[u8; 32]> =
-        canonical.iter().map(|text| hex::decode(text).unwrap().try_into().unwrap()).collect();
+    let mut points: Vec<[u8; 32]> = known.iter().map(|text| hex::decode(text).unwrap().try_into().unwrap()).collect();
     for low in 0xed..=0xffu8 {
         for high in [0x7f, 0xff] {
             let mut point = [0xff; 32];
