@@ -366,8 +366,9 @@ pub struct BatchRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchReply {
-    #[prost(message, optional, tag = "1")]
-    pub certificate: ::core::option::Option<Certificate>,
+    /// none: the batch is not known, or nothing of it is certified
+    #[prost(message, repeated, tag = "1")]
+    pub certificates: ::prost::alloc::vec::Vec<Certificate>,
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub orders: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
