@@ -1,1 +1,3 @@
 //! florin-node
+
+pub mod storage;
