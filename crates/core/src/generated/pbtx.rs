@@ -7,7 +7,7 @@ pub struct TransactionBody {
     #[prost(fixed64, tag = "2")]
     pub actor: u64,
     /// at most 4
-    #[prost(fixed64, repeated, packed = "false", tag = "3")]
+    #[prost(fixed64, repeated, tag = "3")]
     pub cosignors: ::prost::alloc::vec::Vec<u64>,
     /// consecutive per actor, from 1
     #[prost(uint32, tag = "4")]
