@@ -18,6 +18,8 @@ pub mod signatures;
 pub mod permission;
 pub mod keys;
 pub mod envelope;
+#[doc(hidden)]
+pub mod testing;
 
 /// Messages of `proto/florin.proto`, generated.
 #[allow(missing_docs, clippy::all)]

@@ -1,0 +1,391 @@
+//! What tests and the simulator build on: a state in memory, committees and keys from fixed seeds,
+//! signers, and a whole committee in one process. Not for production: keys are public, errors panic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::address::Address;
+use crate::authority::effect::{Effects, Reply};
+use crate::authority::input::Input;
+use crate::authority::state::{Account, State, Table, Write};
+use crate::authority::{Authority, NoMeter};
+use crate::batch::decode_batch;
+use crate::committee::{AuthorityInfo, Committee, Network};
+use crate::content::{Credit, TYPE_PAY, TYPE_SET_PERMISSION, encode_pay, encode_set_permission};
+use crate::envelope::{self, Body, Order, encode_body, encode_envelope};
+use crate::error::Result;
+use crate::keys::{Curve, SecretKey};
+use crate::permission::Permission;
+use crate::signatures::AuthorityKey;
+use crate::wire;
+
+/// Network id of every test committee.
+pub const NETWORK_ID: u64 = 77;
+
+/// A seed from a name and a number.
+pub fn seed(name: &str, number: u64) -> [u8; 32] {
+    Sha256::new().chain_update(b"florin-test").chain_update(name).chain_update(number.to_be_bytes()).finalize().into()
+}
+
+/// A secret key from a number.
+pub fn secret(curve: Curve, number: u64) -> SecretKey {
+    SecretKey::from_seed(curve, seed("account", number)).expect("a hash is below the order but for a chance of 2^-32")
+}
+
+/// An output.
+pub fn to(address: Address, amount: u64) -> Credit {
+    Credit { address, amount }
+}
+
+/// One shard's tables in memory.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct MemState {
+    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Bytes>>,
+}
+
+impl MemState {
+    /// Applies writes.
+    pub fn apply(&mut self, writes: &[Write]) {
+        for write in writes {
+            let table = self.tables.entry(write.table).or_default();
+            match &write.value {
+                Some(value) => table.insert(write.key.clone(), Bytes::copy_from_slice(value)),
+                None => table.remove(&write.key),
+            };
+        }
+    }
+
+    /// Entries of a table, ascending.
+    pub fn iter(&self, table: Table) -> impl Iterator<Item = (&[u8], &Bytes)> {
+        self.tables.get(&table).into_iter().flatten().map(|(k, v)| (k.as_slice(), v))
+    }
+}
+
+impl State for MemState {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.tables.get(&table).and_then(|t| t.get(key)).cloned())
+    }
+
+    fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        let Some(entries) = self.tables.get(&table) else { return Ok(Vec::new()) };
+        let page = entries.range(from.to_vec()..).take(limit);
+        Ok(page.map(|(k, v)| (Bytes::copy_from_slice(k), v.clone())).collect())
+    }
+}
+
+/// A committee in the making.
+#[derive(Clone, Debug)]
+pub struct TestCommittee {
+    /// Members.
+    pub authorities: usize,
+    /// Shards.
+    pub shards: u32,
+    /// How far below zero the issuer may go, minor units.
+    pub issuer_limit: u64,
+    /// sha256 of the genesis file.
+    pub genesis_hash: [u8; 32],
+    /// Term.
+    pub epoch: u64,
+}
+
+impl Default for TestCommittee {
+    fn default() -> Self {
+        TestCommittee {
+            authorities: 4,
+            shards: 1,
+            issuer_limit: 1_000_000,
+            genesis_hash: Sha256::digest([]).into(),
+            epoch: 1,
+        }
+    }
+}
+
+impl TestCommittee {
+    /// `authorities` members with `shards` shards.
+    pub fn new(authorities: usize, shards: u32) -> Self {
+        TestCommittee { authorities, shards, ..Default::default() }
+    }
+
+    /// The account that issues the money.
+    pub fn issuer() -> Signer {
+        Signer::new(0)
+    }
+
+    /// The committee and the keys of its members.
+    pub fn build(&self) -> (Arc<Committee>, Vec<Arc<AuthorityKey>>) {
+        let keys: Vec<Arc<AuthorityKey>> =
+            (0..self.authorities as u64).map(|i| Arc::new(AuthorityKey::from_seed(seed("authority", i)))).collect();
+        let members = keys.iter().enumerate().map(|(i, key)| AuthorityInfo {
+            name: format!("authority-{i}"),
+            key: key.public(),
+            addresses: (0..self.shards).map(|s| format!("127.0.0.1:{}", 7_000 + s)).collect(),
+        });
+        let network = Network {
+            id: NETWORK_ID,
+            currency: "flr".into(),
+            decimals: 2,
+            issuer: Self::issuer().permission.encode(),
+            issuer_limit: self.issuer_limit,
+            genesis_hash: self.genesis_hash,
+        };
+        let committee = Committee::new(self.epoch, self.shards, network, members.collect());
+        (Arc::new(committee.expect("a valid committee")), keys)
+    }
+}
+
+/// An account that signs orders one after another.
+#[derive(Clone)]
+pub struct Signer {
+    /// Keys that sign, the first for a single one.
+    pub keys: Arc<Vec<SecretKey>>,
+    /// The permission that opened the account.
+    pub permission: Permission,
+    /// The account's address.
+    pub address: Address,
+    /// Of the last order signed.
+    pub seqnum: u32,
+    /// What the next order names.
+    pub prev_hash: u64,
+}
+
+impl Signer {
+    /// An account with one ed25519 key.
+    pub fn new(number: u64) -> Signer {
+        let key = secret(Curve::Ed25519, number);
+        Signer::with(Permission::single(key.public()), vec![key])
+    }
+
+    /// An account of any permission, and the keys that sign for it.
+    pub fn with(permission: Permission, keys: Vec<SecretKey>) -> Signer {
+        let address = permission.address(NETWORK_ID);
+        Signer { keys: Arc::new(keys), permission, address, seqnum: 0, prev_hash: 0 }
+    }
+
+    /// The first account from `from` on that lives on a shard.
+    pub fn on_shard(shard: u32, shards: u32, from: u64) -> Signer {
+        (from..).map(Signer::new).find(|s| s.address.shard(shards) == shard).expect("half of all do")
+    }
+
+    /// The actor's id.
+    pub fn actor(&self) -> u64 {
+        self.address.actor()
+    }
+
+    /// `open` of the next order.
+    pub fn open(&self) -> Option<Bytes> {
+        (self.seqnum == 0).then(|| self.permission.encode())
+    }
+
+    /// Signs the next payment.
+    pub fn pay(&mut self, outputs: &[Credit], memo: &str) -> Bytes {
+        let content = encode_pay(outputs, memo, self.open());
+        self.order(TYPE_PAY, content)
+    }
+
+    /// Signs a change of keys; what follows is signed with the new ones.
+    pub fn set_permission(&mut self, permission: &Permission, keys: Vec<SecretKey>) -> Bytes {
+        let content = encode_set_permission(permission.encode(), self.open());
+        let order = self.order(TYPE_SET_PERMISSION, content);
+        self.keys = Arc::new(keys);
+        order
+    }
+
+    /// Signs the next order, whatever it says.
+    pub fn order(&mut self, transaction_type: u32, content: Bytes) -> Bytes {
+        let body = self.next_body(transaction_type, content);
+        self.seqnum += 1;
+        self.prev_hash = envelope::next_hash(&envelope::order_id(&encode_body(&body)));
+        self.sign(&body)
+    }
+
+    /// The body of the next order.
+    pub fn next_body(&self, transaction_type: u32, content: Bytes) -> Body {
+        Body {
+            network_id: NETWORK_ID,
+            actor: self.actor(),
+            cosignors: Vec::new(),
+            seqnum: self.seqnum.wrapping_add(1),
+            prev_hash: self.prev_hash,
+            transaction_type,
+            content,
+        }
+    }
+
+    /// Signs a body with all keys.
+    pub fn sign(&self, body: &Body) -> Bytes {
+        let body = encode_body(body);
+        let sigs: Vec<_> = self.keys.iter().map(|key| key.sign_body(&body)).collect();
+        encode_envelope(&body, &[envelope::Authority::of(&sigs)])
+    }
+}
+
+/// The same order with a signature that does not verify.
+pub fn spoil(order: &Bytes) -> Bytes {
+    let mut spoiled = order.to_vec();
+    let last = spoiled.len() - 40;
+    spoiled[last] ^= 1;
+    spoiled.into()
+}
+
+/// One shard of one authority.
+pub struct Node {
+    /// The state machine.
+    pub authority: Authority,
+    /// Its disk.
+    pub state: MemState,
+}
+
+impl Node {
+    /// One step, its writes applied.
+    pub fn step(&mut self, input: Input) -> Result<Effects> {
+        let effects = self.authority.handle(input, &self.state, &mut NoMeter)?;
+        self.state.apply(&effects.writes);
+        Ok(effects)
+    }
+
+    /// Asks for votes.
+    pub fn vote(&mut self, orders: &[Bytes]) -> Result<wire::VoteReply> {
+        match self.step(Input::Vote { orders: orders.to_vec() })?.reply {
+            Reply::Vote(reply) => Ok(reply),
+            other => panic!("a vote is answered with {other:?}"),
+        }
+    }
+
+    /// Hands in a certificate.
+    pub fn settle(&mut self, certificate: &wire::Certificate, orders: &[Bytes]) -> Result<wire::SettleReply> {
+        match self.step(Input::Settle { certificate: certificate.clone(), orders: orders.to_vec() })?.reply {
+            Reply::Settle(reply) => Ok(reply),
+            other => panic!("a certificate is answered with {other:?}"),
+        }
+    }
+
+    /// An account as it is on disk.
+    pub fn account(&self, actor: u64) -> Account {
+        Account::load(&self.state, NETWORK_ID, actor).expect("a readable account")
+    }
+}
+
+/// All authorities of a committee, all their shards.
+pub struct Cluster {
+    /// The committee.
+    pub committee: Arc<Committee>,
+    /// Keys by authority.
+    pub keys: Vec<Arc<AuthorityKey>>,
+    /// By authority, then shard.
+    pub nodes: Vec<Vec<Node>>,
+    /// The issuer.
+    pub issuer: Signer,
+}
+
+impl Cluster {
+    /// A committee that has done nothing yet.
+    pub fn new(committee: &TestCommittee) -> Cluster {
+        let (committee, keys) = committee.build();
+        let node = |i: usize, shard: u32| Node {
+            authority: Authority::new(committee.clone(), i as u32, shard, keys[i].clone()),
+            state: MemState::default(),
+        };
+        let nodes = (0..keys.len()).map(|i| (0..committee.shards).map(|s| node(i, s)).collect()).collect();
+        Cluster { nodes, keys, issuer: TestCommittee::issuer(), committee }
+    }
+
+    /// One shard of one authority.
+    pub fn node(&mut self, authority: usize, shard: u32) -> &mut Node {
+        &mut self.nodes[authority][shard as usize]
+    }
+
+    /// What each authority answers.
+    pub fn vote(&mut self, shard: u32, orders: &[Bytes]) -> Vec<wire::VoteReply> {
+        let nodes = self.nodes.iter_mut();
+        nodes.map(|n| n[shard as usize].vote(orders).expect("a batch within the limits")).collect()
+    }
+
+    /// A certificate of these votes, whether they are enough or not.
+    pub fn certificate(&self, orders: &[Bytes], votes: Vec<wire::Signed>) -> wire::Certificate {
+        let batch = decode_batch(orders).expect("a batch within the limits").id;
+        wire::Certificate {
+            epoch: self.committee.epoch,
+            root: Bytes::copy_from_slice(&batch.root),
+            count: batch.count as u32,
+            votes,
+        }
+    }
+
+    /// Votes of all authorities as a certificate.
+    ///
+    /// # Panics
+    /// If an order is refused.
+    pub fn certify(&mut self, shard: u32, orders: &[Bytes]) -> wire::Certificate {
+        let replies = self.vote(shard, orders);
+        assert!(replies.iter().all(|r| r.errors.is_empty()), "{:?}", replies[0].errors);
+        self.certificate(orders, replies.into_iter().filter_map(|r| r.vote).collect())
+    }
+
+    /// Settles at every authority.
+    pub fn settle(
+        &mut self,
+        shard: u32,
+        certificate: &wire::Certificate,
+        orders: &[Bytes],
+    ) -> Vec<Result<wire::SettleReply>> {
+        self.nodes.iter_mut().map(|n| n[shard as usize].settle(certificate, orders)).collect()
+    }
+
+    /// Empties all outboxes.
+    pub fn deliver_all(&mut self) {
+        for shards in &mut self.nodes {
+            deliver_all(shards);
+        }
+    }
+
+    /// Certifies, settles and delivers orders of any shards everywhere. Chains stay in order.
+    pub fn run(&mut self, orders: &[Bytes]) {
+        for shard in 0..self.committee.shards {
+            let here = |order: &Bytes| {
+                let actor = Order::decode(order.clone()).expect("an order").actor;
+                actor % u64::from(self.committee.shards) == u64::from(shard)
+            };
+            let part: Vec<Bytes> = orders.iter().filter(|o| here(o)).cloned().collect();
+            if !part.is_empty() {
+                let certificate = self.certify(shard, &part);
+                for reply in self.settle(shard, &certificate, &part) {
+                    assert!(reply.expect("a good certificate").waiting.is_empty(), "predecessors are settled");
+                }
+            }
+        }
+        self.deliver_all();
+    }
+
+    /// Gives an address money from the issuer.
+    pub fn fund(&mut self, address: Address, amount: u64) {
+        let order = self.issuer.pay(&[to(address, amount)], "");
+        self.run(&[order]);
+    }
+
+    /// Balance of an address at an authority, minor units.
+    pub fn balance(&self, authority: usize, address: &Address) -> i128 {
+        let shard = address.shard(self.committee.shards) as usize;
+        self.nodes[authority][shard].account(address.actor()).holding(address).map_or(0, |h| h.balance)
+    }
+}
+
+/// Empties the outboxes between the shards of one authority.
+pub fn deliver_all(shards: &mut [Node]) {
+    for from in 0..shards.len() {
+        for to in 0..shards.len() as u32 {
+            let sender = &shards[from];
+            let (first, last) = sender.authority.outbox_range(&sender.state, to).expect("readable links");
+            for sequence in first..=last {
+                let delivery = shards[from].authority.outbox(&shards[from].state, to, sequence);
+                let input = Input::Deliver(delivery.expect("an entry that is not acknowledged"));
+                let effects = shards[to as usize].step(input).expect("deliveries in order");
+                let Reply::Deliver(reply) = effects.reply else { panic!("a delivery is acknowledged") };
+                let input = Input::Delivered { to_shard: to, applied: reply.applied };
+                shards[from].step(input).expect("an acknowledgement of what was sent");
+            }
+        }
+    }
+}
