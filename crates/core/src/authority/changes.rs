@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use prost::Message;
 
 use super::state::{
-    Account, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_u64, link_key, need_record, outbox_key,
+    Account, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64, link_key, need_record,
+    outbox_key,
 };
 use crate::address::Address;
 use crate::bitmap::Bitmap;
+use crate::envelope::Order;
 use crate::error::Result;
 use crate::merkle::Hash;
 use crate::wire;
@@ -63,6 +65,8 @@ pub(super) struct Changes<'a> {
     credits: Vec<wire::CreditRecord>,
     deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
     writes: Vec<Write>,
+    /// The batch that was read last: thousands of orders of a step may point into the same one.
+    stored: Option<(u64, Vec<bytes::Bytes>)>,
 }
 
 /// What a step leaves behind.
@@ -84,6 +88,7 @@ impl<'a> Changes<'a> {
             credits: Vec::new(),
             deliveries: BTreeMap::new(),
             writes: Vec::new(),
+            stored: None,
         })
     }
 
@@ -105,6 +110,24 @@ impl<'a> Changes<'a> {
             Entry::Occupied(e) => e.into_mut(),
             Entry::Vacant(e) => e.insert((Account::load(self.state, network_id, actor)?, false)),
         })
+    }
+
+    /// Takes the newest lock of an account back, in a step that has changed nothing else of it.
+    pub fn unlock(&mut self, network_id: u64, actor: u64) -> Result<()> {
+        let slot = self.slot(network_id, actor)?;
+        slot.0.pending.pop();
+        slot.1 = false;
+        Ok(())
+    }
+
+    /// An order of a batch that was stored before this step; `None` if it is not there.
+    pub fn stored_order(&mut self, batch: u64, index: u32) -> Result<Option<Order>> {
+        if self.stored.as_ref().is_none_or(|(number, _)| *number != batch) {
+            let record: Option<wire::BatchRecord> = get_record(self.state, Table::Batches, &batch.to_be_bytes())?;
+            self.stored = Some((batch, record.unwrap_or_default().orders));
+        }
+        let orders = self.stored.as_ref().map_or(&[][..], |(_, orders)| orders);
+        orders.get(index as usize).cloned().map(Order::decode).transpose()
     }
 
     /// Progress of a batch that is stored.

@@ -133,3 +133,6 @@ impl Authority {
         self.committee.network.genesis_hash != <[u8; 32]>::from(Sha256::digest([]))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::changes::Changes;
-use super::state::{State, Table, corrupt, get_record, get_u64, order_key};
+use super::state::{State, Table, corrupt, get_record, get_u64, order_key, short_hash};
 use super::{Authority, Meter, Phase};
 use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
@@ -74,7 +74,10 @@ impl Authority {
         self.record_certificate(number, certificate, &certified, changes)?;
         let mut due = Vec::with_capacity(batch.count);
         for i in certified.iter() {
-            due.push((i, decoded.orders[i].as_ref().map_err(|e| impossible(i, e))?));
+            let order = decoded.orders[i].as_ref().map_err(|e| impossible(i, e))?;
+            // Votes name no shard, so this alone keeps an order from settling at each of them.
+            self.check_place(order)?;
+            due.push((i, order));
         }
         // Predecessors first: then an order that is kept as early never waits for one of its own batch.
         due.sort_by_key(|(_, order)| order.seqnum);
@@ -198,10 +201,13 @@ impl Authority {
         account.seqnum = order.seqnum;
         account.prev_hash = order.next_hash();
         match account.pending.first() {
-            Some(first) if first.order_id.as_ref() == order.id => {
+            // By the 64 bits that successors name: were this another order with the same ones, ours and
+            // its successors would still fit, and a vote for a successor must never be forgotten.
+            Some(first) if short_hash(&first.order_id) == account.prev_hash => {
                 account.pending.remove(0);
             }
-            // Another order was certified than the one voted for here: what was chained to ours is void.
+            // Another order was certified than the one voted for here: what was chained to ours is void,
+            // for it names a predecessor that can't be certified any more.
             _ => account.pending.clear(),
         }
         changes.totals.accounts -= content.total as i128;
@@ -245,7 +251,8 @@ impl Authority {
             let Some(at) = due else { return Ok(()) };
             let early = changes.account_mut(order.network_id, order.actor)?.early.remove(at);
             changes.totals.waiting -= 1;
-            let next = read_order(changes.state, early.batch, early.index)?
+            let next = changes
+                .stored_order(early.batch, early.index)?
                 .ok_or_else(|| corrupt(Table::Batches, &early.batch.to_be_bytes(), "an early order is missing"))?;
             self.settle_order(&next, early.batch, early.index as usize, changes)?;
         }

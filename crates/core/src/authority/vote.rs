@@ -11,8 +11,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::changes::Changes;
-use super::settle::read_order;
-use super::state::{Account, State, Table, get_record, get_u64, order_key};
+use super::state::{Account, Table, get_record, get_u64, order_key};
 use super::{Authority, Meter, Phase};
 use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
@@ -25,6 +24,9 @@ use crate::permission::Permission;
 use crate::signatures::Batch;
 use crate::wire;
 
+/// Bytes of pending orders that one reply shows: many conflicts with a large order must fit a message.
+const PENDING_SHOWN_BYTES: usize = 1 << 20;
+
 /// One run of the checks over a batch.
 struct Pass {
     batch: u64,
@@ -32,6 +34,7 @@ struct Pass {
     errors: Vec<wire::OrderError>,
     signatures: Batch,
     locked: Vec<(u64, u64)>,
+    shown: usize,
 }
 
 impl Authority {
@@ -61,6 +64,7 @@ impl Authority {
                 errors: Vec::new(),
                 signatures: Batch::new(),
                 locked: Vec::new(),
+                shown: 0,
             };
             meter.begin(Phase::State);
             for (i, order) in batch.orders.iter().enumerate() {
@@ -82,7 +86,7 @@ impl Authority {
                 break (pass.accepted, pass.errors);
             }
             for (network_id, actor) in pass.locked {
-                changes.account_mut(network_id, actor)?.pending.pop();
+                changes.unlock(network_id, actor)?;
             }
         };
 
@@ -108,13 +112,12 @@ impl Authority {
         pass: &mut Pass,
         changes: &mut Changes<'_>,
     ) -> Result<Result<()>> {
-        let state = changes.state;
         if let Err(e) = self.check_form(order) {
             return Ok(Err(e));
         }
         let account = changes.account(order.network_id, order.actor)?;
         if order.seqnum as u64 != account.next_seqnum() {
-            return check_repeat(order, account, state);
+            return check_repeat(order, pass, changes);
         }
         let checked = Content::decode(order).and_then(|c| Ok((self.check_account(order, &c, account)?, c)));
         let (permission, content) = match checked {
@@ -143,6 +146,19 @@ impl Authority {
     }
 
     fn check_form(&self, order: &Order) -> Result<()> {
+        self.check_place(order)?;
+        order.screen_counts()?;
+        if !order.cosignors.is_empty() {
+            return Err(Error::new(
+                Code::CosignorsRefused,
+                format!("the order names {} cosignors", order.cosignors.len()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the order is of this network and shard.
+    pub(super) fn check_place(&self, order: &Order) -> Result<()> {
         let network = &self.committee.network;
         if order.network_id != network.id {
             return Err(Error::expected(Code::UnknownNetwork, "network_id", network.id, order.network_id));
@@ -150,13 +166,6 @@ impl Authority {
         let shard = (order.actor % self.committee.shards as u64) as u32;
         if shard != self.shard {
             return Err(Error::expected(Code::WrongShard, "shard of the actor", self.shard, shard));
-        }
-        order.screen_counts()?;
-        if !order.cosignors.is_empty() {
-            return Err(Error::new(
-                Code::CosignorsRefused,
-                format!("the order names {} cosignors", order.cosignors.len()),
-            ));
         }
         Ok(())
     }
@@ -208,14 +217,15 @@ impl Authority {
 }
 
 /// Check 4: an order whose seqnum is not the next one is a repetition or an error.
-fn check_repeat(order: &Order, account: &Account, state: &dyn State) -> Result<Result<()>> {
+fn check_repeat(order: &Order, pass: &mut Pass, changes: &mut Changes<'_>) -> Result<Result<()>> {
+    let account = changes.account(order.network_id, order.actor)?;
     let next = account.next_seqnum();
     let seqnum = order.seqnum;
     if seqnum as u64 > next || seqnum == 0 {
         return Ok(Err(Error::expected(Code::BadSeq, "seqnum", next, seqnum)));
     }
     if seqnum > account.seqnum {
-        let pending = &account.pending[(seqnum - account.seqnum - 1) as usize];
+        let pending = account.pending[(seqnum - account.seqnum - 1) as usize].clone();
         if pending.order_id.as_ref() == order.id {
             return Ok(Ok(()));
         }
@@ -223,11 +233,15 @@ fn check_repeat(order: &Order, account: &Account, state: &dyn State) -> Result<R
             Code::PendingConflict,
             format!("seqnum {seqnum} is held by order {}", hex::encode(&pending.order_id)),
         );
-        e.pending_order = read_order(state, pending.batch, pending.index)?.map(|o| o.body).unwrap_or_default();
+        if pass.shown < PENDING_SHOWN_BYTES {
+            let stored = changes.stored_order(pending.batch, pending.index)?;
+            e.pending_order = stored.map(|o| o.body).unwrap_or_default();
+            pass.shown += e.pending_order.len();
+        }
         return Ok(Err(e));
     }
     let settled: Option<wire::OrderRecord> =
-        get_record(state, Table::Orders, &order_key(order.network_id, order.actor, seqnum))?;
+        get_record(changes.state, Table::Orders, &order_key(order.network_id, order.actor, seqnum))?;
     Ok(match settled {
         Some(record) if record.order_id.as_ref() == order.id => Ok(()),
         _ => Err(Error::expected(Code::BadSeq, "seqnum", next, format!("{seqnum}, which another order has settled"))),

@@ -1,0 +1,118 @@
+//! Attacks on the state machine as a whole.
+
+use super::*;
+use crate::authority::input::Input;
+use crate::content::{TYPE_PAY, encode_pay};
+use crate::envelope::Order;
+use crate::limits::ORDERS_PER_BATCH_MAX;
+use prost::Message;
+
+#[test]
+fn a_certificate_of_one_shard_settles_nothing_at_another() {
+    let mut cluster = Cluster::new(&TestCommittee::new(4, 2));
+    let mut alice = Signer::on_shard(0, 2, 1);
+    cluster.fund(alice.address, 100);
+    let bob = Signer::on_shard(1, 2, 50);
+    let orders = [alice.pay(&[to(bob.address, 60)], "")];
+    let certificate = cluster.certify(0, &orders);
+    for reply in cluster.settle(0, &certificate, &orders) {
+        reply.unwrap();
+    }
+    cluster.deliver_all();
+    let before = cluster.node(0, 1).state.clone();
+    assert_eq!(code(cluster.node(0, 1).settle(&certificate, &orders)), Code::WrongShard);
+    assert_eq!(cluster.node(0, 1).state, before);
+    assert_eq!(cluster.balance(0, &bob.address), 60);
+}
+
+/// Successors name 64 bits of a hash, and two orders that share them take 2^32 tries. An authority that
+/// voted for one of them and a successor must keep that vote when the other one settles.
+#[test]
+fn a_vote_outlives_a_collision_of_prev_hash() {
+    let (mut cluster, mut alice) = funded(100);
+    let first = [alice.pay(&[to(cluster.issuer.address, 10)], "")];
+    let certificate = cluster.certify(0, &first);
+    let mut other = alice.clone();
+    let second = [alice.pay(&[to(cluster.issuer.address, 20)], "")];
+    cluster.node(0, 0).vote(&second).unwrap();
+
+    // As if this authority had voted for another first order, whose hash begins with the same 64 bits.
+    let key = crate::authority::state::account_key(NETWORK_ID, alice.actor());
+    let mut account = cluster.node(0, 0).account(alice.actor());
+    let mut id = account.pending[0].order_id.to_vec();
+    id[31] ^= 1;
+    account.pending[0].order_id = id.into();
+    let write = crate::authority::state::Write::put(Table::Accounts, key, account.encode().encode_to_vec());
+    cluster.node(0, 0).state.apply(&[write]);
+
+    cluster.node(0, 0).settle(&certificate, &first).unwrap();
+    let conflicting = [other.pay(&[to(cluster.issuer.address, 30)], "")];
+    let reply = cluster.node(0, 0).vote(&conflicting).unwrap();
+    assert_eq!(refused(&reply), [(0, Code::PendingConflict)]);
+    assert_eq!(accepted(&cluster.node(0, 0).vote(&second).unwrap()), 1);
+}
+
+/// Bytes that are no envelope but the body of an order must not stand for that order in its batch.
+#[test]
+#[ignore = "batch::leaf_id hashes undecodable bytes without a domain tag of their own"]
+fn a_body_without_envelope_takes_no_orders_place() {
+    let (mut cluster, mut alice) = funded(100);
+    let mut mallory = Signer::new(2);
+    cluster.fund(mallory.address, 100);
+    let real = alice.pay(&[to(mallory.address, 60)], "");
+    let own = mallory.pay(&[to(mallory.address, 1)], "");
+    let body = Order::decode(real.clone()).unwrap().body;
+    cluster.vote(0, &[own.clone(), body]);
+    let batch = [own, real];
+    let certificate = cluster.certify(0, &batch);
+    for reply in cluster.settle(0, &certificate, &batch) {
+        assert_eq!(reply.unwrap().acknowledgement.unwrap().bitmap[0], 0b11);
+    }
+}
+
+#[test]
+fn nothing_is_written_for_orders_that_nobody_signed() {
+    let (mut cluster, mut alice) = funded(100);
+    let mut nobody = Signer::new(9);
+    let key = secret(crate::keys::Curve::Ed25519, 10);
+    let permission = crate::permission::Permission::single(key.public());
+    let orders =
+        [spoil(&nobody.set_permission(&permission, vec![key])), spoil(&alice.pay(&[to(nobody.address, 1)], ""))];
+    let node = cluster.node(0, 0);
+    let effects = node.step(Input::Vote { orders: orders.to_vec() }).unwrap();
+    assert!(effects.writes.is_empty(), "{} writes", effects.writes.len());
+}
+
+#[test]
+fn many_conflicting_orders_with_bad_signatures_fall_in_one_batch() {
+    let (mut cluster, alice) = funded(1_000_000);
+    let orders: Vec<_> = (0..ORDERS_PER_BATCH_MAX as u64)
+        .map(|i| {
+            let content = encode_pay(&[to(cluster.issuer.address, 1 + i)], "", alice.open());
+            spoil(&alice.sign(&alice.next_body(TYPE_PAY, content)))
+        })
+        .collect();
+    let reply = cluster.node(0, 0).vote(&orders).unwrap();
+    assert_eq!(reply.errors.len(), orders.len());
+    assert!(refused(&reply).iter().all(|(_, code)| *code == Code::KeyMismatch));
+    assert!(reply.vote.is_none());
+}
+
+/// The answer to a batch of conflicts fits into a message, however large the pending order is.
+#[test]
+fn conflicts_do_not_swell_the_reply() {
+    let (mut cluster, mut alice) = funded(1_000_000);
+    let rival = alice.clone();
+    let outputs: Vec<_> = (0..256).map(|i| to(Signer::new(1).address, i + 1)).collect();
+    cluster.node(0, 0).vote(&[alice.pay(&outputs, "")]).unwrap();
+    let orders: Vec<_> = (0..1_024)
+        .map(|i| {
+            let content = encode_pay(&[to(cluster.issuer.address, 1 + i)], "", rival.open());
+            rival.sign(&rival.next_body(TYPE_PAY, content))
+        })
+        .collect();
+    let reply = cluster.node(0, 0).vote(&orders).unwrap();
+    assert_eq!(reply.errors.len(), orders.len());
+    assert!(!reply.errors[0].pending_order.is_empty());
+    assert!(reply.encoded_len() < crate::limits::MESSAGE_BYTES_MAX, "{} bytes", reply.encoded_len());
+}
