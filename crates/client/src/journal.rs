@@ -47,8 +47,8 @@ pub struct Journal<R> {
 }
 
 impl<R: Serialize + DeserializeOwned> Journal<R> {
-    /// Opens the journal, created empty (mode 0600) if missing, and gives the records it holds. `BUSY` if another process has
-    /// it open; `BAD_FILE` names a damaged line, and nothing is changed then.
+    /// Opens the journal, created empty (mode 0600) if missing, and gives the records it holds. `BUSY` if another
+    /// process has it open; `BAD_FILE` names a damaged line, and nothing is changed then.
     pub fn open(path: &Path) -> Result<(Journal<R>, Vec<R>)> {
         let path = files::resolve(path)?;
         let lock = Lock::take(&path)?;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -269,7 +270,7 @@ fn two_processes_take_turns_and_a_killed_one_lets_go() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn any_appends_come_back(batches in prop::collection::vec(prop::collection::vec(any::<(u64, String)>(), 0..4), 0..6)) {
+    fn any_appends_come_back(batches in vec(vec(any::<(u64, String)>(), 0..4), 0..6)) {
         let place = place();
         let (mut journal, _) = place.open();
         let mut all = Vec::new();

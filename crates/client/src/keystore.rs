@@ -152,8 +152,8 @@ impl Keystore {
         Ok(Keystore { path, meta, public_keys, labels, sealed, _lock: lock })
     }
 
-    /// The seed, for signing. `WRONG_PASSPHRASE`, also if somebody changed what the passphrase protects; `BAD_FILE` if a public key
-    /// in the file is not the seed's.
+    /// The seed, for signing. `WRONG_PASSPHRASE`, also if somebody changed what the passphrase protects; `BAD_FILE`
+    /// if a public key in the file is not the seed's.
     pub fn unlock(&self, passphrase: &str) -> Result<Seed> {
         let entropy = self.sealed.open(passphrase, &self.meta)?;
         let seed = Seed::from_entropy(&entropy)?;
@@ -199,8 +199,8 @@ impl Keystore {
         Ok(Permission::single(key).address(self.meta.network_id))
     }
 
-    /// Adds accounts until there are `accounts`; durable when it returns. `USAGE` for fewer than there are (their money would be out of sight)
-    /// and above [`ACCOUNTS_MAX`]; `BAD_FILE` with another wallet's seed.
+    /// Adds accounts until there are `accounts`; durable when it returns. `USAGE` for fewer than there are (their
+    /// money would be out of sight) and above [`ACCOUNTS_MAX`]; `BAD_FILE` with another wallet's seed.
     pub fn set_accounts(&mut self, accounts: u32, seed: &Seed) -> Result<()> {
         if !(self.accounts()..=ACCOUNTS_MAX).contains(&accounts) {
             let expected = format!("{} to {ACCOUNTS_MAX}", self.accounts());
@@ -222,8 +222,8 @@ impl Keystore {
         &self.labels
     }
 
-    /// Labels an account, or with an empty text unlabels it. `USAGE` if there is no such account, or the text has control
-    /// characters or more than [`LABEL_CHARS_MAX`].
+    /// Labels an account, or with an empty text unlabels it. `USAGE` if there is no such account, or the text has
+    /// control characters or more than [`LABEL_CHARS_MAX`].
     pub fn set_label(&mut self, account: u32, label: &str) -> Result<()> {
         self.check_account(account)?;
         check_label(label).map_err(|message| Error::new(Code::Usage, message))?;
@@ -290,7 +290,7 @@ impl Sealed {
         let payload = Payload { msg: &self.ciphertext, aad: &associated_data(meta) };
         let opened = self.cipher(passphrase)?.decrypt(&self.nonce.into(), payload);
         opened.map(Zeroizing::new).map_err(|_| {
-            let message = "the passphrase is wrong, or the wallet file was changed (network, currency, decimals, curve or secret)";
+            let message = "the passphrase is wrong, or the file's network, currency, decimals, curve or secret changed";
             Error::new(Code::WrongPassphrase, message)
         })
     }
