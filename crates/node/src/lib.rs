@@ -1,3 +1,14 @@
-//! florin-node
+//! A Florin authority as a server: the shell that runs `florin-core`'s effects in order, storage, gRPC,
+//! delivery between shards, catching up with peers, metrics.
 
+pub mod config;
+pub mod follow;
+pub mod genesis;
+mod http;
+pub mod meter;
+mod metrics;
+pub mod node;
+pub mod outbox;
+pub mod service;
+pub mod shard;
 pub mod storage;

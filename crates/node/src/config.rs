@@ -1,0 +1,131 @@
+//! The authority file: private, one per operator. It names the committee file, the key, the folder, and
+//! what to listen on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use florin_core::committee::Committee;
+use florin_core::signatures::AuthorityKey;
+use florin_core::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// The file as it is written.
+#[derive(Serialize, Deserialize, Clone)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityFile {
+    /// The committee file, relative to this one.
+    pub committee: PathBuf,
+    /// The 32-byte secret in hex, or `env:NAME`, or `file:PATH`.
+    pub key: String,
+    /// Data folder, relative to this file; one folder a shard is made in it.
+    pub data: PathBuf,
+    /// The genesis file, relative to this one, if the committee has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genesis: Option<PathBuf>,
+    /// `host:port` of `/metrics` and `/health`; none are served if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// Host to bind instead of the one in the committee file (as `0.0.0.0` behind a NAT).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind: Option<String>,
+}
+
+impl std::fmt::Debug for AuthorityFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AuthorityFile of {}", self.data.display())
+    }
+}
+
+/// A checked configuration.
+pub struct Config {
+    /// Its committee.
+    pub committee: Arc<Committee>,
+    /// Index in the committee.
+    pub index: u32,
+    /// Seed of the key.
+    pub seed: Zeroizing<[u8; 32]>,
+    /// Data folder.
+    pub data: PathBuf,
+    /// Genesis file.
+    pub genesis: Option<PathBuf>,
+    /// `host:port` for HTTP.
+    pub http: Option<String>,
+    /// Host to bind.
+    pub bind: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks an authority file and the committee file it names.
+    /// Errors: `BAD_FILE` if one can't be read, `BAD_CONFIG` with what is wrong in it.
+    pub fn read(path: &Path) -> Result<Config> {
+        let text = read(path)?;
+        let file: AuthorityFile =
+            toml::from_str(&text).map_err(|e| Error::new(Code::BadConfig, format!("{}: {e}", path.display())))?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let committee = read_committee(&base.join(&file.committee))?;
+        let seed = secret(&file.key, base)?;
+        let public = AuthorityKey::from_seed(*seed).public();
+        let index = committee.index_of(&public).ok_or_else(|| {
+            Error::expected(Code::BadConfig, "public key of this authority", "one of the committee file", public)
+        })?;
+        Ok(Config {
+            committee: Arc::new(committee),
+            index,
+            seed,
+            data: base.join(&file.data),
+            genesis: file.genesis.map(|g| base.join(g)),
+            http: file.http,
+            bind: file.bind,
+        })
+    }
+
+    /// The signing key.
+    pub fn key(&self) -> AuthorityKey {
+        AuthorityKey::from_seed(*self.seed)
+    }
+
+    /// The authority's name.
+    pub fn name(&self) -> &str {
+        &self.committee.authorities[self.index as usize].name
+    }
+
+    /// `host:port` to listen on for a shard.
+    pub fn listen_address(&self, shard: u32) -> Result<String> {
+        let public = &self.committee.authorities[self.index as usize].addresses[shard as usize];
+        let (host, port) = public
+            .rsplit_once(':')
+            .ok_or_else(|| Error::expected(Code::BadConfig, "address of a shard", "host:port", public))?;
+        Ok(format!("{}:{port}", self.bind.as_deref().unwrap_or(host)))
+    }
+
+    /// Folder of a shard.
+    pub fn shard_dir(&self, shard: u32) -> PathBuf {
+        self.data.join(format!("shard-{shard}"))
+    }
+}
+
+/// Reads a committee file.
+pub fn read_committee(path: &Path) -> Result<Committee> {
+    Committee::from_toml(&read(path)?).map_err(|e| Error::new(e.code, format!("{}: {}", path.display(), e.message)))
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::new(Code::BadFile, format!("{}: {e}", path.display())))
+}
+
+/// A secret given as hex, `env:NAME` or `file:PATH` (relative to `base`).
+pub fn secret(text: &str, base: &Path) -> Result<Zeroizing<[u8; 32]>> {
+    let found = if let Some(name) = text.strip_prefix("env:") {
+        std::env::var(name).map_err(|_| Error::new(Code::BadConfig, format!("key: the environment has no {name}")))?
+    } else if let Some(path) = text.strip_prefix("file:") {
+        read(&base.join(path))?
+    } else {
+        text.to_owned()
+    };
+    let found = Zeroizing::new(found);
+    let mut seed = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(found.trim(), &mut seed[..])
+        .map_err(|e| Error::new(Code::BadConfig, format!("key: expected 64 hex digits, or env: or file:, found something else ({e})")))?;
+    Ok(seed)
+}

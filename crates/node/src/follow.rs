@@ -1,0 +1,133 @@
+//! Catching up: an authority follows the settled streams of its peers and fetches what it lacks.
+//!
+//! In quiet times a peer's entry names what arrived here from the wallet too, so before it fetches
+//! anything a follower that is nearly level waits a moment. One that is behind fetches at once.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use florin_core::authority::input::Input;
+use florin_core::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, MESSAGE_BYTES_MAX};
+use florin_core::wire::{BatchRequest, FollowReply, FollowRequest, SettledEntry};
+use florin_core::{Code, Error, Result};
+use florin_rpc::errors::from_status;
+use florin_rpc::services::peer_service_client::PeerServiceClient;
+use tonic::transport::Channel;
+use tracing::{debug, info, warn};
+
+use crate::shard::Shard;
+
+/// How long what a peer has settled may take to arrive by itself.
+const GRACE: Duration = Duration::from_millis(500);
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How far behind each peer's stream each shard is, in entries.
+#[derive(Default)]
+pub struct Lags(Mutex<BTreeMap<(u32, u32), Arc<AtomicU64>>>);
+
+impl Lags {
+    fn slot(&self, shard: u32, authority: u32) -> Arc<AtomicU64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((shard, authority)).or_default().clone()
+    }
+
+    /// ((shard, authority), entries).
+    pub fn read(&self) -> Vec<((u32, u32), u64)> {
+        let lags = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lags.iter().map(|(k, v)| (*k, v.load(Ordering::Relaxed))).collect()
+    }
+}
+
+/// Follows one peer for one shard, for ever.
+pub async fn follow(shard: Arc<Shard>, authority: u32, client: PeerServiceClient<Channel>, lags: Arc<Lags>) {
+    let client = client.max_decoding_message_size(MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX);
+    let name = shard.authority().committee().authorities[authority as usize].name.clone();
+    let mut follower = Follower { lag: lags.slot(shard.authority().shard(), authority), shard, authority, client, fetched: 0 };
+    let mut delay = RETRY_MIN;
+    loop {
+        let fetched = follower.fetched;
+        match follower.run().await {
+            Ok(()) => debug!(peer = name, "settled stream ended"),
+            Err(e) if e.code == Code::Unreachable || e.code == Code::Timeout => debug!(peer = name, "can't follow: {e}"),
+            Err(e) => warn!(peer = name, "can't follow: {e}"),
+        }
+        delay = if follower.fetched > fetched { RETRY_MIN } else { (delay * 2).min(RETRY_MAX) };
+        tokio::time::sleep(delay).await;
+    }
+}
+
+struct Follower {
+    shard: Arc<Shard>,
+    authority: u32,
+    client: PeerServiceClient<Channel>,
+    lag: Arc<AtomicU64>,
+    fetched: u64,
+}
+
+impl Follower {
+    async fn run(&mut self) -> Result<()> {
+        let shard = self.shard.authority().shard();
+        let mut position = self.shard.authority().cursor(self.shard.store(), self.authority)?;
+        let request = FollowRequest { shard, from: position };
+        let mut stream = self.client.follow(request).await.map_err(from_status)?.into_inner();
+        while let Some(page) = stream.message().await.map_err(from_status)? {
+            self.lag.store(page.end.saturating_sub(position), Ordering::Relaxed);
+            let Some(last) = page.entries.last() else { continue };
+            let next = last.position + 1;
+            if page.entries[0].position != position || next <= position {
+                return Err(Error::expected(Code::Decode, "position in the settled stream", position, page.entries[0].position));
+            }
+            self.page(page).await?;
+            position = next;
+            self.shard.followed(self.authority, position).await?;
+        }
+        Ok(())
+    }
+
+    async fn page(&mut self, page: FollowReply) -> Result<()> {
+        let level = page.entries.len() < FOLLOW_PAGE;
+        let mut missing = self.missing(page.entries)?;
+        if level && !missing.is_empty() {
+            tokio::time::sleep(GRACE).await;
+            missing = self.missing(missing)?;
+        }
+        if !missing.is_empty() {
+            info!(peer = self.authority, shard = self.shard.authority().shard(), batches = missing.len(), "catching up");
+        }
+        for entry in missing {
+            self.fetch(&entry).await?;
+            self.lag.store(page.end.saturating_sub(entry.position + 1), Ordering::Relaxed);
+        }
+        self.lag.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn missing(&self, entries: Vec<SettledEntry>) -> Result<Vec<SettledEntry>> {
+        let mut out = Vec::new();
+        for entry in entries {
+            if self.shard.authority().missing(self.shard.store(), &entry)? {
+                out.push(entry);
+            }
+        }
+        Ok(out)
+    }
+
+    async fn fetch(&mut self, entry: &SettledEntry) -> Result<()> {
+        // Another peer's follower may have been quicker.
+        if !self.shard.authority().missing(self.shard.store(), entry)? {
+            return Ok(());
+        }
+        let request = BatchRequest { shard: self.shard.authority().shard(), root: entry.root.clone() };
+        let reply = self.client.batch(request).await.map_err(from_status)?.into_inner();
+        for certificate in reply.certificates {
+            self.shard.handle_own(Input::Settle { certificate, orders: reply.orders.clone() }).await?;
+        }
+        self.fetched += 1;
+        match self.shard.authority().missing(self.shard.store(), entry)? {
+            false => Ok(()),
+            true => Err(Error::new(Code::BadProof, format!("entry {} names orders that the batch does not prove", entry.position))),
+        }
+    }
+}

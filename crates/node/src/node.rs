@@ -1,0 +1,167 @@
+//! A running authority, or some of its shards: opens the folders, serves, delivers, follows, and stops
+//! without losing anything.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use florin_core::authority::Authority;
+use florin_core::limits::{CERTIFICATES_BYTES_MAX, MESSAGE_BYTES_MAX};
+use florin_core::{Code, Error, Result};
+use florin_rpc::client::{self, connect_lazy};
+use florin_rpc::server::{self, serve};
+use florin_rpc::services::authority_service_server::AuthorityServiceServer;
+use florin_rpc::services::peer_service_client::PeerServiceClient;
+use florin_rpc::services::peer_service_server::PeerServiceServer;
+use florin_rpc::tls;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::config::Config;
+use crate::follow::{self, Lags};
+use crate::outbox::{self, Route};
+use crate::service::Services;
+use crate::shard::{Shard, ShardThreads};
+use crate::storage::Store;
+use crate::{genesis, http};
+
+/// Runs the given shards (all if none are given) until `shutdown`, then stops in order: no new requests,
+/// running ones end, everything synced. `ready` is called once all listeners accept.
+pub async fn run(config: Config, shards: &[u32], ready: impl FnOnce(), shutdown: impl Future<Output = ()>) -> Result<()> {
+    let numbers = chosen(&config, shards)?;
+    let mut opened = BTreeMap::new();
+    let mut threads: Vec<ShardThreads> = Vec::new();
+    let key = Arc::new(config.key());
+    for number in &numbers {
+        let dir = config.shard_dir(*number);
+        let store = Store::open(&dir, *number, *config.committee.id(), config.index, true)?;
+        let authority = Authority::new(config.committee.clone(), config.index, *number, key.clone());
+        let (shard, thread) = Shard::start(authority, store)?;
+        opened.insert(*number, shard);
+        threads.push(thread);
+    }
+    let shards = Arc::new(opened);
+    let lags = Arc::new(Lags::default());
+    let services = Services { shards: shards.clone(), committee: config.committee.clone(), index: config.index, lags: lags.clone() };
+
+    let mut background = JoinSet::new();
+    load_genesis(&config, &services, &mut background);
+    start_background(&config, &services, &mut background);
+    let served = serve_all(&config, &services, &mut background, ready, shutdown).await;
+    background.shutdown().await;
+    drop(services);
+    drop(shards);
+    // The last handles are gone, so the threads end once everything queued is durable.
+    tokio::task::spawn_blocking(move || threads.into_iter().for_each(ShardThreads::join))
+        .await
+        .map_err(|e| Error::new(Code::Io, format!("waiting for the shards: {e}")))?;
+    info!("stopped");
+    served
+}
+
+fn chosen(config: &Config, shards: &[u32]) -> Result<Vec<u32>> {
+    let all = config.committee.shards;
+    if let Some(wrong) = shards.iter().find(|s| **s >= all) {
+        return Err(Error::expected(Code::Usage, "--shards", format!("numbers below {all}"), wrong));
+    }
+    let mut numbers = if shards.is_empty() { (0..all).collect() } else { shards.to_vec() };
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
+}
+
+fn load_genesis(config: &Config, services: &Services, background: &mut JoinSet<()>) {
+    for shard in services.shards.values().cloned() {
+        let path = config.genesis.clone();
+        background.spawn(async move {
+            if let Err(e) = genesis::load(&shard, path.as_deref()).await {
+                error!(shard = shard.authority().shard(), "genesis: {e}; this shard votes for nothing");
+            }
+        });
+    }
+}
+
+fn start_background(config: &Config, services: &Services, background: &mut JoinSet<()>) {
+    let connect = |authority: usize, shard: u32| {
+        let info = &config.committee.authorities[authority];
+        let channel = connect_lazy(&info.addresses[shard as usize], *info.key.as_bytes(), Some(&config.seed), client::Limits::default());
+        PeerServiceClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX)
+    };
+    let own = config.index as usize;
+    for (number, shard) in services.shards.iter() {
+        for to in (0..config.committee.shards).filter(|to| to != number) {
+            let route = match services.shards.get(&to) {
+                Some(local) => Route::Local(local.clone()),
+                None => Route::Remote(connect(own, to)),
+            };
+            background.spawn(outbox::pump(shard.clone(), to, route));
+        }
+        for peer in (0..config.committee.size()).filter(|peer| *peer != own) {
+            background.spawn(follow::follow(shard.clone(), peer as u32, connect(peer, *number), services.lags.clone()));
+        }
+    }
+}
+
+async fn serve_all(
+    config: &Config,
+    services: &Services,
+    background: &mut JoinSet<()>,
+    ready: impl FnOnce(),
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let bind = |address: String| async move {
+        let bound = TcpListener::bind(&address).await;
+        bound.map_err(|e| Error::new(Code::Io, format!("listening on {address}: {e}")))
+    };
+    // Shards may share an address.
+    let mut addresses: Vec<String> = services.shards.keys().map(|s| config.listen_address(*s)).collect::<Result<_>>()?;
+    addresses.sort();
+    addresses.dedup();
+    let tls = tls::server_config(&config.seed)?;
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.push(bind(address).await?);
+    }
+    let web = match &config.http {
+        Some(address) => Some(bind(address.clone()).await?),
+        None => None,
+    };
+    let (stop, stopping) = watch::channel(false);
+    let stopped = |mut stopping: watch::Receiver<bool>| async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        let limit = MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX;
+        let (health, reflection) = server::extras();
+        let mut routes = tonic::service::Routes::builder();
+        routes
+            .add_service(AuthorityServiceServer::new(services.clone()).max_decoding_message_size(limit))
+            .add_service(PeerServiceServer::new(services.clone()).max_decoding_message_size(limit))
+            .add_service(health)
+            .add_service(reflection);
+        servers.spawn(serve(listener, Some(tls.clone()), routes.routes(), server::Limits::default(), stopped(stopping.clone())));
+    }
+    if let Some(listener) = web {
+        background.spawn(http::serve(listener, services.clone()));
+    }
+    info!(name = config.name(), shards = services.shards.len(), "serving");
+    ready();
+    tokio::pin!(shutdown);
+    let early = tokio::select! {
+        () = &mut shutdown => None,
+        Some(end) = servers.join_next() => Some(end),
+    };
+    stop.send_replace(true);
+    let mut result = Ok(());
+    if let Some(end) = early {
+        result = end.map_err(|e| Error::new(Code::Io, format!("server: {e}"))).and_then(|r| r);
+    }
+    while servers.join_next().await.is_some() {}
+    result
+}
+
+/// The shards' state, for tests that run a node in their own process.
+pub type RunningShard = Shard;

@@ -1,0 +1,339 @@
+//! The shell around one shard: two threads and a queue.
+//!
+//! The *step* thread takes inputs one by one, runs the state machine and writes what it returns, without
+//! waiting for the disk. The *sync* thread makes everything written so far durable and only then lets the
+//! replies go. While it waits for the disk the step thread goes on, so one sync covers all requests that
+//! came in meanwhile: group commit without a timer.
+//!
+//! After a write or sync has failed nothing is promised any more: every request gets the same error, and
+//! what was promised before stays on disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use florin_core::authority::Authority;
+use florin_core::authority::effect::{Effects, Reply};
+use florin_core::authority::input::Input;
+use florin_core::wire;
+use florin_core::{Code, Error, Result};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info};
+
+use crate::meter::{CpuTimes, ThreadMeter, thread_cpu_ns};
+use crate::storage::Store;
+
+/// Requests that may wait for the step thread; more are refused as `BUSY`.
+const QUEUE: usize = 512;
+
+enum Command {
+    Input(Input, oneshot::Sender<Result<Reply>>),
+    /// A position to note; nobody waits for it, and the next sync covers it.
+    Followed { authority: u32, position: u64 },
+    Order(wire::OrderRequest, oneshot::Sender<Result<wire::OrderReply>>),
+    /// Answered when all that was written before it is durable.
+    Barrier(oneshot::Sender<Result<()>>),
+}
+
+/// Something to let go once all that was written before it is durable.
+struct Release {
+    written: bool,
+    outbox: Vec<(u32, u64)>,
+    settled_end: Option<u64>,
+    send: Option<Box<dyn FnOnce(Result<()>) + Send>>,
+}
+
+/// Counters of a shard, for metrics.
+#[derive(Default, Debug)]
+pub struct Counters {
+    /// Batches voted on.
+    pub vote_requests: AtomicU64,
+    /// Certificates handled.
+    pub settle_requests: AtomicU64,
+    /// Orders of batches voted on.
+    pub orders_seen: AtomicU64,
+    /// Orders refused.
+    pub orders_refused: AtomicU64,
+    /// Disk syncs.
+    pub syncs: AtomicU64,
+    /// CPU time by kind.
+    pub cpu: Arc<CpuTimes>,
+}
+
+/// A running shard.
+pub struct Shard {
+    authority: Arc<Authority>,
+    store: Store,
+    queue: mpsc::Sender<Command>,
+    settled_end: watch::Receiver<u64>,
+    outbox: watch::Receiver<u64>,
+    fault: watch::Receiver<Option<Error>>,
+    counters: Arc<Counters>,
+}
+
+/// The threads of a shard; joining them waits until the last reply has gone.
+pub struct ShardThreads(Vec<JoinHandle<()>>);
+
+impl ShardThreads {
+    /// Waits for the threads, which end when the last [`Shard`] is dropped.
+    pub fn join(self) {
+        for thread in self.0 {
+            if thread.join().is_err() {
+                error!("a shard's thread panicked");
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Starts the threads over an open store.
+    pub fn start(authority: Authority, store: Store) -> Result<(Arc<Shard>, ShardThreads)> {
+        let authority = Arc::new(authority);
+        // What an earlier process wrote and did not sync may be visible here; make it durable before
+        // anything that rests on it is said.
+        store.sync()?;
+        let totals = authority.totals(&store)?;
+        let (queue, commands) = mpsc::channel(QUEUE);
+        let (release, releases) = std::sync::mpsc::channel();
+        let (settled_sender, settled_end) = watch::channel(totals.next.1);
+        let (outbox_sender, outbox) = watch::channel(0);
+        let (fault_sender, fault) = watch::channel(None);
+        let fault_sender = Arc::new(fault_sender);
+        let counters = Arc::new(Counters::default());
+
+        let name = |what: &str| format!("{what}-{}", authority.shard());
+        let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(run)
+                .map_err(|e| Error::new(Code::Io, format!("starting a thread: {e}")))
+        };
+        let step = Step {
+            authority: authority.clone(),
+            store: store.clone(),
+            release,
+            fault: fault_sender.clone(),
+            counters: counters.clone(),
+        };
+        let sync = Sync {
+            store: store.clone(),
+            settled_end: settled_sender,
+            outbox: outbox_sender,
+            fault: fault_sender,
+            counters: counters.clone(),
+        };
+        let threads = vec![
+            spawn(name("step"), Box::new(move || step.run(commands)))?,
+            spawn(name("sync"), Box::new(move || sync.run(releases)))?,
+        ];
+        info!(shard = authority.shard(), orders = totals.orders, "shard open");
+        let shard = Shard { authority, store, queue, settled_end, outbox, fault, counters };
+        Ok((Arc::new(shard), ShardThreads(threads)))
+    }
+
+    /// The state machine, for reads.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Its store, for reads.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// End of what is durable in the settled stream; changes wake its followers.
+    pub fn settled_end(&self) -> watch::Receiver<u64> {
+        self.settled_end.clone()
+    }
+
+    /// Changes when something new and durable is in the outbox.
+    pub fn outbox_changes(&self) -> watch::Receiver<u64> {
+        self.outbox.clone()
+    }
+
+    /// Why it promises nothing any more, if so.
+    pub fn fault(&self) -> Option<Error> {
+        self.fault.borrow().clone()
+    }
+
+    /// One step, answered when it is durable. Errors: those of the step, `BUSY`, `STORAGE_*`.
+    pub async fn handle(&self, input: Input) -> Result<Reply> {
+        let (respond, response) = oneshot::channel();
+        self.enqueue(Command::Input(input, respond))?;
+        response.await.map_err(|_| stopped())?
+    }
+
+    /// As [`Shard::handle`], waiting for room in the queue: for this authority's own work.
+    pub async fn handle_own(&self, input: Input) -> Result<Reply> {
+        let (respond, response) = oneshot::channel();
+        self.queue.send(Command::Input(input, respond)).await.map_err(|_| stopped())?;
+        response.await.map_err(|_| stopped())?
+    }
+
+    /// What is known of an order. Its acknowledgement is a promise, so it waits for the disk as well.
+    pub async fn order(&self, request: wire::OrderRequest) -> Result<wire::OrderReply> {
+        let (respond, response) = oneshot::channel();
+        self.enqueue(Command::Order(request, respond))?;
+        response.await.map_err(|_| stopped())?
+    }
+
+    /// Notes how far a peer's settled stream has been looked at.
+    pub async fn followed(&self, authority: u32, position: u64) -> Result<()> {
+        self.queue.send(Command::Followed { authority, position }).await.map_err(|_| stopped())
+    }
+
+    /// Waits until all that is visible now is durable.
+    pub async fn barrier(&self) -> Result<()> {
+        let (respond, response) = oneshot::channel();
+        self.queue.send(Command::Barrier(respond)).await.map_err(|_| stopped())?;
+        response.await.map_err(|_| stopped())?
+    }
+
+    fn enqueue(&self, command: Command) -> Result<()> {
+        self.queue.try_send(command).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => Error::new(Code::Busy, format!("{QUEUE} requests wait for shard {}", self.authority.shard())),
+            mpsc::error::TrySendError::Closed(_) => stopped(),
+        })
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(Code::Busy, "the shard is stopping")
+}
+
+struct Step {
+    authority: Arc<Authority>,
+    store: Store,
+    release: std::sync::mpsc::Sender<Release>,
+    fault: Arc<watch::Sender<Option<Error>>>,
+    counters: Arc<Counters>,
+}
+
+impl Step {
+    fn run(self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(command) = commands.blocking_recv() {
+            let release = match command {
+                Command::Input(input, respond) => self.input(input, respond),
+                Command::Followed { authority, position } => {
+                    // A lost position only means that a few entries are looked at again.
+                    let effects = self.step(Input::Followed { authority, position });
+                    effects.err().inspect(|e| error!("noting a position: {e}"));
+                    continue;
+                }
+                Command::Order(request, respond) => {
+                    let reply = self.authority.order(&self.store, &request);
+                    let send = move |synced: Result<()>| drop(respond.send(synced.and(reply)));
+                    Release { written: false, outbox: Vec::new(), settled_end: None, send: Some(Box::new(send)) }
+                }
+                Command::Barrier(respond) => {
+                    let send = move |synced: Result<()>| drop(respond.send(synced));
+                    Release { written: false, outbox: Vec::new(), settled_end: None, send: Some(Box::new(send)) }
+                }
+            };
+            if self.release.send(release).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn input(&self, input: Input, respond: oneshot::Sender<Result<Reply>>) -> Release {
+        self.count(&input);
+        let mut release = Release { written: false, outbox: Vec::new(), settled_end: None, send: None };
+        let reply = self.step(input).map(|(effects, written)| {
+            release.written = written;
+            release.outbox = effects.outbox;
+            release.settled_end = effects.settled_end;
+            effects.reply
+        });
+        if let Ok(Reply::Vote(vote)) = &reply {
+            self.counters.orders_refused.fetch_add(vote.errors.len() as u64, Ordering::Relaxed);
+        }
+        release.send = Some(Box::new(move |synced: Result<()>| drop(respond.send(synced.and(reply)))));
+        release
+    }
+
+    fn step(&self, input: Input) -> Result<(Effects, bool)> {
+        if let Some(fault) = self.fault.borrow().clone() {
+            return Err(fault);
+        }
+        let mut meter = ThreadMeter::start(self.counters.cpu.clone());
+        let mut effects = self.authority.handle(input, &self.store, &mut meter)?;
+        meter.begin_storage();
+        let writes = std::mem::take(&mut effects.writes);
+        let written = !writes.is_empty();
+        if written && let Err(e) = self.store.write(&writes) {
+            error!("writing: {e}; this shard promises nothing more");
+            self.fault.send_replace(Some(e.clone()));
+            return Err(e);
+        }
+        Ok((effects, written))
+    }
+
+    fn count(&self, input: &Input) {
+        match input {
+            Input::Vote { orders } => {
+                self.counters.vote_requests.fetch_add(1, Ordering::Relaxed);
+                self.counters.orders_seen.fetch_add(orders.len() as u64, Ordering::Relaxed);
+            }
+            Input::Settle { .. } => {
+                self.counters.settle_requests.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+struct Sync {
+    store: Store,
+    settled_end: watch::Sender<u64>,
+    outbox: watch::Sender<u64>,
+    fault: Arc<watch::Sender<Option<Error>>>,
+    counters: Arc<Counters>,
+}
+
+impl Sync {
+    fn run(self, releases: std::sync::mpsc::Receiver<Release>) {
+        while let Ok(first) = releases.recv() {
+            let mut group = vec![first];
+            group.extend(releases.try_iter());
+            let result = self.make_durable(group.iter().any(|r| r.written));
+            let mut outbox = false;
+            for release in group {
+                if result.is_ok() {
+                    outbox |= !release.outbox.is_empty();
+                    if let Some(end) = release.settled_end {
+                        self.settled_end.send_replace(end);
+                    }
+                }
+                if let Some(send) = release.send {
+                    send(result.clone());
+                }
+            }
+            if outbox {
+                self.outbox.send_modify(|n| *n += 1);
+            }
+        }
+    }
+
+    fn make_durable(&self, written: bool) -> Result<()> {
+        if let Some(fault) = self.fault.borrow().clone() {
+            return Err(fault);
+        }
+        if !written {
+            return Ok(());
+        }
+        let start = thread_cpu_ns();
+        let result = self.store.sync();
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.counters.cpu.add_storage(thread_cpu_ns() - start);
+        result.inspect_err(|e| {
+            error!("syncing: {e}; this shard promises nothing more");
+            self.fault.send_replace(Some(e.clone()));
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! The trees: one LSM tree a table, filled only by whole flushes, so that the engine's memory tables and
+//! any log of its own stay unused. What is in them is durable.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use florin_core::authority::state::Table;
+use florin_core::error::{Code, Error, Result};
+use lsm_tree::compaction::Leveled;
+use lsm_tree::config::RestartIntervalPolicy;
+use lsm_tree::{AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, SeqNo, SequenceNumberCounter};
+
+use super::folder::io_error;
+use super::memory::Memory;
+
+/// Bytes of blocks kept in memory, over all tables.
+const CACHE: u64 = 256 << 20;
+/// Open files of all tables.
+const FILES: usize = 256;
+/// Flushes of a table before they are merged. More merge less often and cost reads more.
+const RUNS: u8 = 8;
+/// Steps of merging after a flush; what is left is done after the next one.
+const STEPS: usize = 16;
+/// Readers always want the newest.
+const NEWEST: SeqNo = SeqNo::MAX;
+
+/// All tables of a shard.
+pub(super) struct Trees(Vec<(AnyTree, SequenceNumberCounter)>);
+
+/// The engine's error as ours.
+fn tree_error(what: &str, path: &Path, error: lsm_tree::Error) -> Error {
+    let code = match error {
+        lsm_tree::Error::Io(e) => return io_error(what, path, e),
+        lsm_tree::Error::InvalidVersion(_) => Code::StorageVersion,
+        _ => Code::StorageCorrupt,
+    };
+    Error::new(code, format!("{what} {}: {error}", path.display()))
+}
+
+impl Trees {
+    /// Opens them all; makes missing ones only if `create`, as the engine would take one that lost its
+    /// root file for new.
+    pub(super) fn open(dir: &Path, create: bool) -> Result<Trees> {
+        let cache = Arc::new(Cache::with_capacity_bytes(CACHE));
+        let files = Arc::new(DescriptorTable::new(FILES));
+        let open = |table: &Table| {
+            let path = dir.join(table.name());
+            if !create && !path.join("current").is_file() {
+                return Err(Error::new(Code::StorageCorrupt, format!("{}: missing or incomplete", path.display())));
+            }
+            let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
+            let tree = Config::new(&path, next.clone(), visible.clone())
+                .use_cache(cache.clone())
+                .use_descriptor_table(Some(files.clone()))
+                .data_block_restart_interval_policy(RestartIntervalPolicy::all(16))
+                .open()
+                .map_err(|e| tree_error("open", &path, e))?;
+            // The engine forgets its counter; a flush must outrank all before it.
+            let after = tree.get_highest_persisted_seqno().map_or(0, |s| s + 1);
+            next.fetch_max(after);
+            visible.fetch_max(after);
+            Ok((tree, visible))
+        };
+        Table::ALL.iter().map(open).collect::<Result<_>>().map(Trees)
+    }
+
+    fn error(&self, what: &str, table: usize, error: lsm_tree::Error) -> Error {
+        tree_error(what, &self.0[table].0.tree_config().path, error)
+    }
+
+    pub(super) fn get(&self, table: usize, key: &[u8]) -> Result<Option<Bytes>> {
+        let value = self.0[table].0.get(key, NEWEST).map_err(|e| self.error("read", table, e))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    /// Entries from a key on, ascending.
+    pub(super) fn range(&self, table: usize, from: Bound<&[u8]>) -> impl Iterator<Item = Result<(Bytes, Bytes)>> {
+        self.0[table].0.range::<&[u8], _>((from, Bound::Unbounded), NEWEST, None).map(move |entry| {
+            let (key, value) = entry.into_inner().map_err(|e| self.error("read", table, e))?;
+            Ok((key.into(), value.into()))
+        })
+    }
+
+    /// Takes in a stretch of the log, table by table; all is durable on return. Repeating it does no harm.
+    pub(super) fn flush(&self, memory: &Memory) -> Result<()> {
+        for (table, (tree, _)) in self.0.iter().enumerate() {
+            let fail = |e| self.error("flush", table, e);
+            let mut entries = memory.range(table, Bound::Unbounded).peekable();
+            if entries.peek().is_none() {
+                continue;
+            }
+            let mut ingestion = tree.ingestion().map_err(fail)?;
+            for (_, place) in entries {
+                match memory.value(place) {
+                    Some(value) => ingestion.write(memory.key(place), value).map_err(fail)?,
+                    None => ingestion.write_tombstone(memory.key(place)).map_err(fail)?,
+                }
+            }
+            ingestion.finish().map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Merges what flushes left.
+    pub(super) fn compact(&self, stop: &AtomicBool) -> Result<()> {
+        let strategy = Arc::new(Leveled::default().with_l0_threshold(RUNS));
+        for (table, (tree, visible)) in self.0.iter().enumerate() {
+            let shape = || (tree.l0_run_count(), tree.table_count(), tree.disk_space());
+            for _ in 0..STEPS {
+                let before = shape();
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                tree.compact(strategy.clone(), visible.get()).map_err(|e| self.error("merge", table, e))?;
+                if shape() == before {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
