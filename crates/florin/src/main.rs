@@ -1,1 +1,102 @@
-fn main() {}
+//! The one binary: every command of Florin.
+
+mod commands;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use florin_core::Result;
+
+use commands::*;
+use output::{Output, exit_status};
+
+/// A payment network that a committee of operators runs together, none of them trusted alone.
+#[derive(Parser)]
+#[command(name = "florin", version, propagate_version = true)]
+struct Cli {
+    /// Print one JSON value on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on stderr: each authority's answers, who misbehaves
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a committee, pay, lose an authority, pay again: the whole of it in a minute
+    Demo(demo::Args),
+    /// Make a committee, alone or with others
+    #[command(subcommand)]
+    Committee(committee::Command),
+    /// Make an authority's key; run an authority
+    #[command(subcommand)]
+    Authority(authority::Command),
+    /// A whole committee on this machine
+    #[command(subcommand)]
+    Devnet(devnet::Command),
+    /// Keys, balances, payments
+    #[command(subcommand)]
+    Wallet(wallet::Command),
+    /// Check receipts
+    #[command(subcommand)]
+    Receipt(receipt::Command),
+    /// Batch and drive other people's orders
+    #[command(subcommand)]
+    Worker(worker::Command),
+    /// Look into files and data folders
+    #[command(subcommand)]
+    Inspect(inspect::Command),
+    /// Recompute every balance of a data folder and compare
+    Audit(audit::Args),
+    /// Check configuration files
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Simulate whole committees
+    #[command(subcommand)]
+    Sim(sim::Command),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Output { json: cli.json, verbose: cli.verbose };
+    match run(cli.command, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            out.error(&e);
+            ExitCode::from(exit_status(e.code))
+        }
+    }
+}
+
+fn run(command: Command, out: Output) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args, out),
+        Command::Committee(command) => committee::run(command, out),
+        Command::Authority(command) => authority::run(command, out),
+        Command::Devnet(command) => devnet::run(command, out),
+        Command::Wallet(command) => wallet::run(command, out),
+        Command::Receipt(command) => receipt::run(command, out),
+        Command::Worker(command) => worker::run(command, out),
+        Command::Inspect(command) => inspect::run(command, out),
+        Command::Audit(args) => audit::run(args, out),
+        Command::Config(command) => config::run(command, out),
+        Command::Bench(command) => bench::run(command, out),
+        Command::Sim(command) => sim::run(command, out),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "florin", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
