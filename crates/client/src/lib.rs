@@ -4,4 +4,5 @@ mod files;
 pub mod journal;
 pub mod keystore;
 pub mod quorum;
+pub mod receipt_file;
 pub mod seed;
