@@ -15,6 +15,7 @@
 //! Liveness: an order of a correct wallet is voted for by every honest authority that has settled its
 //! predecessors; one that has not gets them from its peers' settled streams ([`query::missing`]).
 
+pub mod audit;
 mod changes;
 mod deliver;
 pub mod effect;

@@ -7,6 +7,7 @@ use crate::wire;
 use bytes::Bytes;
 
 mod attacks;
+mod audit;
 mod settle;
 mod vote;
 

@@ -1,0 +1,106 @@
+//! The accounts on disk against the books.
+
+use std::collections::BTreeMap;
+
+use super::books::Held;
+use super::{Audit, Pages, decode};
+use crate::authority::state::{Account, Table, Totals, corrupt, get_record};
+use crate::envelope::Order;
+use crate::error::Result;
+use crate::wire;
+
+impl Audit<'_> {
+    /// Every account has what its orders and credits make, and nobody else has anything.
+    pub(super) fn accounts(&mut self, totals: &Totals) -> Result<()> {
+        let network = &self.authority.committee().network;
+        let (network_id, issuer) = (network.id, network.issuer_address());
+        let issued_here = issuer.shard(self.shards) == self.authority.shard();
+        if issued_here {
+            self.out.issued = totals.issued;
+            let book = self.books.accounts.entry((network_id, issuer.actor())).or_default();
+            book.holdings.entry(issuer).or_default().balance -= totals.issued;
+        } else {
+            self.out.expect("totals: issued, where the issuer is not", 0, totals.issued);
+        }
+        for book in self.books.accounts.values() {
+            self.out.balances += book.holdings.values().map(|h| h.balance).sum::<i128>();
+        }
+        let mut waiting = 0;
+        for entry in Pages::new(self.state, Table::Accounts) {
+            let (key, value) = entry?;
+            let id = <[u8; 16]>::try_from(key.as_ref()).map_err(|_| corrupt(Table::Accounts, &key, "not 16 bytes"))?;
+            let (network_id, actor) = ((u128::from_be_bytes(id) >> 64) as u64, u128::from_be_bytes(id) as u64);
+            let account = Account::decode(decode(Table::Accounts, &key, value)?)?;
+            self.out.accounts += 1;
+            waiting += account.early.len() as u64;
+            self.account(network_id, actor, &account)?;
+        }
+        self.out.expect("totals: waiting orders", waiting, totals.waiting);
+        // What has a record was taken out. The issuer is in the books even before it has done anything.
+        let mut missing: Vec<u64> = self.books.accounts.keys().map(|(_, actor)| *actor).collect();
+        missing.sort_unstable();
+        for actor in missing.into_iter().filter(|actor| *actor != issuer.actor() || totals.issued != 0) {
+            self.out.find(format!("actor {actor}: expected an account record, found none"));
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, network_id: u64, actor: u64, account: &Account) -> Result<()> {
+        let book = self.books.accounts.remove(&(network_id, actor)).unwrap_or_default();
+        let out = &mut self.out;
+        let shard = (actor % u64::from(self.shards)) as u32;
+        out.expect(format!("actor {actor}: shard"), self.authority.shard(), shard);
+        out.expect(format!("actor {actor}: seqnum"), book.seqnum, account.seqnum);
+        out.expect(format!("actor {actor}: prev_hash"), book.prev_hash, account.prev_hash);
+        out.expect(format!("actor {actor}: address"), book.address, account.address);
+        out.expect(format!("actor {actor}: permission"), &book.permission, &account.permission);
+        if let Some(first) = book.ahead.keys().next() {
+            out.find(format!("actor {actor}: expected settled seqnum {}, found {first} next", book.seqnum + 1));
+        }
+        let mut found: BTreeMap<_, Held> = BTreeMap::new();
+        for h in &account.holdings {
+            let held = Held { balance: h.balance, credits: h.credits, newest: h.newest };
+            if found.insert(h.address, held).is_some() {
+                out.find(format!("actor {actor}: expected one holding of {:?}, found two", h.address));
+            }
+        }
+        for address in book.holdings.keys().chain(found.keys().filter(|a| !book.holdings.contains_key(a))) {
+            let expected = book.holdings.get(address).copied().unwrap_or_default();
+            let held = found.get(address).copied().unwrap_or_default();
+            out.expect(format!("address {address:?}: balance"), expected.balance, held.balance);
+            out.expect(format!("address {address:?}: credits"), expected.credits, held.credits);
+            out.expect(format!("address {address:?}: newest credit"), expected.newest, held.newest);
+        }
+        for (i, p) in account.pending.iter().enumerate() {
+            let seqnum = u64::from(account.seqnum) + 1 + i as u64;
+            self.promised("pending", actor, seqnum, p.batch, p.index, Some(&p.order_id))?;
+        }
+        for e in &account.early {
+            self.promised("waiting", actor, u64::from(e.seqnum), e.batch, e.index, None)?;
+        }
+        Ok(())
+    }
+
+    /// What the account points to is there.
+    fn promised(
+        &mut self,
+        what: &str,
+        actor: u64,
+        seqnum: u64,
+        batch: u64,
+        index: u32,
+        id: Option<&[u8]>,
+    ) -> Result<()> {
+        let record: Option<wire::BatchRecord> = get_record(self.state, Table::Batches, &batch.to_be_bytes())?;
+        let raw = record.and_then(|r| r.orders.into_iter().nth(index as usize));
+        let good = raw.and_then(|raw| Order::decode(raw).ok()).is_some_and(|order| {
+            order.actor == actor && u64::from(order.seqnum) == seqnum && id.is_none_or(|id| id == order.id)
+        });
+        if !good {
+            let at = format!("actor {actor}, seqnum {seqnum}");
+            self.out
+                .find(format!("{at}: expected its {what} order at {index} of batch {batch}, found another or none"));
+        }
+        Ok(())
+    }
+}
