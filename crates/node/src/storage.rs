@@ -34,7 +34,7 @@ use memory::{Key, Layers, Memory};
 use trees::Trees;
 
 /// Bytes of log that are flushed at once. More means fewer merges, and longer starts after a crash.
-const FLUSH: usize = 128 << 20;
+const FLUSH: usize = if cfg!(test) { 64 << 10 } else { 128 << 20 };
 /// Bytes of log at which writers wait for the flush before.
 const FULL: usize = 4 * FLUSH;
 /// Values smaller than this are copied out: a slice would keep a whole frame or block in memory.
@@ -118,8 +118,7 @@ impl Store {
         let mut layers = Layers::default();
         let log = Log::recover(&log_dir, flushed, false, &mut layers.active)?.expect("opened for writing");
         Log::remove_to(&log_dir, flushed)?;
-        let store = Store::new(dir, expected, trees, layers, Some(log), held)?;
-        Ok(store)
+        Store::new(dir, expected, trees, layers, Some(log), held)
     }
 
     /// Opens a folder that no process uses, to look at it. Errors: as [`Store::open`].
@@ -133,7 +132,14 @@ impl Store {
         Store::new(dir, identity, trees, layers, None, held)
     }
 
-    fn new(dir: &Path, identity: Identity, trees: Trees, layers: Layers, log: Option<Log>, held: File) -> Result<Store> {
+    fn new(
+        dir: &Path,
+        identity: Identity,
+        trees: Trees,
+        layers: Layers,
+        log: Option<Log>,
+        held: File,
+    ) -> Result<Store> {
         let tail = match &log {
             Some(log) => log.handle(),
             None => (Arc::new(held.try_clone().map_err(|e| folder::io_error("open", dir, e))?), 0),

@@ -104,7 +104,8 @@ impl Log {
 
     /// Appends one frame and puts it into memory. After an error the log must not be used any more.
     pub(super) fn append(&mut self, writes: &[Write], durable: u64, layers: &RwLock<Layers>) -> Result<()> {
-        let size: usize = writes.iter().map(|w| WRITE_HEADER + w.key.len() + w.value.as_ref().map_or(0, Vec::len)).sum();
+        let size: usize =
+            writes.iter().map(|w| WRITE_HEADER + w.key.len() + w.value.as_ref().map_or(0, Vec::len)).sum();
         let mut frame = Vec::with_capacity(FRAME_HEADER + size + FRAME_ALIGN);
         frame.extend(FRAME_MAGIC);
         frame.extend((size as u32).to_le_bytes());
@@ -130,7 +131,12 @@ impl Log {
         let mut at = FRAME_HEADER;
         for write in writes {
             at += WRITE_HEADER;
-            memory.put(write.table as usize, at, write.key.len(), write.value.as_ref().map_or(DELETED, |v| v.len() as u32));
+            memory.put(
+                write.table as usize,
+                at,
+                write.key.len(),
+                write.value.as_ref().map_or(DELETED, |v| v.len() as u32),
+            );
             at += write.key.len() + write.value.as_ref().map_or(0, Vec::len);
         }
         Ok(())
@@ -158,7 +164,12 @@ impl Log {
         let found: Vec<u64> = segments(dir)?.into_iter().filter(|s| *s > flushed).collect();
         if found.is_empty() || found.iter().zip(flushed + 1..).any(|(found, expected)| *found != expected) {
             let what = format!("{}: segments of the log", dir.display());
-            return Err(Error::expected(Code::StorageCorrupt, &what, format!("{} and on", flushed + 1), format!("{found:?}")));
+            return Err(Error::expected(
+                Code::StorageCorrupt,
+                &what,
+                format!("{} and on", flushed + 1),
+                format!("{found:?}"),
+            ));
         }
         let mut next = None;
         let mut log = None;
@@ -238,7 +249,9 @@ impl Segment {
             let table = self.bytes[at] as usize;
             let field = |from: usize, to: usize| self.bytes.get(at + from..at + to).filter(|_| at + to <= payload.end);
             let lens = field(1, 3).zip(field(3, WRITE_HEADER));
-            let lens = lens.and_then(|(k, v)| Some((u16::from_le_bytes(k.try_into().ok()?), u32::from_le_bytes(v.try_into().ok()?))));
+            let lens = lens.and_then(|(k, v)| {
+                Some((u16::from_le_bytes(k.try_into().ok()?), u32::from_le_bytes(v.try_into().ok()?)))
+            });
             let place = lens.map(|(key, value)| {
                 let len = if value == DELETED { 0 } else { value as usize };
                 (key as usize, value, at + WRITE_HEADER + key as usize + len)
