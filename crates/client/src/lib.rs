@@ -3,6 +3,9 @@
 mod files;
 pub mod journal;
 pub mod keystore;
+pub mod network;
 pub mod quorum;
 pub mod receipt_file;
 pub mod seed;
+pub mod wallet;
+pub mod worker;

@@ -93,6 +93,18 @@ impl Quorum {
         self.peers[authority].failure.as_ref()
     }
 
+    /// The first order that an authority refuses.
+    pub fn refusal(&self, authority: usize) -> Option<&Error> {
+        let refusals = &self.peers[authority].refusals;
+        refusals.keys().min().and_then(|first| refusals.get(first))
+    }
+
+    /// Whether a quorum refuses the order. Then it holds no lock at them, and they can certify another
+    /// order for its sequence number.
+    pub fn refused_by_quorum(&self, order: usize) -> bool {
+        self.peers.iter().filter(|p| p.refusals.contains_key(&order)).count() >= self.committee.quorum()
+    }
+
     /// Valid votes so far.
     pub fn votes(&self) -> usize {
         self.peers.iter().filter(|p| p.vote.is_some()).count()

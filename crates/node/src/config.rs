@@ -125,7 +125,11 @@ pub fn secret(text: &str, base: &Path) -> Result<Zeroizing<[u8; 32]>> {
     };
     let found = Zeroizing::new(found);
     let mut seed = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(found.trim(), &mut seed[..])
-        .map_err(|e| Error::new(Code::BadConfig, format!("key: expected 64 hex digits, or env: or file:, found something else ({e})")))?;
+    hex::decode_to_slice(found.trim(), &mut seed[..]).map_err(|e| {
+        Error::new(
+            Code::BadConfig,
+            format!("key: expected 64 hex digits, or env: or file:, found something else ({e})"),
+        )
+    })?;
     Ok(seed)
 }

@@ -44,13 +44,16 @@ impl Lags {
 pub async fn follow(shard: Arc<Shard>, authority: u32, client: PeerServiceClient<Channel>, lags: Arc<Lags>) {
     let client = client.max_decoding_message_size(MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX);
     let name = shard.authority().committee().authorities[authority as usize].name.clone();
-    let mut follower = Follower { lag: lags.slot(shard.authority().shard(), authority), shard, authority, client, fetched: 0 };
+    let mut follower =
+        Follower { lag: lags.slot(shard.authority().shard(), authority), shard, authority, client, fetched: 0 };
     let mut delay = RETRY_MIN;
     loop {
         let fetched = follower.fetched;
         match follower.run().await {
             Ok(()) => debug!(peer = name, "settled stream ended"),
-            Err(e) if e.code == Code::Unreachable || e.code == Code::Timeout => debug!(peer = name, "can't follow: {e}"),
+            Err(e) if e.code == Code::Unreachable || e.code == Code::Timeout => {
+                debug!(peer = name, "can't follow: {e}")
+            }
             Err(e) => warn!(peer = name, "can't follow: {e}"),
         }
         delay = if follower.fetched > fetched { RETRY_MIN } else { (delay * 2).min(RETRY_MAX) };
@@ -77,7 +80,12 @@ impl Follower {
             let Some(last) = page.entries.last() else { continue };
             let next = last.position + 1;
             if page.entries[0].position != position || next <= position {
-                return Err(Error::expected(Code::Decode, "position in the settled stream", position, page.entries[0].position));
+                return Err(Error::expected(
+                    Code::Decode,
+                    "position in the settled stream",
+                    position,
+                    page.entries[0].position,
+                ));
             }
             self.page(page).await?;
             position = next;
@@ -94,7 +102,12 @@ impl Follower {
             missing = self.missing(missing)?;
         }
         if !missing.is_empty() {
-            info!(peer = self.authority, shard = self.shard.authority().shard(), batches = missing.len(), "catching up");
+            info!(
+                peer = self.authority,
+                shard = self.shard.authority().shard(),
+                batches = missing.len(),
+                "catching up"
+            );
         }
         for entry in missing {
             self.fetch(&entry).await?;
@@ -127,7 +140,10 @@ impl Follower {
         self.fetched += 1;
         match self.shard.authority().missing(self.shard.store(), entry)? {
             false => Ok(()),
-            true => Err(Error::new(Code::BadProof, format!("entry {} names orders that the batch does not prove", entry.position))),
+            true => Err(Error::new(
+                Code::BadProof,
+                format!("entry {} names orders that the batch does not prove", entry.position),
+            )),
         }
     }
 }

@@ -74,11 +74,19 @@ pub async fn load(shard: &Shard, path: Option<&Path>) -> Result<()> {
         return Ok(());
     }
     let Some(path) = path else {
-        return Err(Error::new(Code::BadConfig, "the committee has a genesis file, and `genesis` of the authority file names none"));
+        return Err(Error::new(
+            Code::BadConfig,
+            "the committee has a genesis file, and `genesis` of the authority file names none",
+        ));
     };
     let found = hash(Some(path))?;
     if found != network.genesis_hash {
-        return Err(Error::expected(Code::BadConfig, "sha256 of the genesis file", hex::encode(network.genesis_hash), hex::encode(found)));
+        return Err(Error::expected(
+            Code::BadConfig,
+            "sha256 of the genesis file",
+            hex::encode(network.genesis_hash),
+            hex::encode(found),
+        ));
     }
     let mut rest = lines(path, network)?.skip(totals.genesis_lines as usize).peekable();
     let mut first_line = totals.genesis_lines;

@@ -29,7 +29,12 @@ use crate::{genesis, http};
 
 /// Runs the given shards (all if none are given) until `shutdown`, then stops in order: no new requests,
 /// running ones end, everything synced. `ready` is called once all listeners accept.
-pub async fn run(config: Config, shards: &[u32], ready: impl FnOnce(), shutdown: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(
+    config: Config,
+    shards: &[u32],
+    ready: impl FnOnce(),
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
     let numbers = chosen(&config, shards)?;
     let mut opened = BTreeMap::new();
     let mut threads: Vec<ShardThreads> = Vec::new();
@@ -44,7 +49,12 @@ pub async fn run(config: Config, shards: &[u32], ready: impl FnOnce(), shutdown:
     }
     let shards = Arc::new(opened);
     let lags = Arc::new(Lags::default());
-    let services = Services { shards: shards.clone(), committee: config.committee.clone(), index: config.index, lags: lags.clone() };
+    let services = Services {
+        shards: shards.clone(),
+        committee: config.committee.clone(),
+        index: config.index,
+        lags: lags.clone(),
+    };
 
     let mut background = JoinSet::new();
     load_genesis(&config, &services, &mut background);
@@ -86,7 +96,12 @@ fn load_genesis(config: &Config, services: &Services, background: &mut JoinSet<(
 fn start_background(config: &Config, services: &Services, background: &mut JoinSet<()>) {
     let connect = |authority: usize, shard: u32| {
         let info = &config.committee.authorities[authority];
-        let channel = connect_lazy(&info.addresses[shard as usize], *info.key.as_bytes(), Some(&config.seed), client::Limits::default());
+        let channel = connect_lazy(
+            &info.addresses[shard as usize],
+            *info.key.as_bytes(),
+            Some(&config.seed),
+            client::Limits::default(),
+        );
         PeerServiceClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX)
     };
     let own = config.index as usize;
@@ -116,7 +131,8 @@ async fn serve_all(
         bound.map_err(|e| Error::new(Code::Io, format!("listening on {address}: {e}")))
     };
     // Shards may share an address.
-    let mut addresses: Vec<String> = services.shards.keys().map(|s| config.listen_address(*s)).collect::<Result<_>>()?;
+    let mut addresses: Vec<String> =
+        services.shards.keys().map(|s| config.listen_address(*s)).collect::<Result<_>>()?;
     addresses.sort();
     addresses.dedup();
     let tls = tls::server_config(&config.seed)?;
@@ -142,7 +158,13 @@ async fn serve_all(
             .add_service(PeerServiceServer::new(services.clone()).max_decoding_message_size(limit))
             .add_service(health)
             .add_service(reflection);
-        servers.spawn(serve(listener, Some(tls.clone()), routes.routes(), server::Limits::default(), stopped(stopping.clone())));
+        servers.spawn(serve(
+            listener,
+            Some(tls.clone()),
+            routes.routes(),
+            server::Limits::default(),
+            stopped(stopping.clone()),
+        ));
     }
     if let Some(listener) = web {
         background.spawn(http::serve(listener, services.clone()));

@@ -32,7 +32,9 @@ impl Route {
                 Reply::Deliver(reply) => Ok(reply),
                 other => Err(Error::expected(Code::Io, "reply to a delivery", "Deliver", format!("{other:?}"))),
             },
-            Route::Remote(client) => client.deliver(delivery).await.map(tonic::Response::into_inner).map_err(from_status),
+            Route::Remote(client) => {
+                client.deliver(delivery).await.map(tonic::Response::into_inner).map_err(from_status)
+            }
         }
     }
 }
@@ -75,7 +77,12 @@ async fn drain(shard: &Shard, to_shard: u32, route: &mut Route) -> Result<()> {
         let delivery = shard.authority().outbox(shard.store(), to_shard, next)?;
         let applied = route.deliver(delivery).await?.applied;
         if applied < next {
-            return Err(Error::expected(Code::OutOfOrder, &format!("sequence applied by shard {to_shard}"), format!("at least {next}"), applied));
+            return Err(Error::expected(
+                Code::OutOfOrder,
+                &format!("sequence applied by shard {to_shard}"),
+                format!("at least {next}"),
+                applied,
+            ));
         }
         shard.handle_own(Input::Delivered { to_shard, applied: applied.min(sent) }).await?;
         next = applied + 1;

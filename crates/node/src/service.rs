@@ -116,7 +116,12 @@ impl AuthorityService for Services {
         let VoteRequest { shard, orders } = request.into_inner();
         let bytes: usize = orders.iter().map(bytes::Bytes::len).sum();
         if bytes > MESSAGE_BYTES_MAX {
-            return Err(to_status(Error::expected(Code::Limit, "bytes of the orders", format!("at most {MESSAGE_BYTES_MAX}"), bytes)));
+            return Err(to_status(Error::expected(
+                Code::Limit,
+                "bytes of the orders",
+                format!("at most {MESSAGE_BYTES_MAX}"),
+                bytes,
+            )));
         }
         answer(match self.handle(shard, Input::Vote { orders }).await {
             Ok(Reply::Vote(reply)) => Ok(reply),
@@ -161,7 +166,10 @@ impl AuthorityService for Services {
 impl PeerService for Services {
     type FollowStream = Pin<Box<dyn Stream<Item = std::result::Result<FollowReply, Status>> + Send>>;
 
-    async fn follow(&self, request: Request<FollowRequest>) -> std::result::Result<Response<Self::FollowStream>, Status> {
+    async fn follow(
+        &self,
+        request: Request<FollowRequest>,
+    ) -> std::result::Result<Response<Self::FollowStream>, Status> {
         self.peer(&request).map_err(to_status)?;
         let FollowRequest { shard, mut from } = request.into_inner();
         let shard = self.shard(shard).map_err(to_status)?.clone();

@@ -29,7 +29,10 @@ const QUEUE: usize = 512;
 enum Command {
     Input(Input, oneshot::Sender<Result<Reply>>),
     /// A position to note; nobody waits for it, and the next sync covers it.
-    Followed { authority: u32, position: u64 },
+    Followed {
+        authority: u32,
+        position: u64,
+    },
     Order(wire::OrderRequest, oneshot::Sender<Result<wire::OrderReply>>),
     /// Answered when all that was written before it is durable.
     Barrier(oneshot::Sender<Result<()>>),
@@ -196,7 +199,9 @@ impl Shard {
 
     fn enqueue(&self, command: Command) -> Result<()> {
         self.queue.try_send(command).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => Error::new(Code::Busy, format!("{QUEUE} requests wait for shard {}", self.authority.shard())),
+            mpsc::error::TrySendError::Full(_) => {
+                Error::new(Code::Busy, format!("{QUEUE} requests wait for shard {}", self.authority.shard()))
+            }
             mpsc::error::TrySendError::Closed(_) => stopped(),
         })
     }

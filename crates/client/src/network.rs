@@ -1,0 +1,340 @@
+//! The committee over the network: submitting batches, and reads that no authority is believed alone for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use florin_core::address::Address;
+use florin_core::committee::Committee;
+use florin_core::limits::{CERTIFICATES_BYTES_MAX, MESSAGE_BYTES_MAX};
+use florin_core::wire;
+use florin_core::{Code, Error, Result};
+use florin_rpc::client::{Limits, connect_lazy};
+use florin_rpc::errors::from_status;
+use florin_rpc::services::authority_service_client::AuthorityServiceClient;
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+use crate::quorum::{Quorum, Send};
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the whole submission.
+    pub total: Duration,
+    /// For more votes, once some order of the batch can be certified.
+    pub stragglers: Duration,
+    /// For one request.
+    pub request: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            total: Duration::from_secs(10),
+            stragglers: Duration::from_millis(200),
+            request: Duration::from_secs(5),
+        }
+    }
+}
+
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Something that happened on the way of a batch.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A valid vote came in.
+    Vote {
+        /// From whom.
+        authority: usize,
+    },
+    /// Refusals came in.
+    Refused {
+        /// From whom.
+        authority: usize,
+        /// The first of them.
+        error: Error,
+    },
+    /// A quorum's votes are in.
+    Certified,
+    /// A valid acknowledgement came in.
+    Settled {
+        /// From whom.
+        authority: usize,
+    },
+    /// An authority did not answer, or not as the protocol asks.
+    Failed {
+        /// Which.
+        authority: usize,
+        /// How.
+        error: Error,
+    },
+    /// Every certified order of the batch is final.
+    Final,
+}
+
+/// What became of a batch.
+pub struct Submission {
+    /// For each order: its receipt, or why it has none.
+    pub outcomes: Vec<Result<wire::Receipt>>,
+    /// For each order: whether a quorum refused it, so that its sequence number is free.
+    pub refused: Vec<bool>,
+    /// Authorities that broke the protocol.
+    pub culprits: Vec<(usize, Error)>,
+    /// From the start to a certificate, if there was one.
+    pub certified_after: Option<Duration>,
+    /// From the start to the end.
+    pub took: Duration,
+}
+
+/// Connections to all authorities.
+#[derive(Clone)]
+pub struct Network {
+    committee: Arc<Committee>,
+    channels: Vec<Vec<AuthorityServiceClient<Channel>>>,
+    /// How long it waits.
+    pub patience: Patience,
+}
+
+enum Answer {
+    Vote(Result<wire::VoteReply>),
+    Settle(Result<wire::SettleReply>),
+}
+
+impl Network {
+    /// Connects when needed. Must be called in a tokio runtime.
+    pub fn new(committee: Arc<Committee>, patience: Patience) -> Self {
+        let limits = Limits { request: patience.request, ..Limits::default() };
+        let mut channels = Vec::with_capacity(committee.size());
+        for authority in &committee.authorities {
+            let mut by_address: BTreeMap<&str, Channel> = BTreeMap::new();
+            let mut of_authority = Vec::with_capacity(authority.addresses.len());
+            for address in &authority.addresses {
+                let channel = by_address
+                    .entry(address)
+                    .or_insert_with(|| connect_lazy(address, *authority.key.as_bytes(), None, limits))
+                    .clone();
+                of_authority.push(
+                    AuthorityServiceClient::new(channel)
+                        .max_decoding_message_size(MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX)
+                        .max_encoding_message_size(MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX),
+                );
+            }
+            channels.push(of_authority);
+        }
+        Network { committee, channels, patience }
+    }
+
+    /// The committee.
+    pub fn committee(&self) -> &Arc<Committee> {
+        &self.committee
+    }
+
+    /// A client of one authority's shard.
+    pub fn authority(&self, authority: usize, shard: u32) -> AuthorityServiceClient<Channel> {
+        self.channels[authority][shard as usize].clone()
+    }
+
+    /// Drives a batch of orders of one shard until each is final or can't become so in time.
+    /// Errors: `LIMIT` if the batch is empty or too large; those of orders are in the outcomes.
+    pub async fn submit(&self, shard: u32, orders: Vec<Bytes>, mut on_event: impl FnMut(Event)) -> Result<Submission> {
+        let start = Instant::now();
+        let mut run = Run {
+            network: self,
+            shard,
+            quorum: Quorum::new(self.committee.clone(), orders)?,
+            running: JoinSet::new(),
+            busy: vec![false; self.committee.size()],
+            not_before: vec![start; self.committee.size()],
+        };
+        let mut certifiable_since = None;
+        let mut certified_after = None;
+        loop {
+            run.launch();
+            let waited = start.elapsed();
+            let out_of_time = waited >= self.patience.total;
+            if certified_after.is_none() {
+                if certifiable_since.is_none() && run.quorum.certifiable() {
+                    certifiable_since = Some(waited);
+                }
+                let patient = certifiable_since.is_none_or(|since| waited - since < self.patience.stragglers);
+                if run.quorum.decided() || !patient || out_of_time {
+                    if !run.quorum.certify() {
+                        break;
+                    }
+                    certified_after = Some(start.elapsed());
+                    on_event(Event::Certified);
+                    continue;
+                }
+            } else if run.quorum.is_final() {
+                on_event(Event::Final);
+                break;
+            }
+            if out_of_time {
+                break;
+            }
+            run.next(start + self.patience.total, &mut on_event).await;
+        }
+        let Run { quorum, mut running, .. } = run;
+        // Requests still under way may complete: the slow authorities get the certificate too.
+        running.detach_all();
+        Ok(Submission {
+            outcomes: quorum.outcomes(),
+            refused: (0..quorum.orders().len()).map(|i| quorum.refused_by_quorum(i)).collect(),
+            culprits: quorum.culprits().to_vec(),
+            certified_after,
+            took: start.elapsed(),
+        })
+    }
+
+    /// Asks all authorities the same; `Err` where one does not answer.
+    pub async fn ask_all<T, F, Fut>(&self, shard: u32, ask: F) -> Vec<Result<T>>
+    where
+        T: std::marker::Send + 'static,
+        F: Fn(AuthorityServiceClient<Channel>) -> Fut,
+        Fut: Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>> + std::marker::Send + 'static,
+    {
+        let mut running = JoinSet::new();
+        for authority in 0..self.committee.size() {
+            let answer = ask(self.authority(authority, shard));
+            running
+                .spawn(async move { (authority, answer.await.map(tonic::Response::into_inner).map_err(from_status)) });
+        }
+        let mut answers: Vec<Result<T>> =
+            (0..self.committee.size()).map(|_| Err(Error::new(Code::Unreachable, "no answer"))).collect();
+        while let Some(joined) = running.join_next().await {
+            if let Ok((authority, answer)) = joined {
+                answers[authority] = answer;
+            }
+        }
+        answers
+    }
+
+    /// What each authority says of an address.
+    pub async fn account(&self, address: &Address) -> Vec<Result<wire::AccountReply>> {
+        let request = wire::AccountRequest {
+            network_id: self.committee.network.id,
+            address: Bytes::copy_from_slice(address.as_bytes()),
+        };
+        self.ask_all(address.shard(self.committee.shards), move |mut client| {
+            let request = request.clone();
+            async move { client.account(request).await }
+        })
+        .await
+    }
+
+    /// What each authority knows of an order.
+    pub async fn order(&self, actor: u64, seqnum: u32) -> Vec<Result<wire::OrderReply>> {
+        let request = wire::OrderRequest { network_id: self.committee.network.id, actor, seqnum };
+        self.ask_all((actor % self.committee.shards as u64) as u32, move |mut client| async move {
+            client.order(request).await
+        })
+        .await
+    }
+
+    /// A page of credits of an address from each authority.
+    pub async fn credits(&self, address: &Address, limit: u32) -> Vec<Result<wire::CreditsReply>> {
+        let request = wire::CreditsRequest {
+            network_id: self.committee.network.id,
+            address: Bytes::copy_from_slice(address.as_bytes()),
+            before: 0,
+            limit,
+        };
+        self.ask_all(address.shard(self.committee.shards), move |mut client| {
+            let request = request.clone();
+            async move { client.credits(request).await }
+        })
+        .await
+    }
+}
+
+/// One submission under way.
+struct Run<'a> {
+    network: &'a Network,
+    shard: u32,
+    quorum: Quorum,
+    running: JoinSet<(usize, Answer)>,
+    busy: Vec<bool>,
+    not_before: Vec<Instant>,
+}
+
+impl Run<'_> {
+    /// Sends what is wanted to whoever is free.
+    fn launch(&mut self) {
+        let now = Instant::now();
+        for authority in 0..self.busy.len() {
+            if self.busy[authority] || now < self.not_before[authority] {
+                continue;
+            }
+            let Some(send) = self.quorum.wanted(authority) else { continue };
+            self.busy[authority] = true;
+            let mut client = self.network.authority(authority, self.shard);
+            match send {
+                Send::Vote { .. } => {
+                    let request = wire::VoteRequest { shard: self.shard, orders: self.quorum.orders().to_vec() };
+                    self.running.spawn(async move {
+                        let reply = client.vote(request).await.map(tonic::Response::into_inner).map_err(from_status);
+                        (authority, Answer::Vote(reply))
+                    });
+                }
+                Send::Settle { with_orders, .. } => {
+                    let orders = if with_orders { self.quorum.orders().to_vec() } else { Vec::new() };
+                    let certificate = self.quorum.certificate().cloned();
+                    let request = wire::SettleRequest { shard: self.shard, certificate, orders };
+                    self.running.spawn(async move {
+                        let reply = client.settle(request).await.map(tonic::Response::into_inner).map_err(from_status);
+                        (authority, Answer::Settle(reply))
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits for an answer, or for a moment when something else is to be done.
+    async fn next(&mut self, deadline: Instant, on_event: &mut impl FnMut(Event)) {
+        let soon = Instant::now() + BACKOFF / 2;
+        let wake = soon.min(deadline);
+        let joined = tokio::select! {
+            Some(joined) = self.running.join_next() => joined,
+            () = tokio::time::sleep_until(wake.into()) => return,
+        };
+        let Ok((authority, answer)) = joined else { return };
+        self.busy[authority] = false;
+        let event = match answer {
+            Answer::Vote(reply) => self.voted(authority, reply),
+            Answer::Settle(reply) => self.settled(authority, reply),
+        };
+        if let Some(event) = event {
+            on_event(event);
+        }
+    }
+
+    fn voted(&mut self, authority: usize, reply: Result<wire::VoteReply>) -> Option<Event> {
+        let votes = self.quorum.votes();
+        self.quorum.on_vote(authority, reply);
+        // Whoever is still asked again gets a moment first.
+        self.not_before[authority] = match self.quorum.certificate() {
+            None => Instant::now() + BACKOFF,
+            Some(_) => Instant::now(),
+        };
+        if let Some(error) = self.quorum.failure(authority) {
+            return Some(Event::Failed { authority, error: error.clone() });
+        }
+        if let Some(error) = self.quorum.refusal(authority) {
+            return Some(Event::Refused { authority, error: error.clone() });
+        }
+        (self.quorum.votes() > votes).then_some(Event::Vote { authority })
+    }
+
+    fn settled(&mut self, authority: usize, reply: Result<wire::SettleReply>) -> Option<Event> {
+        let missing = reply.as_ref().is_ok_and(|r| r.batch_missing);
+        let acknowledged = self.quorum.acknowledgements();
+        self.quorum.on_settle(authority, reply);
+        self.not_before[authority] = if missing { Instant::now() } else { Instant::now() + BACKOFF };
+        if let Some(error) = self.quorum.failure(authority) {
+            return Some(Event::Failed { authority, error: error.clone() });
+        }
+        (self.quorum.acknowledgements() > acknowledged).then_some(Event::Settled { authority })
+    }
+}

@@ -1,0 +1,324 @@
+//! A worker: takes orders of many wallets, batches them by shard, drives the quorum, answers each with its
+//! receipt or its error. It holds no key that matters and is believed by nobody: receipts prove themselves.
+//!
+//! An order is in the worker's journal, synced, before it goes to an authority, and stays there until it is
+//! final or refused for good. One sync serves a whole batch. After a restart the rest is driven again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use florin_core::envelope::Order;
+use florin_core::limits::{MESSAGE_BYTES_MAX, ORDERS_PER_BATCH_MAX};
+use florin_core::wire::{OrderError, Outcome, Receipt, SubmitReply, SubmitRequest};
+use florin_core::{Code, Error, Result};
+use florin_rpc::errors::to_status;
+use florin_rpc::services::worker_service_server::WorkerService;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use crate::journal::Journal;
+use crate::network::Network;
+
+/// Orders that may wait for a batch, for each shard; more are refused as `BUSY`.
+const QUEUE: usize = 16_384;
+/// Batches of one shard on their way at a time.
+const IN_FLIGHT: usize = 4;
+/// How long to wait before an order without a decision is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// Bytes at which the journal is written anew.
+const COMPACT_BYTES: u64 = 64 << 20;
+
+/// How a worker batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Orders in a batch, at most 4,096.
+    pub orders: usize,
+    /// How long the first order of a batch waits for others.
+    pub linger: Duration,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Batching { orders: 1_000, linger: Duration::from_millis(5) }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+enum Record {
+    Accepted { envelope: String },
+    Done { id: String },
+}
+
+type Answer = oneshot::Sender<Result<Receipt>>;
+
+struct Job {
+    order: Order,
+    answer: Option<Answer>,
+}
+
+/// A running worker.
+#[derive(Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    queues: Arc<Vec<mpsc::Sender<Job>>>,
+}
+
+struct Shared {
+    network: Network,
+    batching: Batching,
+    journal: Mutex<Kept>,
+}
+
+struct Kept {
+    journal: Journal<Record>,
+    /// Not finished: id -> envelope.
+    open: BTreeMap<[u8; 32], Bytes>,
+}
+
+impl Kept {
+    fn append(&mut self, records: &[Record]) -> Result<()> {
+        self.journal.append(records)?;
+        if self.journal.length() > COMPACT_BYTES {
+            let rest: Vec<Record> = self.open.values().map(|e| Record::Accepted { envelope: hex::encode(e) }).collect();
+            self.journal.compact(&rest)?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Worker {
+    /// Opens the journal and starts; what an earlier run left is driven at once. Needs a tokio runtime.
+    pub fn start(network: Network, journal: &Path, batching: Batching) -> Result<Worker> {
+        if batching.orders == 0 || batching.orders > ORDERS_PER_BATCH_MAX {
+            return Err(Error::expected(
+                Code::Usage,
+                "orders in a batch",
+                format!("1 to {ORDERS_PER_BATCH_MAX}"),
+                batching.orders,
+            ));
+        }
+        let (journal, records) = Journal::open(journal)?;
+        let mut open = BTreeMap::new();
+        for record in records {
+            match record {
+                Record::Accepted { envelope } => {
+                    let raw = Bytes::from(
+                        hex::decode(&envelope)
+                            .map_err(|e| Error::new(Code::BadFile, format!("worker's journal: {e}")))?,
+                    );
+                    let order = Order::decode(raw.clone())?;
+                    open.insert(order.id, raw);
+                }
+                Record::Done { id } => {
+                    let mut key = [0; 32];
+                    hex::decode_to_slice(&id, &mut key)
+                        .map_err(|e| Error::new(Code::BadFile, format!("worker's journal: {e}")))?;
+                    open.remove(&key);
+                }
+            }
+        }
+        let left: Vec<Bytes> = open.values().cloned().collect();
+        let shards = network.committee().shards;
+        let shared = Arc::new(Shared { network, batching, journal: Mutex::new(Kept { journal, open }) });
+        let mut queues = Vec::new();
+        for shard in 0..shards {
+            let (sender, receiver) = mpsc::channel(QUEUE);
+            tokio::spawn(batcher(shared.clone(), shard, receiver));
+            queues.push(sender);
+        }
+        let worker = Worker { shared, queues: Arc::new(queues) };
+        if !left.is_empty() {
+            info!(orders = left.len(), "driving what an earlier run left");
+            let queues = worker.queues.clone();
+            tokio::spawn(async move {
+                for raw in left {
+                    if let Ok(order) = Order::decode(raw) {
+                        let queue = &queues[(order.actor % queues.len() as u64) as usize];
+                        let _ = queue.send(Job { order, answer: None }).await;
+                    }
+                }
+            });
+        }
+        Ok(worker)
+    }
+
+    /// Orders that are not finished.
+    pub fn unfinished(&self) -> usize {
+        self.shared.kept().open.len()
+    }
+
+    fn enqueue(&self, raw: Bytes) -> Result<oneshot::Receiver<Result<Receipt>>> {
+        let order = Order::decode(raw)?;
+        let network = self.shared.network.committee().network.id;
+        if order.network_id != network {
+            return Err(Error::expected(Code::UnknownNetwork, "network_id", network, order.network_id));
+        }
+        let (answer, receiver) = oneshot::channel();
+        let queue = &self.queues[(order.actor % self.queues.len() as u64) as usize];
+        queue
+            .try_send(Job { order, answer: Some(answer) })
+            .map_err(|_| Error::new(Code::Busy, format!("{QUEUE} orders wait for this shard")))?;
+        Ok(receiver)
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerService for Worker {
+    async fn submit(&self, request: Request<SubmitRequest>) -> std::result::Result<Response<SubmitReply>, Status> {
+        let orders = request.into_inner().orders;
+        if orders.is_empty() || orders.len() > ORDERS_PER_BATCH_MAX {
+            let e = Error::expected(Code::Limit, "orders", format!("1 to {ORDERS_PER_BATCH_MAX}"), orders.len());
+            return Err(to_status(e));
+        }
+        let waiting: Vec<_> = orders.into_iter().map(|raw| self.enqueue(raw)).collect();
+        let mut outcomes = Vec::with_capacity(waiting.len());
+        for (index, waiting) in waiting.into_iter().enumerate() {
+            let result = match waiting {
+                Ok(receiver) => receiver
+                    .await
+                    .unwrap_or_else(|_| Err(Error::new(Code::Undecided, "the worker is stopping; it keeps the order"))),
+                Err(e) => Err(e),
+            };
+            outcomes.push(match result {
+                Ok(receipt) => Outcome { receipt: Some(receipt), error: None },
+                Err(e) => {
+                    let error = OrderError {
+                        index: index as u32,
+                        code: e.code as u32,
+                        message: e.message,
+                        pending_order: e.pending_order,
+                    };
+                    Outcome { receipt: None, error: Some(error) }
+                }
+            });
+        }
+        Ok(Response::new(SubmitReply { outcomes }))
+    }
+}
+
+/// Gathers batches of one shard and drives a few of them at a time.
+async fn batcher(shared: Arc<Shared>, shard: u32, mut queue: mpsc::Receiver<Job>) {
+    let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+    while let Some(first) = queue.recv().await {
+        let deadline = Instant::now() + shared.batching.linger;
+        let mut jobs = vec![first];
+        let mut bytes = jobs[0].order.raw.len();
+        while jobs.len() < shared.batching.orders && bytes < MESSAGE_BYTES_MAX / 2 {
+            match timeout_at(deadline, queue.recv()).await {
+                Ok(Some(job)) => {
+                    bytes += job.order.raw.len();
+                    jobs.push(job);
+                }
+                _ => break,
+            }
+        }
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            drive(&shared, shard, jobs).await;
+            drop(slot);
+        });
+    }
+}
+
+/// Drives one batch until nothing of it is open, answering as soon as there is something to say.
+async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) {
+    // The same order may have been handed in twice.
+    let mut orders: Vec<Order> = Vec::new();
+    let mut answers: HashMap<[u8; 32], Vec<Answer>> = HashMap::new();
+    for job in jobs {
+        let waiting = answers.entry(job.order.id).or_insert_with(|| {
+            orders.push(job.order.clone());
+            Vec::new()
+        });
+        waiting.extend(job.answer);
+    }
+    if let Err(e) = keep(shared, &orders).await {
+        warn!("journal: {e}");
+        answers.into_values().flatten().for_each(|a| drop(a.send(Err(e.clone()))));
+        return;
+    }
+    // Orders of one account go in sequence.
+    orders.sort_by_key(|o| o.seqnum);
+    while !orders.is_empty() {
+        let raw = orders.iter().map(|o| o.raw.clone()).collect();
+        let submission = match shared.network.submit(shard, raw, |_| ()).await {
+            Ok(submission) => submission,
+            Err(e) => {
+                answers.into_values().flatten().for_each(|a| drop(a.send(Err(e.clone()))));
+                return;
+            }
+        };
+        for (authority, e) in &submission.culprits {
+            warn!(authority = shared.network.committee().authorities[*authority].name, "misbehaves: {e}");
+        }
+        let mut open = Vec::new();
+        let mut done = Vec::new();
+        for ((order, outcome), refused) in orders.into_iter().zip(submission.outcomes).zip(submission.refused) {
+            let decided = outcome.is_ok() || refused || outcome.as_ref().is_err_and(|e| is_final_refusal(e.code));
+            for answer in answers.remove(&order.id).unwrap_or_default() {
+                let _ = answer.send(outcome.clone());
+            }
+            if decided { done.push(order.id) } else { open.push(order) }
+        }
+        finish(shared, done).await;
+        orders = open;
+        if !orders.is_empty() {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+fn is_final_refusal(code: Code) -> bool {
+    !matches!(
+        code,
+        Code::NotFinal | Code::QuorumUnreachable | Code::Unreachable | Code::Timeout | Code::Undecided | Code::Busy
+    )
+}
+
+async fn keep(shared: &Arc<Shared>, orders: &[Order]) -> Result<()> {
+    let shared = shared.clone();
+    let new: Vec<([u8; 32], Bytes)> = orders.iter().map(|o| (o.id, o.raw.clone())).collect();
+    blocking(move || {
+        let mut kept = shared.kept();
+        let mut records = Vec::new();
+        for (id, raw) in new {
+            if kept.open.insert(id, raw.clone()).is_none() {
+                records.push(Record::Accepted { envelope: hex::encode(raw) });
+            }
+        }
+        if records.is_empty() { Ok(()) } else { kept.append(&records) }
+    })
+    .await
+}
+
+async fn finish(shared: &Arc<Shared>, done: Vec<[u8; 32]>) {
+    let shared = shared.clone();
+    let result = blocking(move || {
+        let mut kept = shared.kept();
+        let records: Vec<Record> = done.iter().map(|id| Record::Done { id: hex::encode(id) }).collect();
+        done.iter().for_each(|id| drop(kept.open.remove(id)));
+        if records.is_empty() { Ok(()) } else { kept.append(&records) }
+    });
+    // Driving a finished order again does no harm.
+    if let Err(e) = result.await {
+        warn!("journal: {e}");
+    }
+}
+
+async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(Code::Io, format!("journal: {e}")))?
+}
