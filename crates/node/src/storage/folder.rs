@@ -88,7 +88,11 @@ pub(super) fn write_identity(dir: &Path, identity: &Identity) -> Result<()> {
         identity.shard,
         tables.join(", "),
     );
-    write_atomic(dir, IDENTITY, text.as_bytes())
+    write_atomic(dir, IDENTITY, text.as_bytes())?;
+    // Its name and those of folders made for it; one that can't be opened was there before.
+    let whole = dir.canonicalize().map_err(|e| io_error("find", dir, e))?;
+    whole.ancestors().skip(1).for_each(|above| drop(sync_folder(above)));
+    Ok(())
 }
 
 /// Whose folder it is; `None` if it is no shard's. Errors: `STORAGE_VERSION`, `STORAGE_CORRUPT`.
