@@ -49,7 +49,9 @@ pub async fn run(
     }
     let shards = Arc::new(opened);
     let lags = Arc::new(Lags::default());
+    let (stop, stopping) = watch::channel(false);
     let services = Services {
+        stopping,
         shards: shards.clone(),
         committee: config.committee.clone(),
         index: config.index,
@@ -59,7 +61,7 @@ pub async fn run(
     let mut background = JoinSet::new();
     load_genesis(&config, &services, &mut background);
     start_background(&config, &services, &mut background);
-    let served = serve_all(&config, &services, &mut background, ready, shutdown).await;
+    let served = serve_all(&config, &services, &mut background, ready, shutdown, &stop).await;
     background.shutdown().await;
     drop(services);
     drop(shards);
@@ -83,8 +85,8 @@ fn chosen(config: &Config, shards: &[u32]) -> Result<Vec<u32>> {
 }
 
 fn load_genesis(config: &Config, services: &Services, background: &mut JoinSet<()>) {
-    for shard in services.shards.values().cloned() {
-        let path = config.genesis.clone();
+    for shard in services.shards.values() {
+        let (shard, path) = (shard.clone(), config.genesis.clone());
         background.spawn(async move {
             if let Err(e) = genesis::load(&shard, path.as_deref()).await {
                 error!(shard = shard.authority().shard(), "genesis: {e}; this shard votes for nothing");
@@ -125,6 +127,7 @@ async fn serve_all(
     background: &mut JoinSet<()>,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
+    stop: &watch::Sender<bool>,
 ) -> Result<()> {
     let bind = |address: String| async move {
         let bound = TcpListener::bind(&address).await;
@@ -144,7 +147,6 @@ async fn serve_all(
         Some(address) => Some(bind(address.clone()).await?),
         None => None,
     };
-    let (stop, stopping) = watch::channel(false);
     let stopped = |mut stopping: watch::Receiver<bool>| async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
@@ -163,7 +165,7 @@ async fn serve_all(
             Some(tls.clone()),
             routes.routes(),
             server::Limits::default(),
-            stopped(stopping.clone()),
+            stopped(stop.subscribe()),
         ));
     }
     if let Some(listener) = web {
@@ -184,6 +186,3 @@ async fn serve_all(
     while servers.join_next().await.is_some() {}
     result
 }
-
-/// The shards' state, for tests that run a node in their own process.
-pub type RunningShard = Shard;

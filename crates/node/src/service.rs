@@ -15,7 +15,8 @@ use florin_rpc::errors::to_status;
 use florin_rpc::server::peer_identity;
 use florin_rpc::services::authority_service_server::AuthorityService;
 use florin_rpc::services::peer_service_server::PeerService;
-use tokio_stream::{Stream, StreamExt};
+use tokio::sync::watch;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::follow::Lags;
@@ -35,6 +36,8 @@ pub struct Services {
     pub index: u32,
     /// How far behind its peers it is.
     pub lags: Arc<Lags>,
+    /// Becomes true when the process stops: streams end then.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl Services {
@@ -174,6 +177,7 @@ impl PeerService for Services {
         let FollowRequest { shard, mut from } = request.into_inner();
         let shard = self.shard(shard).map_err(to_status)?.clone();
         let (sender, receiver) = tokio::sync::mpsc::channel(2);
+        let mut stopping = self.stopping.clone();
         tokio::spawn(async move {
             let mut end = shard.settled_end();
             loop {
@@ -188,12 +192,12 @@ impl PeerService for Services {
                     tokio::select! {
                         changed = end.changed() => if changed.is_err() { return },
                         () = sender.closed() => return,
+                        _ = stopping.wait_for(|stop| *stop) => return,
                     }
                 }
             }
         });
-        let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        Ok(Response::new(Box::pin(stream.map(|page| page))))
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
     }
 
     async fn batch(&self, request: Request<BatchRequest>) -> std::result::Result<Response<BatchReply>, Status> {
