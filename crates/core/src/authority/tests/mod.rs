@@ -8,6 +8,8 @@ use bytes::Bytes;
 
 mod attacks;
 mod audit;
+mod model;
+mod receipt;
 mod settle;
 mod vote;
 
