@@ -1,0 +1,24 @@
+//! `florin bench`: what it costs, beside what it can't cost less than, measured in the same run.
+
+mod cpu;
+mod load;
+mod transfers;
+
+use clap::Subcommand;
+use florin_core::Result;
+
+use crate::output::Output;
+
+/// Subcommands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Settled durable transfers per second, CPU per transfer, latency of single payments
+    Transfers(transfers::Args),
+}
+
+/// Runs one.
+pub fn run(command: Command, out: Output) -> Result<()> {
+    match command {
+        Command::Transfers(args) => transfers::run(args, out),
+    }
+}

@@ -1,0 +1,188 @@
+//! A committee of child processes on this machine, for the demo and the benchmarks. The processes are
+//! ordinary authorities, run by this same binary; dropping the value ends them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use florin_core::committee::{AuthorityInfo, Committee, Network};
+use florin_core::signatures::AuthorityKey;
+use florin_core::{Code, Error, Result};
+use florin_node::config::AuthorityFile;
+
+/// How long an authority may take to be ready, or to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to make.
+pub struct Plan<'a> {
+    /// Authorities.
+    pub authorities: usize,
+    /// Shards of each.
+    pub shards: u32,
+    /// The payment network, but for its genesis hash.
+    pub network_id: u64,
+    /// Currency code.
+    pub currency: &'a str,
+    /// Decimals.
+    pub decimals: u8,
+    /// The issuer's permission.
+    pub issuer: Bytes,
+    /// How far the issuer may go below zero, minor units.
+    pub issuer_limit: u64,
+    /// Text of the genesis file, empty for none.
+    pub genesis: &'a str,
+}
+
+/// The committee and its processes.
+pub struct LocalCommittee {
+    dir: PathBuf,
+    /// What everyone knows.
+    pub committee: Arc<Committee>,
+    /// `host:port` of each authority's metrics.
+    pub http: Vec<String>,
+    children: Vec<Option<Child>>,
+}
+
+impl LocalCommittee {
+    /// Writes keys and files into `dir`, with ports that are free now. Nothing runs yet.
+    pub fn create(dir: &Path, plan: &Plan<'_>) -> Result<LocalCommittee> {
+        let genesis = dir.join("genesis.txt");
+        let has_genesis = !plan.genesis.is_empty();
+        if has_genesis {
+            write(&genesis, plan.genesis.as_bytes())?;
+        }
+        let mut seeds = Vec::with_capacity(plan.authorities);
+        let mut authorities = Vec::with_capacity(plan.authorities);
+        let mut http = Vec::with_capacity(plan.authorities);
+        // All ports are held until all are known, so that none is given twice.
+        let mut held = Vec::new();
+        for i in 0..plan.authorities {
+            let seed = florin_client::keystore::new_entropy::<32>()?;
+            let addresses = (0..plan.shards).map(|_| free_address(&mut held)).collect::<Result<_>>()?;
+            let key = AuthorityKey::from_seed(*seed).public();
+            authorities.push(AuthorityInfo { name: format!("authority-{}", i + 1), key, addresses });
+            http.push(free_address(&mut held)?);
+            seeds.push(seed);
+        }
+        let network = Network {
+            id: plan.network_id,
+            currency: plan.currency.to_owned(),
+            decimals: plan.decimals,
+            issuer: plan.issuer.clone(),
+            issuer_limit: plan.issuer_limit,
+            genesis_hash: florin_node::genesis::hash(has_genesis.then_some(genesis.as_path()))?,
+        };
+        let committee = Committee::new(0, plan.shards, network, authorities)?;
+        write(&dir.join("committee.toml"), committee.to_toml().as_bytes())?;
+        for (i, seed) in seeds.iter().enumerate() {
+            let file = AuthorityFile {
+                committee: "committee.toml".into(),
+                key: hex::encode(seed),
+                data: format!("authority-{}", i + 1).into(),
+                genesis: has_genesis.then(|| "genesis.txt".into()),
+                http: Some(http[i].clone()),
+                bind: None,
+            };
+            let text = toml::to_string(&file).map_err(|e| Error::new(Code::BadConfig, e.to_string()))?;
+            write(&dir.join(format!("authority-{}.toml", i + 1)), text.as_bytes())?;
+        }
+        let children = seeds.iter().map(|_| None).collect();
+        Ok(LocalCommittee { dir: dir.to_owned(), committee: Arc::new(committee), http, children })
+    }
+
+    /// Starts one authority and waits until it accepts requests.
+    pub fn start(&mut self, authority: usize) -> Result<()> {
+        let mut waiting = vec![self.spawn(authority)?];
+        self.wait_ready(&mut waiting)
+    }
+
+    /// Starts all of them, side by side.
+    pub fn start_all(&mut self) -> Result<()> {
+        let mut waiting = (0..self.children.len()).map(|i| self.spawn(i)).collect::<Result<Vec<_>>>()?;
+        self.wait_ready(&mut waiting)
+    }
+
+    fn spawn(&mut self, authority: usize) -> Result<(usize, mpsc::Receiver<String>)> {
+        let failed = |e: std::io::Error| Error::new(Code::Io, format!("starting authority {}: {e}", authority + 1));
+        let log = std::fs::File::create(self.dir.join(format!("authority-{}.log", authority + 1))).map_err(failed)?;
+        let mut child = Command::new(std::env::current_exe().map_err(failed)?)
+            .args(["authority", "run", "--config"])
+            .arg(self.dir.join(format!("authority-{}.toml", authority + 1)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(failed)?;
+        let (sender, receiver) = mpsc::channel();
+        let stdout = child.stdout.take();
+        self.children[authority] = Some(child);
+        std::thread::spawn(move || {
+            for line in stdout.into_iter().flat_map(|s| BufReader::new(s).lines()).map_while(std::io::Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Ok((authority, receiver))
+    }
+
+    fn wait_ready(&mut self, waiting: &mut [(usize, mpsc::Receiver<String>)]) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        for (authority, lines) in waiting {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if lines.recv_timeout(left).is_err() {
+                let log = self.dir.join(format!("authority-{}.log", *authority + 1));
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let last = said.lines().last().unwrap_or("nothing").to_owned();
+                let message = format!("authority {} is not ready; its log {} ends with: {last}", *authority + 1, log.display());
+                return Err(Error::new(Code::Unreachable, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Process id of a running authority.
+    pub fn pid(&self, authority: usize) -> Option<u32> {
+        self.children[authority].as_ref().map(Child::id)
+    }
+
+    /// Kills an authority without warning, as `kill -9` does.
+    pub fn kill(&mut self, authority: usize) {
+        if let Some(mut child) = self.children[authority].take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Lets go of the processes: they outlive this value.
+    pub fn leave_running(mut self) {
+        self.children.iter_mut().for_each(|child| drop(child.take()));
+    }
+}
+
+impl Drop for LocalCommittee {
+    fn drop(&mut self) {
+        (0..self.children.len()).for_each(|i| self.kill(i));
+    }
+}
+
+fn free_address(held: &mut Vec<TcpListener>) -> Result<String> {
+    let failed = |e: std::io::Error| Error::new(Code::Io, format!("looking for a free port: {e}"));
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?.to_string();
+    held.push(listener);
+    Ok(address)
+}
+
+/// Writes a file that only its owner may read.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut f| f.write_all(bytes)).map_err(|e| {
+        let code = if e.kind() == std::io::ErrorKind::AlreadyExists { Code::AlreadyExists } else { Code::Io };
+        Error::new(code, format!("{}: {e}", path.display()))
+    })
+}
