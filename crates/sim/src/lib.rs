@@ -1,1 +1,131 @@
-//! florin-sim
+//! Deterministic simulation of whole committees: the real core and quorum driver, one thread, virtual time.
+//!
+//! A run is decided by its [`Options`]: the same ones give the same events, and the same hash of them.
+//! Faults and attackers break what they may (`world`, `disk`, `attackers`); checkers derive after every step
+//! what has to hold (`checkers`). Recovery stays possible: at most f authorities lie, and a disk keeps what it
+//! has synced.
+
+pub mod attackers;
+pub mod checkers;
+pub mod client;
+pub mod disk;
+pub mod message;
+pub mod node;
+pub mod rng;
+mod run;
+pub mod wallet;
+pub mod world;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+pub use run::run;
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// Authorities, 4 to 128; usually 4, 7 or 10.
+    pub authorities: u32,
+    /// Shards of each, 1 to 1,024; usually 1 to 4.
+    pub shards: u32,
+    /// Seconds of virtual time with payments and faults. Up to 30 more follow without.
+    pub seconds: u64,
+    /// Honest wallets, at least 1.
+    pub wallets: u32,
+    /// Whether f authorities lie and some clients cheat.
+    pub attackers: bool,
+    /// How the authorities' shells work.
+    pub shell: Shell,
+}
+
+impl Options {
+    /// The usual run of a seed: 4 authorities of 2 shards, 10 seconds, 9 wallets, attackers.
+    pub fn new(seed: u64) -> Self {
+        Options { seed, authorities: 4, shards: 2, seconds: 10, wallets: 9, attackers: true, shell: Shell::Sound }
+    }
+}
+
+/// How the shell around the core works; all but the first are wrong, each in one way, for tests of the checkers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Shell {
+    /// As it has to be.
+    #[default]
+    Sound,
+    /// Replies leave before what they promise is durable.
+    RepliesBeforeSync,
+    /// Credits go to other shards before their debit is durable.
+    DeliversBeforeSync,
+    /// Peers see settled orders that are not durable.
+    ShowsUnsyncedStream,
+    /// A vote does not see the steps before it that are not synced.
+    ReadsMissUnsynced,
+}
+
+/// What became of payments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Operations {
+    /// Orders signed by honest wallets.
+    pub signed: u64,
+    /// Of them, with a certificate.
+    pub certified: u64,
+    /// Of them, acknowledged by a quorum.
+    pub finals: u64,
+    /// Times that the driver reported an order of theirs refused (they try again).
+    pub refused: u64,
+    /// Orders that honest authorities settled, those of attackers included.
+    pub settled: u64,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Of the options.
+    pub seed: u64,
+    /// Of the options.
+    pub authorities: u32,
+    /// Of the options.
+    pub shards: u32,
+    /// Virtual seconds, until everything was finished.
+    pub simulated_seconds: f64,
+    /// Events processed.
+    pub events: u64,
+    /// Payments.
+    pub operations: Operations,
+    /// Faults by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// Rules broken; empty is good.
+    pub violations: Vec<String>,
+    /// sha256 over all events, hex.
+    pub trace: String,
+    /// Real seconds that it took, if the caller measured them.
+    pub wall_seconds: Option<f64>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let o = &self.operations;
+        writeln!(f, "seed {}: {} authorities, {} shards", self.seed, self.authorities, self.shards)?;
+        write!(f, "time: {:.1} simulated seconds, {} events", self.simulated_seconds, self.events)?;
+        match self.wall_seconds {
+            Some(wall) => writeln!(f, ", {wall:.2} s ({:.0} times real time)", self.simulated_seconds / wall)?,
+            None => writeln!(f)?,
+        }
+        writeln!(
+            f,
+            "orders: {} signed, {} certified, {} final, {} refusals, {} settled in all",
+            o.signed, o.certified, o.finals, o.refused, o.settled
+        )?;
+        let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        writeln!(f, "faults: {}", if faults.is_empty() { "none".into() } else { faults.join(", ") })?;
+        writeln!(f, "trace: {}", self.trace)?;
+        if self.violations.is_empty() {
+            return write!(f, "violations: none");
+        }
+        write!(f, "violations:")?;
+        self.violations.iter().try_for_each(|v| write!(f, "\n  {v}"))
+    }
+}

@@ -1,0 +1,137 @@
+//! A wallet that signs two orders for one seqnum, shows each to a part of the committee, and tries to make
+//! certificates of both: with the votes it got, with those of Byzantine authorities, and with too few.
+
+use bytes::Bytes;
+use florin_core::batch::decode_batch;
+use florin_core::content::Credit;
+use florin_core::envelope::next_hash;
+use florin_core::wire;
+
+use crate::client::{Client, Purse, SignedOrder, Wish, payee, wake};
+use crate::message::{Addr, Body, Envelope};
+use crate::world::{MS, World};
+
+struct Side {
+    first: SignedOrder,
+    orders: Vec<Bytes>,
+    root: [u8; 32],
+    votes: Vec<wire::Signed>,
+}
+
+/// It has several accounts, for each may lock itself for ever.
+pub struct SignsTwice {
+    addr: Addr,
+    purses: Vec<Purse>,
+    at: usize,
+    round: u64,
+    sides: Vec<Side>,
+}
+
+impl SignsTwice {
+    /// With these accounts, which have some money.
+    pub fn new(addr: Addr, purses: Vec<Purse>) -> Self {
+        SignsTwice { addr, purses, at: 0, round: 0, sides: Vec::new() }
+    }
+
+    fn sign(&self, world: &mut World) -> Side {
+        let purse = &self.purses[self.at];
+        let pay = |world: &mut World| {
+            let amount = world.rng.between(1, 400);
+            Wish::Pay(vec![Credit { address: payee(world), amount }])
+        };
+        let first = purse.draft(&pay(world));
+        let mut orders = vec![first.raw.clone()];
+        if world.rng.chance(400) {
+            // A second one, chained to the first: where the other side wins, it hangs in the air.
+            let wish = pay(world);
+            let second = purse.draft_after(first.seqnum, next_hash(&first.id), &wish);
+            orders.push(second.raw);
+        }
+        let root = decode_batch(&orders).map(|b| b.id.root).unwrap_or_default();
+        Side { first, orders, root, votes: Vec::new() }
+    }
+
+    fn begin(&mut self, world: &mut World) {
+        world.fault("orders signed twice");
+        self.round += 1;
+        self.sides = vec![self.sign(world), self.sign(world)];
+        let shard = self.purses[self.at].shard(world.committee.shards);
+        let everywhere = world.rng.chance(300);
+        for authority in 0..world.committee.size() as u32 {
+            let mine = world.rng.index(2);
+            for side in 0..2 {
+                if side == mine || everywhere || world.byzantine.contains(&authority) {
+                    let body = Body::Vote(self.sides[side].orders.clone());
+                    world.send(self.addr, Addr::Shard(authority, shard), self.round * 2 + side as u64, body);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, world: &mut World) {
+        let purse = &self.purses[self.at];
+        let shard = purse.shard(world.committee.shards);
+        let quorum = world.committee.quorum();
+        let mut winner = None;
+        for (i, side) in self.sides.iter().enumerate() {
+            let mut votes = side.votes.clone();
+            let enough = votes.len() >= quorum;
+            if enough {
+                winner = Some(i);
+            } else if let Some(last) = votes.last().cloned()
+                && world.rng.chance(700)
+            {
+                match world.rng.below(3) {
+                    0 => votes.resize(quorum, last),
+                    1 => votes.extend(self.sides[1 - i].votes.iter().cloned()),
+                    _ => {}
+                }
+            }
+            let root = Bytes::copy_from_slice(&side.root);
+            let count = side.orders.len() as u32;
+            let certificate = wire::Certificate { epoch: world.committee.epoch, root, count, votes };
+            for authority in 0..world.committee.size() as u32 {
+                if !enough || world.rng.chance(400) {
+                    let body = Body::Settle(certificate.clone(), side.orders.clone());
+                    world.send(self.addr, Addr::Shard(authority, shard), 0, body);
+                }
+            }
+        }
+        if let Some(winner) = winner {
+            self.purses[self.at].advance(&self.sides[winner].first);
+        }
+        self.at = (self.at + 1) % self.purses.len();
+        self.sides.clear();
+    }
+}
+
+impl Client for SignsTwice {
+    fn start(&mut self, world: &mut World) {
+        wake(world, self.addr, 50 * MS, 400 * MS, 0);
+    }
+
+    fn on_message(&mut self, _: &mut World, envelope: Envelope) {
+        if let Body::Voted(Ok(wire::VoteReply { vote: Some(vote), .. })) = envelope.body
+            && envelope.id / 2 == self.round
+            && let Some(side) = self.sides.get_mut((envelope.id % 2) as usize)
+            && side.votes.iter().all(|v| v.authority != vote.authority)
+        {
+            side.votes.push(vote);
+        }
+    }
+
+    fn on_timer(&mut self, world: &mut World, _: u64) {
+        if !self.sides.is_empty() {
+            self.end(world);
+        } else if !world.calm {
+            self.begin(world);
+        } else {
+            return;
+        }
+        wake(world, self.addr, 30 * MS, 250 * MS, 0);
+    }
+
+    fn unfinished(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,242 @@
+//! Money: the sums of every shard after every step, kept from what it writes, and a plain model ledger.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use florin_core::authority::state::{Table, Write};
+use florin_core::wire;
+use prost::Message as _;
+
+use super::orders::{Id, Orders, Place};
+use super::{Facts, NodeId, Rule, follows, number};
+use crate::disk::Disk;
+
+type Address = [u8; 32];
+
+/// Sums of one shard, from its records.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Sums {
+    accounts: i128,
+    sent: i128,
+    received: i128,
+    genesis: i128,
+    genesis_lines: u64,
+}
+
+/// What undoes one unsynced step.
+struct Undo {
+    step: u64,
+    sums: Sums,
+    balances: Vec<(Address, Option<i128>)>,
+}
+
+#[derive(Default)]
+struct Shard {
+    sums: Sums,
+    balances: BTreeMap<Address, i128>,
+    undo: VecDeque<Undo>,
+}
+
+/// Balances and sums of all honest shards.
+pub struct Ledger {
+    facts: Facts,
+    shards: BTreeMap<NodeId, Shard>,
+    /// Honest authorities where an address is below what it may have.
+    negative: BTreeMap<Address, BTreeSet<u32>>,
+}
+
+/// The shard of an address.
+fn shard_of(address: &Address, shards: u32) -> u32 {
+    ((number(&address[..8]) & (u64::MAX >> 1)) % u64::from(shards)) as u32
+}
+
+fn signed(bytes: &[u8]) -> i128 {
+    <[u8; 16]>::try_from(bytes).map_or(0, i128::from_le_bytes)
+}
+
+impl Ledger {
+    /// Nothing yet.
+    pub fn new(facts: Facts) -> Self {
+        Ledger { facts, shards: BTreeMap::new(), negative: BTreeMap::new() }
+    }
+
+    /// A step's writes. Returns what they break.
+    pub fn wrote(&mut self, node: NodeId, step: u64, writes: &[Write]) -> Vec<(Rule, String)> {
+        let mut found = Vec::new();
+        let shard = self.shards.entry(node).or_default();
+        let mut undo = Undo { step, sums: shard.sums, balances: Vec::new() };
+        let mut claimed = None;
+        for w in writes {
+            let Some(value) = w.value.as_deref() else { continue };
+            match w.table {
+                Table::Accounts => {
+                    let record = wire::AccountRecord::decode(value).unwrap_or_default();
+                    for holding in record.holdings {
+                        let Ok(address) = Address::try_from(holding.address.as_ref()) else { continue };
+                        let balance = signed(&holding.balance);
+                        let before = shard.balances.insert(address, balance);
+                        shard.sums.accounts += balance - before.unwrap_or(0);
+                        undo.balances.push((address, before));
+                        if shard_of(&address, self.facts.shards) != node.1 {
+                            found.push((Rule::SumZero, format!("{node:?} keeps money of another shard")));
+                        }
+                    }
+                }
+                Table::Outbox => {
+                    let delivery = wire::Delivery::decode(value).unwrap_or_default();
+                    shard.sums.sent += delivery.credits.iter().map(|c| i128::from(c.amount)).sum::<i128>();
+                }
+                Table::Credits => {
+                    for credit in wire::CreditsRecord::decode(value).unwrap_or_default().credits {
+                        let Some(entry) = credit.entry else { continue };
+                        if entry.seqnum == 0 {
+                            shard.sums.genesis += i128::from(entry.amount);
+                        } else if (entry.actor % u64::from(self.facts.shards)) as u32 != node.1 {
+                            shard.sums.received += i128::from(entry.amount);
+                        }
+                    }
+                }
+                Table::Meta => {
+                    let totals = wire::TotalsRecord::decode(value).unwrap_or_default();
+                    shard.sums.genesis_lines = totals.genesis_lines;
+                    claimed = Some(totals);
+                }
+                _ => {}
+            }
+        }
+        let issued = issued(&self.facts, node.1, shard.sums.genesis_lines);
+        let s = shard.sums;
+        let sum = s.accounts + s.sent - s.received - s.genesis + issued;
+        if sum != 0 {
+            found.push((Rule::SumZero, format!("{node:?} the postings sum to {sum}: {s:?}, issued {issued}")));
+        }
+        if let Some(totals) = claimed {
+            let claims = [&totals.accounts, &totals.sent, &totals.received, &totals.genesis, &totals.issued];
+            if claims.map(|b| signed(b)) != [s.accounts, s.sent, s.received, s.genesis, issued] {
+                found.push((
+                    Rule::SumZero,
+                    format!("{node:?} the totals are not those of its records: {s:?}, issued {issued}"),
+                ));
+            }
+        }
+        let changed: Vec<Address> = undo.balances.iter().map(|(address, _)| *address).collect();
+        shard.undo.push_back(undo);
+        for address in changed {
+            found.extend(self.check_negative(node, address));
+        }
+        found
+    }
+
+    /// A quorum never owes: at most f honest authorities see an account below zero at a time. (The last order
+    /// of a chain had f + 1 honest votes or more, each with the money for the whole chain; they never go below.)
+    fn check_negative(&mut self, node: NodeId, address: Address) -> Option<(Rule, String)> {
+        let balance = self.shards.get(&node)?.balances.get(&address).copied().unwrap_or(0);
+        let limit = if address == self.facts.issuer { self.facts.issuer_limit } else { 0 };
+        let below = self.negative.entry(address).or_default();
+        if balance + limit >= 0 {
+            below.remove(&node.0);
+            return None;
+        }
+        below.insert(node.0);
+        let count = below.len();
+        (count > self.facts.faults())
+            .then(|| (Rule::NegativeBalance, format!("{} at {count} honest authorities", hex::encode(address))))
+    }
+
+    /// Steps up to this one are kept for ever.
+    pub fn synced(&mut self, node: NodeId, upto: u64) {
+        let shard = self.shards.entry(node).or_default();
+        while shard.undo.front().is_some_and(|u| u.step <= upto) {
+            shard.undo.pop_front();
+        }
+    }
+
+    /// Steps after this one are gone.
+    pub fn crashed(&mut self, node: NodeId, last_step: u64) {
+        let shard = self.shards.entry(node).or_default();
+        let mut changed = Vec::new();
+        while shard.undo.back().is_some_and(|u| u.step > last_step) {
+            let Some(undo) = shard.undo.pop_back() else { break };
+            shard.sums = undo.sums;
+            for (address, before) in undo.balances.into_iter().rev() {
+                match before {
+                    Some(balance) => shard.balances.insert(address, balance),
+                    None => shard.balances.remove(&address),
+                };
+                changed.push(address);
+            }
+        }
+        shard.undo.clear();
+        for address in changed {
+            // Going back is no new debt.
+            self.check_negative(node, address);
+        }
+    }
+
+    /// How the honest authorities' money differs from the model's.
+    pub fn differs(&self, model: &Result<BTreeMap<Address, i128>, String>, disks: &[(NodeId, &Disk)]) -> Vec<String> {
+        let model = match model {
+            Ok(model) => model,
+            Err(e) => return vec![format!("the settled orders make no ledger: {e}")],
+        };
+        let mut found = Vec::new();
+        let mut in_flight: BTreeMap<u32, i128> = BTreeMap::new();
+        for (node, _) in disks {
+            let Some(shard) = self.shards.get(node) else { continue };
+            *in_flight.entry(node.0).or_default() += shard.sums.sent - shard.sums.received;
+            let mine = model.iter().filter(|(a, balance)| **balance != 0 && shard_of(a, self.facts.shards) == node.1);
+            if !mine.eq(shard.balances.iter().filter(|(_, balance)| **balance != 0)) {
+                found.push(format!("{node:?} has other balances than the model ledger"));
+            }
+        }
+        for (authority, amount) in in_flight {
+            if amount != 0 {
+                found.push(format!("authority {authority} has {amount} in flight"));
+            }
+        }
+        found
+    }
+}
+
+/// Debited from the issuer for the lines of the genesis file loaded so far, at its shard.
+fn issued(facts: &Facts, shard: u32, lines: u64) -> i128 {
+    if shard_of(&facts.issuer, facts.shards) != shard {
+        return 0;
+    }
+    facts.genesis.iter().take(lines as usize).map(|(_, amount)| i128::from(*amount)).sum()
+}
+
+/// The balances that the genesis file and the settled orders come to.
+pub fn model(facts: &Facts, orders: &Orders, settled: &BTreeMap<Place, Id>) -> Result<BTreeMap<Address, i128>, String> {
+    let mut balances: BTreeMap<Address, i128> = BTreeMap::new();
+    for (address, amount) in &facts.genesis {
+        *balances.entry(*address).or_default() += i128::from(*amount);
+        *balances.entry(facts.issuer).or_default() -= i128::from(*amount);
+    }
+    let mut payer: Option<(u64, Address)> = None;
+    let mut before: Option<(Place, Id)> = None;
+    for (place, id) in settled {
+        let order = orders.get(id).ok_or_else(|| format!("nobody has seen {}", hex::encode(id)))?;
+        let parent = before.filter(|((actor, seqnum), _)| (*actor, seqnum + 1) == *place).map(|(_, id)| id);
+        if parent.is_none() && place.1 != 1 || !follows(order, parent.as_ref()) {
+            return Err(format!("{place:?} does not follow the order before it"));
+        }
+        if let Some(address) = order.opens {
+            payer = Some((place.0, address));
+        }
+        let from = payer.filter(|(actor, _)| *actor == place.0).map(|(_, address)| address);
+        let from = from.ok_or_else(|| format!("the account of {place:?} was never opened"))?;
+        for (to, amount) in &order.outputs {
+            *balances.entry(from).or_default() -= i128::from(*amount);
+            *balances.entry(*to).or_default() += i128::from(*amount);
+        }
+        before = Some((*place, *id));
+    }
+    let broke = |(address, balance): (&Address, &i128)| {
+        let limit = if *address == facts.issuer { facts.issuer_limit } else { 0 };
+        balance + limit < 0
+    };
+    match balances.iter().find(|entry| broke(*entry)) {
+        Some((address, balance)) => Err(format!("{} ends with {balance}", hex::encode(address))),
+        None => Ok(balances),
+    }
+}

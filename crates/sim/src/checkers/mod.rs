@@ -1,0 +1,479 @@
+//! What has to be true after every step, derived again.
+//!
+//! Nothing here calls the code that it checks: records are read with the generated decoders from what an
+//! honest authority writes, and votes are counted where they leave their signer, not where somebody claims
+//! to have them. For Byzantine authorities the worst is assumed: that they sign everything.
+
+pub mod ledger;
+pub mod orders;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use florin_core::authority::state::{Table, Write};
+use florin_core::wire;
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+
+use crate::disk::{Disk, Image};
+use ledger::Ledger;
+use orders::{Id, Orders, Place, bit, short};
+
+/// (authority, shard).
+pub type NodeId = (u32, u32);
+/// Violations kept of each rule; one bug makes many.
+const VIOLATIONS_MAX: u64 = 5;
+
+/// What a reply promises.
+pub enum Promise {
+    /// These orders are locked.
+    Votes(Vec<Id>),
+    /// These orders are settled.
+    Settled(Vec<Id>),
+}
+
+/// What must hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Rule {
+    /// All postings of a shard sum to zero, and its totals are those of its records.
+    SumZero,
+    /// At most f honest authorities see an account below zero.
+    NegativeBalance,
+    /// Of the orders of one seqnum at most one can have a certificate.
+    OneCertificate,
+    /// Nothing settles without a quorum, and nobody settles anything else.
+    SettledAlike,
+    /// What an honest authority signs is true when it signs.
+    FalsePromise,
+    /// What leaves is durable.
+    NotDurable,
+    /// What left is kept, whatever crashes.
+    PromiseForgotten,
+    /// What the quorum driver tells a wallet is true.
+    FalseBelief,
+    /// An honest authority never meets what can't be.
+    Impossible,
+    /// Without faults everything comes to its end, alike everywhere.
+    Unfinished,
+}
+
+/// What the committee is, to the checkers.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The network.
+    pub network_id: u64,
+    /// Shards.
+    pub shards: u32,
+    /// Authorities.
+    pub authorities: u32,
+    /// Those that are not honest.
+    pub byzantine: BTreeSet<u32>,
+    /// The issuer's address.
+    pub issuer: [u8; 32],
+    /// How far it may go below zero.
+    pub issuer_limit: i128,
+    /// The genesis file.
+    pub genesis: Vec<([u8; 32], u64)>,
+}
+
+impl Facts {
+    /// Largest number of Byzantine authorities that is survived.
+    pub fn faults(&self) -> usize {
+        (self.authorities as usize - 1) / 3
+    }
+
+    /// Honest votes that, with all the Byzantine ones, make a certificate.
+    fn honest_quorum(&self) -> usize {
+        self.authorities as usize - self.faults() - self.byzantine.len()
+    }
+}
+
+/// All checkers.
+pub struct Checkers {
+    /// Virtual time, for the text of violations.
+    pub now: u64,
+    facts: Facts,
+    orders: Orders,
+    ledger: Ledger,
+    violations: Vec<String>,
+    found: BTreeMap<Rule, u64>,
+    /// Who voted for what, as it left: place -> id -> honest authorities.
+    votes: BTreeMap<Place, BTreeMap<Id, BTreeSet<u32>>>,
+    /// Who acknowledged what, as it left.
+    acknowledgements: BTreeMap<Id, BTreeSet<u32>>,
+    /// Promises that left each shard.
+    voted: BTreeMap<NodeId, BTreeMap<Place, BTreeSet<Id>>>,
+    acked: BTreeMap<NodeId, BTreeMap<Place, Id>>,
+    /// What any honest authority settled.
+    settled: BTreeMap<Place, Id>,
+    /// Orders of honest wallets with a certificate.
+    certified: BTreeSet<Id>,
+    shown: BTreeMap<NodeId, u64>,
+    deliveries: BTreeMap<(NodeId, u32, u64), [u8; 32]>,
+}
+
+impl Checkers {
+    /// Checkers of a committee that has done nothing yet.
+    pub fn new(facts: Facts) -> Self {
+        Checkers {
+            now: 0,
+            ledger: Ledger::new(facts.clone()),
+            facts,
+            orders: Orders::default(),
+            violations: Vec::new(),
+            found: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            acknowledgements: BTreeMap::new(),
+            voted: BTreeMap::new(),
+            acked: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            certified: BTreeSet::new(),
+            shown: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+        }
+    }
+
+    /// Notes a broken rule.
+    pub fn violation(&mut self, rule: Rule, what: impl AsRef<str>) {
+        let found = self.found.entry(rule).or_default();
+        *found += 1;
+        if *found <= VIOLATIONS_MAX {
+            let at = self.now as f64 / 1e6;
+            self.violations.push(format!("{rule:?} at {at:.6} s: {}", what.as_ref()));
+        }
+    }
+
+    /// Broken rules so far, the first few of each.
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// Orders that honest authorities have settled.
+    pub fn settled_orders(&self) -> u64 {
+        self.settled.len() as u64
+    }
+
+    /// Orders that an honest authority is shown.
+    pub fn seen(&mut self, raw: &[Bytes]) {
+        if !raw.is_empty() {
+            self.orders.learn(raw);
+        }
+    }
+
+    /// An honest authority has signed a vote, which waits for its disk.
+    pub fn voted(&mut self, node: NodeId, disk: &Disk, raw: &[Bytes], vote: &wire::Signed) -> Promise {
+        let root = self.orders.learn(raw);
+        let ids = self.bits(node, &root, vote);
+        for id in &ids {
+            if !self.is_locked(disk.current(), id) {
+                self.violation(Rule::FalsePromise, format!("{node:?} votes for {} without a lock", hex::encode(id)));
+            }
+        }
+        Promise::Votes(ids)
+    }
+
+    /// An honest authority has signed an acknowledgement, which waits for its disk.
+    pub fn acknowledged(&mut self, node: NodeId, disk: &Disk, root: &[u8], signed: &wire::Signed) -> Promise {
+        let ids = self.bits(node, root, signed);
+        for id in &ids {
+            if self.settled_at(disk.current(), id) != Some(*id) {
+                self.violation(
+                    Rule::FalsePromise,
+                    format!("{node:?} acknowledges {}, which it has not settled", hex::encode(id)),
+                );
+            }
+        }
+        Promise::Settled(ids)
+    }
+
+    fn bits(&mut self, node: NodeId, root: &[u8], signed: &wire::Signed) -> Vec<Id> {
+        let Some(batch) = self.orders.batch(root).map(<[_]>::to_vec) else {
+            self.violation(Rule::FalsePromise, format!("{node:?} signs for a batch that nobody showed it"));
+            return Vec::new();
+        };
+        if signed.authority != node.0 {
+            self.violation(Rule::FalsePromise, format!("{node:?} signs as authority {}", signed.authority));
+        }
+        let mut ids = Vec::new();
+        for (i, id) in batch.iter().enumerate().filter(|(i, _)| bit(&signed.bitmap, *i)) {
+            match id {
+                Some(id) => ids.push(*id),
+                None => self.violation(Rule::FalsePromise, format!("{node:?} signs for order {i}, which is none")),
+            }
+        }
+        ids
+    }
+
+    /// A promise has left its authority: from now on it counts.
+    pub fn left(&mut self, node: NodeId, disk: &Disk, promise: Promise) {
+        match promise {
+            Promise::Votes(ids) => ids.into_iter().for_each(|id| self.vote_left(node, disk, id)),
+            Promise::Settled(ids) => {
+                for id in ids {
+                    let Some(place) = self.orders.get(&id).map(|o| o.place) else { continue };
+                    self.acknowledgements.entry(id).or_default().insert(node.0);
+                    self.acked.entry(node).or_default().insert(place, id);
+                    if self.settled_at(disk.synced(), &id) != Some(id) {
+                        self.violation(Rule::NotDurable, format!("{node:?} settled {}", hex::encode(id)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn vote_left(&mut self, node: NodeId, disk: &Disk, id: Id) {
+        let Some(place) = self.orders.get(&id).map(|o| o.place) else { return };
+        self.voted.entry(node).or_default().entry(place).or_default().insert(id);
+        if !self.is_held(disk.synced(), &id) {
+            self.violation(Rule::NotDurable, format!("{node:?} vote for {}", hex::encode(id)));
+        }
+        let quorum = self.facts.honest_quorum();
+        let here = self.votes.entry(place).or_default();
+        here.entry(id).or_default().insert(node.0);
+        if here.len() > 1 && here.values().filter(|voters| voters.len() >= quorum).count() > 1 {
+            self.violation(
+                Rule::OneCertificate,
+                format!("two certificates can be made for actor {} seqnum {}", place.0, place.1),
+            );
+        }
+        self.check_votes(node, disk.current(), place.0);
+    }
+
+    /// An honest authority has written a step.
+    pub fn wrote(&mut self, node: NodeId, disk: &Disk, writes: &[Write]) {
+        let found = self.ledger.wrote(node, disk.last_step(), writes);
+        found.into_iter().for_each(|(rule, v)| self.violation(rule, v));
+        for w in writes {
+            match (w.table, &w.value) {
+                (Table::Orders, Some(value)) => self.check_settled(node, &w.key, value),
+                (Table::Orders, None) => {
+                    self.violation(Rule::SettledAlike, format!("{node:?} deletes a settled order"))
+                }
+                (Table::Accounts, Some(_)) => self.check_votes(node, disk.current(), number(&w.key[8..16])),
+                _ => {}
+            }
+        }
+    }
+
+    fn check_settled(&mut self, node: NodeId, key: &[u8], value: &[u8]) {
+        let place = place_of(key);
+        let Some(id) = order_id(value) else {
+            return self.violation(Rule::SettledAlike, format!("{node:?} settles an order without an id"));
+        };
+        let voters = self.votes.get(&place).and_then(|v| v.get(&id)).map_or(0, BTreeSet::len);
+        if voters < self.facts.honest_quorum() {
+            self.violation(
+                Rule::SettledAlike,
+                format!("{node:?} settles {place:?} with votes of {voters} honest authorities"),
+            );
+        }
+        let first = *self.settled.entry(place).or_insert(id);
+        if first != id {
+            self.violation(Rule::SettledAlike, format!("{node:?} settles another order at {place:?} than others have"));
+        }
+    }
+
+    /// The order settled at this order's place.
+    fn settled_at(&self, image: &Image, id: &Id) -> Option<Id> {
+        let place = self.orders.get(id)?.place;
+        settled_order(image, self.facts.network_id, place)
+    }
+
+    /// Whether an order is pending or settled itself.
+    fn is_locked(&self, image: &Image, id: &Id) -> bool {
+        let Some(order) = self.orders.get(id) else { return false };
+        let record = account(image, self.facts.network_id, order.place.0);
+        match order.place.1.checked_sub(record.seqnum + 1) {
+            Some(ahead) => record.pending.get(ahead as usize).is_some_and(|p| p.order_id.as_ref() == id),
+            None => self.settled_at(image, id) == Some(*id),
+        }
+    }
+
+    /// Whether the vote for an order is still kept: it is pending, its seqnum is settled, or an order before
+    /// it turned out to be another than the one that it was chained to, and it can't be certified any more.
+    fn is_held(&self, image: &Image, id: &Id) -> bool {
+        let Some(order) = self.orders.get(id) else { return false };
+        let (actor, seqnum) = order.place;
+        let record = account(image, self.facts.network_id, actor);
+        if seqnum <= record.seqnum {
+            return settled_order(image, self.facts.network_id, order.place).is_some();
+        }
+        let ahead = (seqnum - record.seqnum - 1) as usize;
+        if record.pending.get(ahead).is_some_and(|p| p.order_id.as_ref() == id) {
+            return true;
+        }
+        let mut root = order;
+        while root.place.1 > record.seqnum + 1 {
+            let Some(parent) = self.orders.parent(root) else { return false };
+            root = parent;
+        }
+        root.prev_hash != record.prev_hash
+    }
+
+    /// Whether all votes that left for an actor's unsettled orders are still kept.
+    fn check_votes(&mut self, node: NodeId, image: &Image, actor: u64) {
+        let settled = account(image, self.facts.network_id, actor).seqnum;
+        let Some(voted) = self.voted.get(&node) else { return };
+        let open = voted.range((actor, settled.saturating_add(1))..=(actor, u32::MAX));
+        let ids: Vec<Id> = open.flat_map(|(_, ids)| ids.iter().copied()).collect();
+        for id in ids {
+            if !self.is_held(image, &id) {
+                self.violation(Rule::PromiseForgotten, format!("{node:?} forgets vote for {}", hex::encode(id)));
+            }
+        }
+    }
+
+    /// A sync is through.
+    pub fn synced(&mut self, node: NodeId, upto: u64) {
+        self.ledger.synced(node, upto);
+    }
+
+    /// A crash has taken all steps after this one.
+    pub fn crashed(&mut self, node: NodeId, last_step: u64) {
+        self.ledger.crashed(node, last_step);
+    }
+
+    /// A shard is back and knows what its disk says.
+    pub fn restarted(&mut self, node: NodeId, disk: &Disk, stream_end: u64) {
+        let actors: BTreeSet<u64> = self.voted.get(&node).into_iter().flat_map(|v| v.keys().map(|p| p.0)).collect();
+        actors.into_iter().for_each(|actor| self.check_votes(node, disk.current(), actor));
+        let acked: Vec<(Place, Id)> =
+            self.acked.get(&node).into_iter().flat_map(|a| a.iter().map(|(p, id)| (*p, *id))).collect();
+        for (place, id) in acked {
+            if settled_order(disk.current(), self.facts.network_id, place) != Some(id) {
+                self.violation(Rule::PromiseForgotten, format!("{node:?} forgets settled {}", hex::encode(id)));
+            }
+        }
+        let shown = self.shown.get(&node).copied().unwrap_or(0);
+        if stream_end < shown {
+            self.violation(
+                Rule::PromiseForgotten,
+                format!("{node:?} has shown its settled stream up to {shown}, and it ends at {stream_end}"),
+            );
+        }
+    }
+
+    /// Peers see the settled stream up to here.
+    pub fn shown(&mut self, node: NodeId, end: u64) {
+        let shown = self.shown.entry(node).or_default();
+        *shown = end.max(*shown);
+    }
+
+    /// A delivery leaves for another shard of the same authority.
+    pub fn delivered(&mut self, node: NodeId, disk: &Disk, delivery: &wire::Delivery) {
+        let bytes = delivery.encode_to_vec();
+        let key = (node, delivery.to_shard, delivery.sequence);
+        let digest = Sha256::digest(&bytes).into();
+        if *self.deliveries.entry(key).or_insert(digest) != digest {
+            self.violation(
+                Rule::PromiseForgotten,
+                format!("{node:?} delivers something else under the same sequence {}", delivery.sequence),
+            );
+        }
+        let mut at = delivery.to_shard.to_be_bytes().to_vec();
+        at.extend_from_slice(&delivery.sequence.to_be_bytes());
+        if disk.synced().value(Table::Outbox, &at).is_none_or(|stored| *stored != bytes) {
+            self.violation(Rule::NotDurable, format!("{node:?} delivery, sequence {}", delivery.sequence));
+        }
+    }
+
+    /// A client believes that an order has a certificate.
+    pub fn believed_certified(&mut self, id: Id) {
+        let place = self.orders.get(&id).map(|o| o.place);
+        let voters = place.and_then(|p| self.votes.get(&p)?.get(&id)).map_or(0, BTreeSet::len);
+        if voters < self.facts.honest_quorum() {
+            self.violation(
+                Rule::FalseBelief,
+                format!("{} is believed certified: {voters} honest authorities voted", hex::encode(id)),
+            );
+        }
+        self.certified.insert(id);
+    }
+
+    /// A client believes that an order is final.
+    pub fn believed_final(&mut self, id: Id) {
+        let found = self.acknowledgements.get(&id).map_or(0, BTreeSet::len);
+        if found < self.facts.honest_quorum() {
+            self.violation(
+                Rule::FalseBelief,
+                format!("{} is believed final: {found} honest authorities settled it", hex::encode(id)),
+            );
+        }
+    }
+
+    /// What some honest authority has settled on disk, or said to have settled.
+    fn lasting(&self, disks: &[(NodeId, &Disk)]) -> BTreeMap<Place, Id> {
+        let acked = self.acked.values().flatten().map(|(place, id)| (*place, *id));
+        let stored = disks.iter().flat_map(|(_, disk)| disk.synced().table(Table::Orders));
+        let stored = stored.filter_map(|(key, value)| Some((place_of(key), order_id(value)?)));
+        acked.chain(stored).collect()
+    }
+
+    /// What is not yet as it has to be once all faults are over.
+    pub fn unfinished(&self, disks: &[(NodeId, &Disk)]) -> Vec<String> {
+        let mut found = Vec::new();
+        // What only one had settled and lost in a crash before anybody heard of it may be gone.
+        let mut expected = self.lasting(disks);
+        for id in &self.certified {
+            match self.orders.get(id) {
+                Some(order) => drop(expected.insert(order.place, *id)),
+                None => found.push(format!("certified order {} was never shown to anybody", hex::encode(id))),
+            }
+        }
+        for (node, disk) in disks {
+            let mine = |place: &Place| (place.0 % u64::from(self.facts.shards)) as u32 == node.1;
+            let image = disk.synced();
+            let lacking = expected.iter().filter(|(place, id)| {
+                mine(place) && settled_order(image, self.facts.network_id, **place) != Some(**id)
+            });
+            let lacking = lacking.count();
+            if lacking > 0 {
+                found.push(format!("{node:?} has not settled {lacking} certified orders"));
+            }
+            if image.table(Table::Orders).count() != expected.keys().filter(|p| mine(p)).count() {
+                found.push(format!("{node:?} has settled orders that others have not"));
+            }
+            let undelivered = image.table(Table::Outbox).count();
+            if undelivered > 0 {
+                found.push(format!("{node:?} has {undelivered} deliveries in its outbox"));
+            }
+        }
+        let model = ledger::model(&self.facts, &self.orders, &expected);
+        found.extend(self.ledger.differs(&model, disks));
+        found
+    }
+}
+
+/// A big-endian number of at most 8 bytes.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
+}
+
+fn account_key(network_id: u64, actor: u64) -> Vec<u8> {
+    [network_id.to_be_bytes(), actor.to_be_bytes()].concat()
+}
+
+fn account(image: &Image, network_id: u64, actor: u64) -> wire::AccountRecord {
+    let bytes = image.value(Table::Accounts, &account_key(network_id, actor));
+    bytes.and_then(|b| wire::AccountRecord::decode(b.clone()).ok()).unwrap_or_default()
+}
+
+fn settled_order(image: &Image, network_id: u64, place: Place) -> Option<Id> {
+    let mut key = account_key(network_id, place.0);
+    key.extend_from_slice(&place.1.to_be_bytes());
+    order_id(image.value(Table::Orders, &key)?)
+}
+
+/// Of a key of the table of settled orders: network, actor, seqnum.
+fn place_of(key: &[u8]) -> Place {
+    (number(&key[8..16]), number(&key[16..20]) as u32)
+}
+
+fn order_id(record: &[u8]) -> Option<Id> {
+    Id::try_from(wire::OrderRecord::decode(record).ok()?.order_id.as_ref()).ok()
+}
+
+/// Whether an order's prev_hash is right, for the model.
+fn follows(order: &orders::Known, before: Option<&Id>) -> bool {
+    order.prev_hash == before.map_or(0, short)
+}

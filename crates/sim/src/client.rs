@@ -1,0 +1,126 @@
+//! What wallets, workers and attackers have in common.
+
+use florin_core::address::Address;
+use florin_core::content::{Credit, TYPE_PAY, TYPE_SET_PERMISSION, encode_pay, encode_set_permission};
+use florin_core::envelope::{self, Body, next_hash, order_id};
+use florin_core::keys::{Curve, SecretKey};
+use florin_core::permission::Permission;
+
+use bytes::Bytes;
+
+use crate::message::{Addr, Envelope};
+use crate::rng::Rng;
+use crate::world::{Micros, Timer, World};
+
+/// Somebody who talks to shards.
+pub trait Client {
+    /// Before anything happens.
+    fn start(&mut self, world: &mut World);
+    /// A message for it.
+    fn on_message(&mut self, world: &mut World, envelope: Envelope);
+    /// Its timer.
+    fn on_timer(&mut self, world: &mut World, tag: u64);
+    /// What it still waits for; asked once faults are over.
+    fn unfinished(&self) -> Option<String>;
+}
+
+/// An account's keys and its place in its chain.
+pub struct Purse {
+    /// The network.
+    pub network_id: u64,
+    /// What others pay to.
+    pub address: Address,
+    /// The encoded first permission.
+    pub permission: Bytes,
+    /// The key that signs now.
+    pub key: SecretKey,
+    /// Last seqnum signed.
+    pub seqnum: u32,
+    /// prev_hash of the next order.
+    pub prev_hash: u64,
+}
+
+/// What to sign.
+pub enum Wish {
+    /// Pay these.
+    Pay(Vec<Credit>),
+    /// Change to this key.
+    Rekey(SecretKey),
+}
+
+/// A signed order.
+pub struct SignedOrder {
+    /// The envelope.
+    pub raw: Bytes,
+    /// Its id.
+    pub id: [u8; 32],
+    /// Its seqnum.
+    pub seqnum: u32,
+}
+
+/// A key from chance.
+pub fn new_key(rng: &mut Rng) -> SecretKey {
+    SecretKey::from_seed(Curve::Ed25519, rng.bytes()).expect("any seed is an ed25519 key")
+}
+
+impl Purse {
+    /// An account that nobody knows yet.
+    pub fn new(network_id: u64, rng: &mut Rng) -> Self {
+        let key = new_key(rng);
+        let permission = Permission::single(key.public()).encode();
+        let address = Permission::address_of(network_id, &permission);
+        Purse { network_id, address, permission, key, seqnum: 0, prev_hash: 0 }
+    }
+
+    /// Signs what would be the next order, and does not remember it.
+    pub fn draft(&self, wish: &Wish) -> SignedOrder {
+        self.draft_after(self.seqnum, self.prev_hash, wish)
+    }
+
+    /// Signs what would be the order after one that is not remembered.
+    pub fn draft_after(&self, seqnum: u32, prev_hash: u64, wish: &Wish) -> SignedOrder {
+        let seqnum = seqnum + 1;
+        let open = (seqnum == 1).then(|| self.permission.clone());
+        let (transaction_type, content) = match wish {
+            Wish::Pay(credits) => (TYPE_PAY, encode_pay(credits, "", open)),
+            Wish::Rekey(key) => {
+                (TYPE_SET_PERMISSION, encode_set_permission(Permission::single(key.public()).encode(), open))
+            }
+        };
+        let body = envelope::encode_body(&Body {
+            network_id: self.network_id,
+            actor: self.address.actor(),
+            cosignors: Vec::new(),
+            seqnum,
+            prev_hash,
+            transaction_type,
+            content,
+        });
+        let signature = self.key.sign_body(&body);
+        let raw = envelope::encode_envelope(&body, &[envelope::Authority::of(&[signature])]);
+        SignedOrder { raw, id: order_id(&body), seqnum }
+    }
+
+    /// Makes a signed order the last one of the chain.
+    pub fn advance(&mut self, order: &SignedOrder) {
+        self.seqnum = order.seqnum;
+        self.prev_hash = next_hash(&order.id);
+    }
+
+    /// The shard that keeps it.
+    pub fn shard(&self, shards: u32) -> u32 {
+        self.address.shard(shards)
+    }
+}
+
+/// Sets a client's timer.
+pub fn wake(world: &mut World, client: Addr, low: Micros, high: Micros, tag: u64) {
+    let delay = world.rng.between(low, high);
+    world.timer(client, 0, delay, Timer::Client(tag));
+}
+
+/// An address to pay.
+pub fn payee(world: &mut World) -> Address {
+    let at = world.rng.index(world.directory.len());
+    world.directory[at]
+}

@@ -1,0 +1,132 @@
+//! A shard's disk: what is synced, and what a crash may lose.
+//!
+//! It may lose any suffix of the steps that are not synced, never a part of a step: an engine writes a
+//! step atomically. It never loses, tears or flips what is synced; there is no recovery from that by design.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use florin_core::Result;
+use florin_core::authority::state::{State, Table, Write};
+
+use crate::rng::Rng;
+
+/// Tables as they are at one moment.
+#[derive(Clone, Default)]
+pub struct Image(BTreeMap<(Table, Vec<u8>), Bytes>);
+
+impl Image {
+    /// The value of a key.
+    pub fn value(&self, table: Table, key: &[u8]) -> Option<&Bytes> {
+        self.0.get(&(table, key.to_vec()))
+    }
+
+    /// All entries of a table, by key.
+    pub fn table(&self, table: Table) -> impl Iterator<Item = (&[u8], &Bytes)> {
+        let all = self.0.range((table, Vec::new())..);
+        all.take_while(move |((t, _), _)| *t == table).map(|((_, key), value)| (key.as_slice(), value))
+    }
+
+    fn apply(&mut self, writes: &[Write]) {
+        for w in writes {
+            match &w.value {
+                Some(value) => self.0.insert((w.table, w.key.clone()), Bytes::copy_from_slice(value)),
+                None => self.0.remove(&(w.table, w.key.clone())),
+            };
+        }
+    }
+}
+
+impl State for Image {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.value(table, key).cloned())
+    }
+
+    fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        let entries = self.0.range((table, from.to_vec())..).take_while(|((t, _), _)| *t == table).take(limit);
+        Ok(entries.map(|((_, key), value)| (Bytes::copy_from_slice(key), value.clone())).collect())
+    }
+}
+
+/// The disk of one shard. Steps are numbered from 1.
+#[derive(Default)]
+pub struct Disk {
+    synced: Image,
+    current: Image,
+    unsynced: VecDeque<Vec<Write>>,
+    durable: u64,
+}
+
+impl Disk {
+    /// What the running process reads: everything written.
+    pub fn current(&self) -> &Image {
+        &self.current
+    }
+
+    /// What a crash can't take away.
+    pub fn synced(&self) -> &Image {
+        &self.synced
+    }
+
+    /// The newest step written.
+    pub fn last_step(&self) -> u64 {
+        self.durable + self.unsynced.len() as u64
+    }
+
+    /// The newest step that is synced.
+    pub fn durable_step(&self) -> u64 {
+        self.durable
+    }
+
+    /// Writes one step.
+    pub fn write(&mut self, writes: Vec<Write>) {
+        self.current.apply(&writes);
+        self.unsynced.push_back(writes);
+    }
+
+    /// Makes all steps up to this one durable.
+    pub fn sync(&mut self, upto: u64) {
+        while self.durable < upto
+            && let Some(writes) = self.unsynced.pop_front()
+        {
+            self.synced.apply(&writes);
+            self.durable += 1;
+        }
+    }
+
+    /// Power off: of the unsynced steps a random prefix is kept. Returns how many are lost.
+    pub fn crash(&mut self, rng: &mut Rng) -> u64 {
+        let kept = rng.below(self.unsynced.len() as u64 + 1);
+        self.sync(self.durable + kept);
+        let lost = self.unsynced.len() as u64;
+        if lost > 0 {
+            self.unsynced.clear();
+            self.current = self.synced.clone();
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_keeps_what_is_synced_and_a_prefix_of_the_rest() {
+        for seed in 0..50 {
+            let mut rng = Rng::new(seed);
+            let mut disk = Disk::default();
+            for step in 0..6u8 {
+                disk.write(vec![Write::put(Table::Meta, [step], [step]), Write::put(Table::Meta, *b"last", [step])]);
+            }
+            disk.sync(2);
+            assert_eq!(disk.current().table(Table::Meta).count(), 7, "reads see unsynced steps");
+            let lost = disk.crash(&mut rng);
+            let kept = 6 - lost;
+            assert!((2..=6).contains(&kept));
+            assert_eq!(disk.last_step(), kept);
+            assert_eq!(disk.current().table(Table::Meta).count() as u64, kept + 1);
+            assert_eq!(disk.current().value(Table::Meta, b"last").unwrap()[0] as u64, kept - 1);
+        }
+    }
+}

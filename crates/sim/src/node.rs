@@ -1,0 +1,435 @@
+//! One shard of one honest authority: the shell around the core, as the real node has to be.
+//!
+//! Writes of a step are one atomic unit. A sync covers all steps written when it began. Only what is
+//! durable leaves: replies, deliveries, the end of the settled stream. A crash loses everything in memory
+//! and a suffix of the unsynced steps. [`Shell`] breaks these rules one at a time, to see the checkers bite.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use florin_core::address::Address;
+use florin_core::authority::effect::Reply;
+use florin_core::authority::input::Input;
+use florin_core::authority::{Authority, NoMeter};
+use florin_core::committee::Committee;
+use florin_core::signatures::AuthorityKey;
+use florin_core::{Code, Error, Result, wire};
+
+use crate::checkers::{Promise, Rule};
+use crate::disk::{Disk, Image};
+use crate::message::{Addr, Body, Envelope};
+use crate::world::{MS, Timer, World};
+use crate::{Shell, world::Micros};
+
+/// How long a peer's settled batch may be missing before it is fetched: mostly its wallet brings it.
+const GRACE: Micros = 300 * MS;
+/// Deliveries under way to one shard.
+const DELIVERIES_MAX: u64 = 8;
+/// Lines of the genesis file in one step.
+const GENESIS_LINES: usize = 3;
+
+/// A reply that waits for the disk.
+struct Held {
+    step: u64,
+    to: Addr,
+    id: u64,
+    body: Body,
+    promise: Option<Promise>,
+}
+
+/// A shard of an honest authority.
+pub struct Node {
+    authority: u32,
+    shard: u32,
+    core: Authority,
+    disk: Disk,
+    genesis: Arc<Vec<(Address, u64)>>,
+    shell: Shell,
+    life: u32,
+    up: bool,
+    syncing: bool,
+    held: VecDeque<Held>,
+    /// Steps with their end of the settled stream.
+    ends: VecDeque<(u64, u64)>,
+    durable_end: u64,
+    /// Steps with the last sequence that they put into the outbox for a shard.
+    sent: VecDeque<(u64, u32, u64)>,
+    durable_sent: BTreeMap<u32, u64>,
+    /// By peer and position of its stream: since when the batch is known to be missing.
+    missing: BTreeMap<(u32, u64), Micros>,
+}
+
+impl Node {
+    /// A shard with an empty disk, not started yet.
+    pub fn new(
+        committee: Arc<Committee>,
+        key: Arc<AuthorityKey>,
+        (authority, shard): (u32, u32),
+        genesis: Arc<Vec<(Address, u64)>>,
+        shell: Shell,
+    ) -> Self {
+        Node {
+            authority,
+            shard,
+            core: Authority::new(committee, authority, shard, key),
+            disk: Disk::default(),
+            genesis,
+            shell,
+            life: 0,
+            up: false,
+            syncing: false,
+            held: VecDeque::new(),
+            ends: VecDeque::new(),
+            durable_end: 0,
+            sent: VecDeque::new(),
+            durable_sent: BTreeMap::new(),
+            missing: BTreeMap::new(),
+        }
+    }
+
+    /// Its disk, for checkers.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Whether a crash now would lose something.
+    pub fn has_unsynced(&self) -> bool {
+        self.disk.last_step() > self.disk.durable_step()
+    }
+
+    /// (authority, shard).
+    pub fn id(&self) -> (u32, u32) {
+        (self.authority, self.shard)
+    }
+
+    fn addr(&self) -> Addr {
+        Addr::Shard(self.authority, self.shard)
+    }
+
+    fn view(&self) -> &Image {
+        self.disk.current()
+    }
+
+    /// Starts the process: everything it knows comes from the disk.
+    pub fn start(&mut self, world: &mut World) {
+        self.up = true;
+        self.life += 1;
+        self.syncing = false;
+        self.durable_end = self.core.totals(self.disk.current()).map_or(0, |t| t.next.1);
+        self.durable_sent.clear();
+        for to in (0..world.committee.shards).filter(|to| *to != self.shard) {
+            let (_, sent) = self.core.outbox_range(self.disk.current(), to).unwrap_or((1, 0));
+            self.durable_sent.insert(to, sent);
+        }
+        world.checks.restarted(self.id(), &self.disk, self.durable_end);
+        for peer in (0..world.committee.size() as u32).filter(|p| *p != self.authority) {
+            self.after(world, 5 * MS, 400 * MS, Timer::Poll(peer));
+        }
+        self.after(world, MS, 2 * MS, Timer::Genesis);
+        self.after(world, MS, 100 * MS, Timer::Pump);
+    }
+
+    /// Power off. The process comes back after a while.
+    pub fn crash(&mut self, world: &mut World) {
+        if !self.up {
+            return;
+        }
+        self.up = false;
+        self.life += 1;
+        self.held.clear();
+        self.ends.clear();
+        self.sent.clear();
+        self.missing.clear();
+        world.fault("crashes");
+        if self.disk.crash(&mut world.rng) > 0 {
+            world.fault("crashes that lost steps");
+        }
+        world.checks.crashed(self.id(), self.disk.last_step());
+        self.after(world, 10 * MS, 1_500 * MS, Timer::Restart);
+    }
+
+    fn after(&self, world: &mut World, low: Micros, high: Micros, timer: Timer) {
+        let delay = world.rng.between(low, high);
+        world.timer(self.addr(), self.life, delay, timer);
+    }
+
+    /// A timer of this node fires.
+    pub fn on_timer(&mut self, world: &mut World, life: u32, timer: Timer) {
+        if life != self.life {
+            return;
+        }
+        match timer {
+            Timer::SyncBegin => {
+                let stalls = !world.calm && world.rng.chance(50);
+                let longest = if stalls { 250 * MS } else { 6 * MS };
+                self.after(world, MS / 2, longest, Timer::SyncEnd(self.disk.last_step()));
+            }
+            Timer::SyncEnd(upto) => self.synced(world, upto),
+            Timer::Pump => {
+                let shards: Vec<u32> = self.durable_sent.keys().copied().collect();
+                shards.into_iter().for_each(|to| self.pump(world, to, 0));
+                self.after(world, 60 * MS, 120 * MS, Timer::Pump);
+            }
+            Timer::Poll(peer) => {
+                let from = self.core.cursor(self.view(), peer).unwrap_or(0);
+                world.send(self.addr(), Addr::Shard(peer, self.shard), 0, Body::Follow(from));
+                self.after(world, 150 * MS, 400 * MS, Timer::Poll(peer));
+            }
+            Timer::Genesis => self.load_genesis(world),
+            Timer::Restart => self.start(world),
+            Timer::Client(_) => {}
+        }
+    }
+
+    fn load_genesis(&mut self, world: &mut World) {
+        let Ok(totals) = self.core.totals(self.view()) else { return };
+        if totals.genesis_done {
+            return;
+        }
+        let at = totals.genesis_lines as usize;
+        let end = (at + GENESIS_LINES).min(self.genesis.len());
+        let lines = self.genesis[at..end].to_vec();
+        let input = Input::Genesis { first_line: at as u64, lines, last: end == self.genesis.len() };
+        if let Err(e) = self.step(world, input) {
+            world.violation(Rule::Impossible, format!("{:?} can't load the genesis file: {e}", self.id()));
+        }
+        self.after(world, MS / 10, MS, Timer::Genesis);
+    }
+
+    /// One step of the core, its writes, and a sync to come.
+    fn step(&mut self, world: &mut World, input: Input) -> Result<Reply> {
+        let stale = self.shell == Shell::ReadsMissUnsynced && matches!(input, Input::Vote { .. });
+        let view = if stale { self.disk.synced() } else { self.disk.current() };
+        let mut effects = self.core.handle(input, view, &mut NoMeter)?;
+        if !effects.writes.is_empty() {
+            // Their order within the step means nothing; the core leaves it open.
+            effects.writes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+            for w in &effects.writes {
+                world.trace(&w.key);
+                world.trace(w.value.as_deref().unwrap_or_default());
+            }
+            self.disk.write(effects.writes.clone());
+            world.checks.wrote(self.id(), &self.disk, &effects.writes);
+            if !self.syncing {
+                self.syncing = true;
+                self.after(world, 100, 4 * MS, Timer::SyncBegin);
+            }
+        }
+        let step = self.disk.last_step();
+        self.ends.extend(effects.settled_end.map(|end| (step, end)));
+        for (to, sequence) in effects.outbox {
+            self.sent.push_back((step, to, sequence));
+            if self.shell == Shell::DeliversBeforeSync {
+                self.durable_sent.insert(to, sequence);
+                self.pump(world, to, sequence);
+            }
+        }
+        Ok(effects.reply)
+    }
+
+    fn synced(&mut self, world: &mut World, upto: u64) {
+        self.syncing = false;
+        self.disk.sync(upto);
+        world.checks.synced(self.id(), upto);
+        while self.ends.front().is_some_and(|(step, _)| *step <= upto) {
+            self.durable_end = self.ends.pop_front().map_or(0, |(_, end)| end);
+        }
+        while self.sent.front().is_some_and(|(step, _, _)| *step <= upto) {
+            if let Some((_, to, sequence)) = self.sent.pop_front() {
+                self.durable_sent.insert(to, sequence);
+                self.pump(world, to, sequence);
+            }
+        }
+        while self.held.front().is_some_and(|h| h.step <= upto) {
+            if let Some(held) = self.held.pop_front() {
+                self.leave(world, held);
+            }
+        }
+        if self.disk.last_step() > upto {
+            self.syncing = true;
+            self.after(world, 100, 4 * MS, Timer::SyncBegin);
+        }
+    }
+
+    fn reply(&mut self, world: &mut World, request: &Envelope, body: Body, promise: Option<Promise>) {
+        let held = Held { step: self.disk.last_step(), to: request.from, id: request.id, body, promise };
+        if self.shell == Shell::RepliesBeforeSync || held.step <= self.disk.durable_step() {
+            self.leave(world, held);
+        } else {
+            self.held.push_back(held);
+        }
+    }
+
+    fn leave(&mut self, world: &mut World, held: Held) {
+        if let Some(promise) = held.promise {
+            world.checks.left(self.id(), &self.disk, promise);
+        }
+        world.send(self.addr(), held.to, held.id, held.body);
+    }
+
+    /// Sends what is durable in the outbox for a shard, from a sequence on.
+    fn pump(&mut self, world: &mut World, to: u32, from: u64) {
+        let Ok((first, _)) = self.core.outbox_range(self.view(), to) else { return };
+        let durable = self.durable_sent.get(&to).copied().unwrap_or(0);
+        for sequence in first.max(from)..=durable.min(first + DELIVERIES_MAX) {
+            if let Ok(delivery) = self.core.outbox(self.view(), to, sequence) {
+                world.checks.delivered(self.id(), &self.disk, &delivery);
+                world.send(self.addr(), Addr::Shard(self.authority, to), sequence, Body::Deliver(delivery));
+            }
+        }
+    }
+
+    /// A message arrives.
+    pub fn on_message(&mut self, world: &mut World, envelope: Envelope) {
+        if !self.up {
+            return world.fault("sent to a crashed shard");
+        }
+        match &envelope.body {
+            Body::Vote(orders) => self.on_vote(world, &envelope, orders.clone()),
+            Body::Settle(certificate, orders) => self.on_settle(world, &envelope, certificate.clone(), orders.clone()),
+            Body::Deliver(delivery) => self.on_deliver(world, &envelope, delivery.clone()),
+            Body::Follow(from) => self.on_follow(world, &envelope, *from),
+            Body::Batch(root) => {
+                let reply = self.core.batch(self.view(), root).unwrap_or_default();
+                world.send(self.addr(), envelope.from, envelope.id, Body::Batches(reply));
+            }
+            Body::Delivered(Ok(reply)) => {
+                if let Addr::Shard(authority, shard) = envelope.from
+                    && authority == self.authority
+                {
+                    let input = Input::Delivered { to_shard: shard, applied: reply.applied };
+                    if let Err(e) = self.step(world, input) {
+                        world.violation(
+                            Rule::Impossible,
+                            format!("{:?}: shard {shard} acknowledges too much: {e}", self.id()),
+                        );
+                    }
+                }
+            }
+            Body::Followed(reply) => {
+                if let Addr::Shard(peer, shard) = envelope.from
+                    && shard == self.shard
+                {
+                    self.on_followed(world, peer, reply);
+                }
+            }
+            Body::Batches(reply) => {
+                for certificate in reply.certificates.clone() {
+                    let input = Input::Settle { certificate, orders: reply.orders.clone() };
+                    if self.settle(world, input, &reply.orders).is_err() {
+                        world.fault("refused batches of peers");
+                    }
+                }
+            }
+            Body::Voted(_) | Body::Settled(_) | Body::Delivered(Err(_)) => {}
+        }
+    }
+
+    fn on_vote(&mut self, world: &mut World, request: &Envelope, orders: Vec<Bytes>) {
+        match self.step(world, Input::Vote { orders: orders.clone() }) {
+            Ok(Reply::Vote(reply)) => {
+                let vote = reply.vote.as_ref();
+                let promise = vote.map(|v| world.checks.voted(self.id(), &self.disk, &orders, v));
+                self.reply(world, request, Body::Voted(Ok(reply)), promise);
+            }
+            Ok(_) => world.violation(Rule::Impossible, "a vote is answered with something else"),
+            Err(e) => self.reply(world, request, Body::Voted(Err(e)), None),
+        }
+    }
+
+    fn on_settle(&mut self, world: &mut World, request: &Envelope, certificate: wire::Certificate, orders: Vec<Bytes>) {
+        let root = certificate.root.clone();
+        match self.settle(world, Input::Settle { certificate, orders: orders.clone() }, &orders) {
+            Ok(Reply::Settle(reply)) => {
+                let signed = reply.acknowledgement.as_ref();
+                let promise = signed.map(|s| world.checks.acknowledged(self.id(), &self.disk, &root, s));
+                self.reply(world, request, Body::Settled(Ok(reply)), promise);
+            }
+            Ok(_) => world.violation(Rule::Impossible, "a certificate is answered with something else"),
+            Err(e) => self.reply(world, request, Body::Settled(Err(e)), None),
+        }
+    }
+
+    fn settle(&mut self, world: &mut World, input: Input, orders: &[Bytes]) -> Result<Reply> {
+        world.checks.seen(orders);
+        let result = self.step(world, input);
+        if let Err(e) = &result
+            && matches!(e.code, Code::ConflictingCertificate | Code::StorageCorrupt)
+        {
+            world.violation(Rule::Impossible, format!("{:?} gets a certificate that can't be: {e}", self.id()));
+        }
+        result
+    }
+
+    fn on_deliver(&mut self, world: &mut World, request: &Envelope, delivery: wire::Delivery) {
+        // The transport proves the sender: only shards of the same authority may move its money.
+        let result = if request.from == Addr::Shard(self.authority, delivery.from_shard) {
+            self.step(world, Input::Deliver(delivery))
+        } else {
+            world.fault("refused deliveries of strangers");
+            Err(Error::new(Code::PeerRefused, "not a shard of this authority"))
+        };
+        let body = match result {
+            Ok(Reply::Deliver(reply)) => Body::Delivered(Ok(reply)),
+            Ok(_) => return world.violation(Rule::Impossible, "a delivery is answered with something else"),
+            Err(e) => Body::Delivered(Err(e)),
+        };
+        self.reply(world, request, body, None);
+    }
+
+    fn on_follow(&mut self, world: &mut World, request: &Envelope, from: u64) {
+        let unsynced = self.ends.back().map_or(self.durable_end, |(_, end)| *end);
+        let end = if self.shell == Shell::ShowsUnsyncedStream { unsynced } else { self.durable_end };
+        match self.core.follow(self.view(), from, end) {
+            Ok(reply) => {
+                world.checks.shown(self.id(), end);
+                world.send(self.addr(), request.from, request.id, Body::Followed(reply));
+            }
+            Err(e) => world.violation(Rule::Impossible, format!("{:?} can't read its settled stream: {e}", self.id())),
+        }
+    }
+
+    /// Entries of a peer's stream. Those after a missing one are fetched too: an order of an earlier entry
+    /// may wait for one of a later entry of the same step.
+    fn on_followed(&mut self, world: &mut World, peer: u32, reply: &wire::FollowReply) {
+        let Ok(cursor) = self.core.cursor(self.view(), peer) else { return };
+        let mut next = cursor;
+        let mut fetch = Vec::new();
+        let mut level = true;
+        for (i, entry) in reply.entries.iter().enumerate() {
+            if entry.position != reply.entries[0].position.saturating_add(i as u64) || entry.position > cursor && i == 0
+            {
+                world.fault("garbage of peers");
+                break;
+            }
+            if entry.position < cursor {
+                continue;
+            }
+            match self.core.missing(self.view(), entry) {
+                Ok(false) if level => next = entry.position + 1,
+                Ok(false) => {}
+                Ok(true) => {
+                    level = false;
+                    let since = *self.missing.entry((peer, entry.position)).or_insert(world.now);
+                    if world.now >= since + GRACE {
+                        fetch.push(entry.root.clone());
+                    }
+                }
+                Err(_) => {
+                    world.fault("garbage of peers");
+                    break;
+                }
+            }
+        }
+        for root in fetch {
+            world.send(self.addr(), Addr::Shard(peer, self.shard), 0, Body::Batch(root));
+        }
+        if next > cursor {
+            self.missing.retain(|(p, position), _| *p != peer || *position >= next);
+            if let Err(e) = self.step(world, Input::Followed { authority: peer, position: next }) {
+                world.violation(Rule::Impossible, format!("{:?} can't move a cursor: {e}", self.id()));
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Setting up a committee, its clients and their enemies, and running them to the end.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use florin_core::address::Address;
+use florin_core::committee::{AuthorityInfo, Committee, Network};
+use florin_core::signatures::AuthorityKey;
+use sha2::{Digest, Sha256};
+
+use crate::attackers::replays::Replays;
+use crate::attackers::signs_twice::SignsTwice;
+use crate::attackers::votes_for_everything::VotesForEverything;
+use crate::checkers::{Checkers, Facts, Rule};
+use crate::client::{Client, Purse};
+use crate::message::Addr;
+use crate::node::Node;
+use crate::rng::Rng;
+use crate::wallet::{Counts, Worker};
+use crate::world::{Event, MS, SECOND, Timer, World};
+use crate::{Operations, Options, Report};
+
+const NETWORK_ID: u64 = 7_001;
+const ISSUER_LIMIT: u64 = 1_000_000;
+/// Virtual seconds without faults in which everything has to come to its end.
+const CALM_SECONDS: u64 = 30;
+/// Accounts of the wallet that signs twice.
+const CHEATS: usize = 6;
+
+enum Slot {
+    Honest(Box<Node>),
+    Liar(VotesForEverything),
+}
+
+struct Run {
+    world: World,
+    /// By authority, then shard.
+    shards: Vec<Vec<Slot>>,
+    clients: Vec<Box<dyn Client>>,
+    counts: Rc<Cell<Counts>>,
+}
+
+/// Runs it.
+///
+/// # Panics
+/// If the options are out of their ranges.
+pub fn run(options: Options) -> Report {
+    let mut run = Run::new(options);
+    run.begin();
+    run.until(run.world.options.seconds * SECOND);
+    run.world.calm_down();
+    let mut left = Vec::new();
+    for _ in 0..CALM_SECONDS {
+        let end = run.world.now + SECOND;
+        run.until(end);
+        left = run.unfinished();
+        if left.is_empty() {
+            break;
+        }
+    }
+    left.into_iter().for_each(|l| run.world.violation(Rule::Unfinished, l));
+    run.report()
+}
+
+impl Run {
+    fn new(options: Options) -> Self {
+        let mut rng = Rng::new(options.seed);
+        let issuer = Purse::new(NETWORK_ID, &mut rng);
+        let honest: Vec<Purse> = (0..options.wallets.max(1)).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
+        let cheats: Vec<Purse> =
+            (0..if options.attackers { CHEATS } else { 0 }).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
+        // Some wallets start with nothing and open their account with what they are paid.
+        let mut genesis: Vec<(Address, u64)> = Vec::new();
+        for purse in &honest {
+            if rng.chance(700) {
+                genesis.push((purse.address, rng.between(100, 20_000)));
+            }
+        }
+        genesis.extend(cheats.iter().map(|p| (p.address, 1_000)));
+        let (committee, keys) = committee(&options, &issuer, &genesis, &mut rng);
+        let byzantine = liars(&options, &committee, &mut rng);
+        let facts = Facts {
+            network_id: NETWORK_ID,
+            shards: options.shards,
+            authorities: options.authorities,
+            byzantine: byzantine.clone(),
+            issuer: *issuer.address.as_bytes(),
+            issuer_limit: i128::from(ISSUER_LIMIT),
+            genesis: genesis.iter().map(|(a, amount)| (*a.as_bytes(), *amount)).collect(),
+        };
+        let mut world = World::new(options, rng, committee.clone(), byzantine, Checkers::new(facts));
+        world.directory = honest.iter().map(|p| p.address).chain([issuer.address]).collect();
+
+        let genesis = Arc::new(genesis);
+        let slot = |authority: u32, shard: u32| {
+            let key = keys[authority as usize].clone();
+            if world.byzantine.contains(&authority) {
+                return Slot::Liar(VotesForEverything::new(committee.clone(), key, (authority, shard)));
+            }
+            let shell = world.options.shell;
+            Slot::Honest(Box::new(Node::new(committee.clone(), key, (authority, shard), genesis.clone(), shell)))
+        };
+        let shards = (0..committee.size() as u32).map(|a| (0..committee.shards).map(|s| slot(a, s)).collect());
+        let shards = shards.collect();
+        let counts = Rc::new(Cell::new(Counts::default()));
+        let clients = clients(&world, issuer, honest, cheats, &genesis, &counts);
+        Run { world, shards, clients, counts }
+    }
+
+    fn begin(&mut self) {
+        for slot in self.shards.iter_mut().flatten() {
+            if let Slot::Honest(node) = slot {
+                node.start(&mut self.world);
+            }
+        }
+        self.clients.iter_mut().for_each(|c| c.start(&mut self.world));
+        self.world.cut(None);
+        self.world.after(300 * MS, Event::Crash);
+    }
+
+    fn until(&mut self, end: u64) {
+        while let Some(event) = self.world.next(end) {
+            match event {
+                Event::Message(envelope) => match envelope.to {
+                    Addr::Client(at) => self.clients[at as usize].on_message(&mut self.world, envelope),
+                    Addr::Shard(authority, shard) => match &mut self.shards[authority as usize][shard as usize] {
+                        Slot::Honest(node) => node.on_message(&mut self.world, envelope),
+                        Slot::Liar(liar) => liar.on_message(&mut self.world, envelope),
+                    },
+                },
+                Event::Timer { to: Addr::Client(at), timer: Timer::Client(tag), .. } => {
+                    self.clients[at as usize].on_timer(&mut self.world, tag);
+                }
+                Event::Timer { to: Addr::Shard(authority, shard), life, timer } => {
+                    if let Slot::Honest(node) = &mut self.shards[authority as usize][shard as usize] {
+                        node.on_timer(&mut self.world, life, timer);
+                    }
+                }
+                Event::Timer { .. } => {}
+                Event::Crash => self.crash(),
+                Event::Cut(who) => self.world.cut(who),
+            }
+        }
+    }
+
+    /// One shard loses its power, or all of an authority.
+    fn crash(&mut self) {
+        if self.world.calm {
+            return;
+        }
+        let authority = self.world.rng.index(self.shards.len());
+        let one = self.world.rng.index(self.shards[authority].len());
+        let all = self.world.rng.chance(300);
+        // Mostly when it hurts: while something is written and not synced.
+        let hurts = matches!(&self.shards[authority][one], Slot::Honest(node) if node.has_unsynced());
+        if !hurts && !self.world.rng.chance(10) {
+            return self.world.after(MS, Event::Crash);
+        }
+        for (shard, slot) in self.shards[authority].iter_mut().enumerate() {
+            if let Slot::Honest(node) = slot
+                && (all || shard == one)
+            {
+                node.crash(&mut self.world);
+            }
+        }
+        let pause = self.world.rng.between(50 * MS, 1_200 * MS);
+        self.world.after(pause, Event::Crash);
+    }
+
+    fn unfinished(&self) -> Vec<String> {
+        let honest = self.shards.iter().flatten().filter_map(|slot| match slot {
+            Slot::Honest(node) => Some((node.id(), node.disk())),
+            Slot::Liar(_) => None,
+        });
+        let mut left = self.world.checks.unfinished(&honest.collect::<Vec<_>>());
+        left.extend(self.clients.iter().filter_map(|c| c.unfinished()));
+        left
+    }
+
+    fn report(self) -> Report {
+        let counts = self.counts.get();
+        Report {
+            seed: self.world.options.seed,
+            authorities: self.world.options.authorities,
+            shards: self.world.options.shards,
+            simulated_seconds: self.world.now as f64 / SECOND as f64,
+            events: self.world.events,
+            operations: Operations {
+                signed: counts.signed,
+                certified: counts.certified,
+                finals: counts.finals,
+                refused: counts.refused,
+                settled: self.world.checks.settled_orders(),
+            },
+            faults: self.world.faults().clone(),
+            violations: self.world.checks.violations().to_vec(),
+            trace: self.world.trace_hash(),
+            wall_seconds: None,
+        }
+    }
+}
+
+fn committee(
+    options: &Options,
+    issuer: &Purse,
+    genesis: &[(Address, u64)],
+    rng: &mut Rng,
+) -> (Arc<Committee>, Vec<Arc<AuthorityKey>>) {
+    let keys: Vec<_> = (0..options.authorities).map(|_| Arc::new(AuthorityKey::from_seed(rng.bytes()))).collect();
+    let authorities = keys.iter().enumerate().map(|(i, key)| AuthorityInfo {
+        name: format!("a{i}"),
+        key: key.public(),
+        addresses: (0..options.shards).map(|s| format!("a{i}.invalid:{s}")).collect(),
+    });
+    let network = Network {
+        id: NETWORK_ID,
+        currency: "sim".into(),
+        decimals: 2,
+        issuer: issuer.permission.clone(),
+        issuer_limit: ISSUER_LIMIT,
+        genesis_hash: Sha256::digest(format!("{genesis:?}")).into(),
+    };
+    let committee = Committee::new(1, options.shards, network, authorities.collect());
+    (Arc::new(committee.expect("options within their ranges")), keys)
+}
+
+/// f authorities, by chance, if there are attackers.
+fn liars(options: &Options, committee: &Committee, rng: &mut Rng) -> BTreeSet<u32> {
+    let mut liars = BTreeSet::new();
+    while options.attackers && liars.len() < committee.faults() {
+        liars.insert(rng.below(u64::from(options.authorities)) as u32);
+    }
+    liars
+}
+
+/// Every third wallet is alone; the others share workers. The issuer is a wallet too.
+fn clients(
+    world: &World,
+    issuer: Purse,
+    honest: Vec<Purse>,
+    cheats: Vec<Purse>,
+    genesis: &[(Address, u64)],
+    counts: &Rc<Cell<Counts>>,
+) -> Vec<Box<dyn Client>> {
+    let issued: u64 = genesis.iter().map(|(_, amount)| amount).sum();
+    let mut groups: Vec<Vec<(Purse, i128)>> = vec![vec![(issuer, i128::from(ISSUER_LIMIT - issued))], Vec::new()];
+    for (i, purse) in honest.into_iter().enumerate() {
+        let funds = genesis.iter().find(|(a, _)| *a == purse.address).map_or(0, |(_, amount)| i128::from(*amount));
+        if i % 3 == 0 {
+            groups.insert(1, vec![(purse, funds)]);
+        } else {
+            let worker = groups.last_mut().expect("there are two groups from the start");
+            worker.push((purse, funds));
+            if worker.len() == 6 {
+                groups.push(Vec::new());
+            }
+        }
+    }
+    let mut clients: Vec<Box<dyn Client>> = Vec::new();
+    for purses in groups {
+        let addr = Addr::Client(clients.len() as u32);
+        clients.push(Box::new(Worker::new(addr, purses, counts.clone())));
+    }
+    if world.options.attackers {
+        clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));
+        clients.push(Box::new(Replays::new(Addr::Client(clients.len() as u32))));
+    }
+    clients
+}

@@ -1,0 +1,285 @@
+//! Virtual time and the network between everyone.
+//!
+//! Faults that the network may inject: loss, duplication, delay (and so reordering), and one authority
+//! cut off from the others for a while. It never forges a sender or changes a message; that is for attackers,
+//! who send their own. Messages inside an authority, between its shards, get lost like any others.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use florin_core::address::Address;
+use florin_core::committee::Committee;
+use sha2::{Digest, Sha256};
+
+use crate::Options;
+use crate::checkers::{Checkers, Rule};
+use crate::message::{Addr, Body, Envelope};
+use crate::rng::Rng;
+
+/// Microseconds of virtual time.
+pub type Micros = u64;
+/// Microseconds of a millisecond.
+pub const MS: Micros = 1_000;
+/// Microseconds of a second.
+pub const SECOND: Micros = 1_000_000;
+
+/// Requests that attackers may look at.
+const RECORDED_MAX: usize = 64;
+
+/// What wakes somebody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// A shard's sync begins.
+    SyncBegin,
+    /// It is through, up to this step.
+    SyncEnd(u64),
+    /// Deliver what is in the outbox.
+    Pump,
+    /// Look at this peer's settled stream.
+    Poll(u32),
+    /// Load the next lines of the genesis file.
+    Genesis,
+    /// The process starts again.
+    Restart,
+    /// A client's own.
+    Client(u64),
+}
+
+/// What happens at some time.
+pub enum Event {
+    /// A message arrives.
+    Message(Envelope),
+    /// A timer fires, unless its owner has restarted since.
+    Timer {
+        /// Whose.
+        to: Addr,
+        /// Life of the owner that set it.
+        life: u32,
+        /// Which.
+        timer: Timer,
+    },
+    /// The next crash is due.
+    Crash,
+    /// An authority is cut off, or back.
+    Cut(Option<u32>),
+}
+
+struct Scheduled {
+    at: Micros,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// How often the network fails, per mille of messages; drawn anew for each run.
+struct Weather {
+    lose: u64,
+    duplicate: u64,
+    delay: u64,
+}
+
+/// What everyone shares.
+pub struct World {
+    /// Virtual time.
+    pub now: Micros,
+    /// Chance.
+    pub rng: Rng,
+    /// The committee.
+    pub committee: Arc<Committee>,
+    /// Authorities that are not honest.
+    pub byzantine: BTreeSet<u32>,
+    /// What is run.
+    pub options: Options,
+    /// The truth, derived again.
+    pub checks: Checkers,
+    /// Addresses that may be paid.
+    pub directory: Vec<Address>,
+    /// Final payments that their payees have not noticed yet, minor units.
+    pub income: BTreeMap<Address, i128>,
+    /// The last requests, for attackers who listen.
+    pub recorded: VecDeque<Envelope>,
+    /// Faults are over: what is under way is to come to its end.
+    pub calm: bool,
+    /// Events processed.
+    pub events: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    trace: Sha256,
+    faults: BTreeMap<String, u64>,
+    weather: Weather,
+    cut_off: BTreeSet<u32>,
+}
+
+impl World {
+    /// An empty world of this committee.
+    pub fn new(
+        options: Options,
+        mut rng: Rng,
+        committee: Arc<Committee>,
+        byzantine: BTreeSet<u32>,
+        checks: Checkers,
+    ) -> Self {
+        let weather = Weather { lose: rng.below(120), duplicate: rng.below(80), delay: rng.below(120) };
+        World {
+            now: 0,
+            rng,
+            committee,
+            byzantine,
+            options,
+            checks,
+            directory: Vec::new(),
+            income: BTreeMap::new(),
+            recorded: VecDeque::new(),
+            calm: false,
+            events: 0,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            trace: Sha256::new(),
+            faults: BTreeMap::new(),
+            weather,
+            cut_off: BTreeSet::new(),
+        }
+    }
+
+    /// Counts a fault.
+    pub fn fault(&mut self, kind: &str) {
+        *self.faults.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Faults so far, by kind.
+    pub fn faults(&self) -> &BTreeMap<String, u64> {
+        &self.faults
+    }
+
+    /// Something breaks a rule.
+    pub fn violation(&mut self, rule: Rule, what: impl AsRef<str>) {
+        self.checks.violation(rule, what);
+    }
+
+    /// Schedules an event.
+    pub fn after(&mut self, delay: Micros, event: Event) {
+        self.scheduled += 1;
+        self.queue.push(Reverse(Scheduled { at: self.now + delay, order: self.scheduled, event }));
+    }
+
+    /// Sets a timer.
+    pub fn timer(&mut self, to: Addr, life: u32, delay: Micros, timer: Timer) {
+        self.after(delay, Event::Timer { to, life, timer });
+    }
+
+    /// The next event before `end`; time moves to it.
+    pub fn next(&mut self, end: Micros) -> Option<Event> {
+        if self.queue.peek().is_none_or(|s| s.0.at >= end) {
+            self.now = end;
+            return None;
+        }
+        let Reverse(next) = self.queue.pop()?;
+        assert!(next.at >= self.now, "time never goes back");
+        self.now = next.at;
+        self.checks.now = next.at;
+        self.events += 1;
+        self.trace.update(next.at.to_be_bytes());
+        match &next.event {
+            Event::Message(envelope) => envelope.trace(&mut self.trace),
+            Event::Timer { to, life, timer } => self.trace.update(format!("{to:?} {life} {timer:?}")),
+            Event::Crash => self.trace.update(b"crash"),
+            Event::Cut(who) => self.trace.update(format!("cut {who:?}")),
+        }
+        Some(next.event)
+    }
+
+    /// Adds to the hash of the run.
+    pub fn trace(&mut self, bytes: &[u8]) {
+        self.trace.update((bytes.len() as u64).to_be_bytes());
+        self.trace.update(bytes);
+    }
+
+    /// sha256 over everything that has happened.
+    pub fn trace_hash(&self) -> String {
+        hex::encode(self.trace.clone().finalize())
+    }
+
+    /// Sends a message into the network.
+    pub fn send(&mut self, from: Addr, to: Addr, id: u64, body: Body) {
+        let envelope = Envelope { from, to, id, body };
+        if self.options.attackers && envelope.body.is_request() && self.rng.chance(300) {
+            self.recorded.push_back(envelope.clone());
+            if self.recorded.len() > RECORDED_MAX {
+                self.recorded.pop_front();
+            }
+        }
+        if self.is_cut(from, to) {
+            return self.fault("cut off");
+        }
+        if !self.calm && self.rng.chance(self.weather.lose) {
+            return self.fault("lost");
+        }
+        if !self.calm && self.rng.chance(self.weather.duplicate) {
+            self.fault("duplicated");
+            let delay = self.delay();
+            self.after(delay, Event::Message(envelope.clone()));
+        }
+        let delay = self.delay();
+        self.after(delay, Event::Message(envelope));
+    }
+
+    fn delay(&mut self) -> Micros {
+        if !self.calm && self.rng.chance(self.weather.delay) {
+            self.fault("delayed");
+            return self.rng.between(20 * MS, 700 * MS);
+        }
+        self.rng.between(200, 6 * MS)
+    }
+
+    fn is_cut(&self, from: Addr, to: Addr) -> bool {
+        let owner = |addr| match addr {
+            Addr::Shard(authority, _) => Some(authority),
+            Addr::Client(_) => None,
+        };
+        owner(from) != owner(to) && [from, to].into_iter().filter_map(owner).any(|a| self.cut_off.contains(&a))
+    }
+
+    /// Cuts an authority off, or ends all cuts, and plans what comes next.
+    pub fn cut(&mut self, who: Option<u32>) {
+        self.cut_off.clear();
+        if self.calm {
+            return;
+        }
+        match who {
+            Some(authority) => {
+                self.fault("cuts");
+                self.cut_off.insert(authority);
+                let length = self.rng.between(100 * MS, 2 * SECOND);
+                self.after(length, Event::Cut(None));
+            }
+            None => {
+                let pause = self.rng.between(200 * MS, 4 * SECOND);
+                let next = self.rng.below(self.committee.size() as u64) as u32;
+                self.after(pause, Event::Cut(Some(next)));
+            }
+        }
+    }
+
+    /// Ends all faults.
+    pub fn calm_down(&mut self) {
+        self.calm = true;
+        self.cut_off.clear();
+    }
+}

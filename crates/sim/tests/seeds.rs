@@ -1,0 +1,72 @@
+//! Whole committees under faults and attack, and checkers that notice a broken shell.
+
+use florin_sim::{Options, Report, Shell, run};
+
+fn clean(options: Options) -> Report {
+    let report = run(options);
+    assert!(report.violations.is_empty(), "{report}");
+    let o = &report.operations;
+    assert!(o.finals > 20 && o.finals == o.signed, "every honest order ends final: {report}");
+    report
+}
+
+#[test]
+fn four_authorities_one_of_which_lies() {
+    for seed in 1..=4 {
+        let report = clean(Options { seconds: 5, ..Options::new(seed) });
+        for kind in ["lost", "duplicated", "delayed", "crashes", "lies of an authority", "replayed"] {
+            assert!(report.faults.contains_key(kind), "the run has seen {kind}: {report}");
+        }
+    }
+}
+
+#[test]
+fn seven_authorities_two_of_which_lie() {
+    for seed in 11..=12 {
+        clean(Options { authorities: 7, shards: 3, seconds: 4, ..Options::new(seed) });
+    }
+}
+
+#[test]
+fn without_attackers_and_without_shards() {
+    clean(Options { shards: 1, attackers: false, seconds: 4, ..Options::new(21) });
+    clean(Options { shards: 4, attackers: false, seconds: 4, ..Options::new(22) });
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let options = Options { seconds: 3, ..Options::new(31) };
+    let first = run(options.clone());
+    assert_eq!(first, run(options.clone()));
+    assert_ne!(first.trace, run(Options { seed: 32, ..options }).trace);
+}
+
+/// Some seed within ten breaks a rule, and says so in these words.
+fn caught(shell: Shell, words: &str) {
+    let found = (1..=10).any(|seed| {
+        let report = run(Options { shell, seconds: 4, ..Options::new(seed) });
+        report.violations.iter().any(|v| v.contains(words))
+    });
+    assert!(found, "{shell:?} is not caught: no violation says {words:?}");
+}
+
+#[test]
+fn a_reply_before_the_sync_is_caught() {
+    caught(Shell::RepliesBeforeSync, "NotDurable");
+    caught(Shell::RepliesBeforeSync, "PromiseForgotten");
+}
+
+#[test]
+fn a_delivery_before_the_sync_is_caught() {
+    caught(Shell::DeliversBeforeSync, "NotDurable");
+}
+
+#[test]
+fn an_unsynced_stream_is_caught() {
+    caught(Shell::ShowsUnsyncedStream, "has shown its settled stream");
+}
+
+#[test]
+fn reads_behind_the_writes_are_caught() {
+    caught(Shell::ReadsMissUnsynced, "PromiseForgotten");
+}
