@@ -16,7 +16,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::Authority;
-use super::state::{Link, State, TOTALS_KEY, Table, Totals, corrupt, get_record, get_u64, link_key};
+use super::state::{Link, State, TOTALS_KEY, Table, Totals, corrupt, get_u64, link_key};
 use crate::address::Address;
 use crate::batch::{DecodedBatch, decode_batch};
 use crate::bitmap::Bitmap;
@@ -42,10 +42,10 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Adds one credit.
-    fn add(&mut self, order_id: &[u8], output: u32, address: &[u8], amount: u64) {
+    /// Adds one credit: to whom, and all that is remembered of where it came from.
+    fn add(&mut self, address: &[u8], amount: u64, source: &wire::CreditEntry) {
         let mut h = Sha256::new();
-        for part in [order_id, &output.to_be_bytes(), address, &amount.to_be_bytes()] {
+        for part in [address, &amount.to_be_bytes(), &source.encode_to_vec()] {
             h.update((part.len() as u64).to_be_bytes());
             h.update(part);
         }
@@ -96,6 +96,8 @@ pub struct ShardAudit {
     pub received: BTreeMap<u32, Flow>,
     /// Last delivery applied, by the shard it came from.
     pub applied: BTreeMap<u32, u64>,
+    /// Last delivery acknowledged and last sent, by the shard it went to.
+    pub links: BTreeMap<u32, (u64, u64)>,
     /// Deliveries that are still kept, by shard and sequence.
     pub outbox: BTreeMap<(u32, u64), Flow>,
     /// What is wrong, at most [`FINDINGS_MAX`].
@@ -156,6 +158,12 @@ pub fn audit_authority(shards: &[(u32, ShardAudit)]) -> Vec<String> {
         sum += sender.balances;
         for (b, receiver) in shards.iter().filter(|(b, _)| b != a) {
             let applied = receiver.applied.get(a).copied().unwrap_or(0);
+            let (acknowledged, last) = sender.links.get(b).copied().unwrap_or_default();
+            if !(acknowledged..=last).contains(&applied) {
+                findings.push(format!(
+                    "shard {a} to shard {b}: expected delivery {acknowledged} to {last} as the last applied, found {applied}"
+                ));
+            }
             let mut accounted = receiver.received.get(a).copied().unwrap_or_default();
             for ((_, sequence), flow) in sender.outbox.range((*b, 0)..=(*b, u64::MAX)) {
                 if *sequence > applied {
@@ -205,7 +213,7 @@ impl Audit<'_> {
             self.out.expect("number of the next batch", next, number);
             next = number + 1;
             let record: wire::BatchRecord = decode(Table::Batches, &key, value)?;
-            let Some(progress) = get_record::<wire::ProgressRecord>(self.state, Table::Progress, &key)? else {
+            let Some(progress) = read::<wire::ProgressRecord>(self.state, Table::Progress, &key)? else {
                 self.out.find(format!("batch {number}: expected a progress record, found none"));
                 continue;
             };
@@ -270,21 +278,19 @@ impl Audit<'_> {
 
     /// Follows the settled stream and books every order.
     fn settled(&mut self) -> Result<()> {
-        let mut next = 0;
-        for entry in Pages::new(self.state, Table::Settled) {
+        for (next, entry) in (0_u64..).zip(Pages::new(self.state, Table::Settled)) {
             let (key, value) = entry?;
             let entry: wire::SettledEntry = decode(Table::Settled, &key, value)?;
             let at = format!("settled entry {next}");
             self.out.expect(format!("{at}: position of its key"), next, number_of(Table::Settled, &key)?);
             self.out.expect(format!("{at}: position"), next, entry.position);
-            next += 1;
             let Some(number) = get_u64(self.state, Table::Roots, &entry.root)? else {
                 self.out.find(format!("{at}: expected a stored batch, found no {}", hex::encode(&entry.root)));
                 continue;
             };
             let key = number.to_be_bytes();
-            let record: wire::BatchRecord = get_record(self.state, Table::Batches, &key)?.unwrap_or_default();
-            let progress: wire::ProgressRecord = get_record(self.state, Table::Progress, &key)?.unwrap_or_default();
+            let record: wire::BatchRecord = read(self.state, Table::Batches, &key)?.unwrap_or_default();
+            let progress: wire::ProgressRecord = read(self.state, Table::Progress, &key)?.unwrap_or_default();
             let count = entry.count as usize;
             let bits = Bitmap::parse(&entry.bitmap, count);
             let (Ok(batch), Ok(bits), Ok(settled)) =
@@ -293,6 +299,7 @@ impl Audit<'_> {
                 self.out.find(format!("{at}: expected the {count} orders of batch {number}, found others"));
                 continue;
             };
+            self.out.expect(format!("{at}: orders in its batch"), batch.id.count, count);
             if !settled.contains(&bits) {
                 self.out.find(format!("{at}: expected orders that batch {number} has as settled, found others"));
             }
@@ -339,7 +346,7 @@ impl Audit<'_> {
             let mut flow = Flow::default();
             for credit in &delivery.credits {
                 let source = credit.source.clone().unwrap_or_default();
-                flow.add(&source.order_id, source.output, &credit.address, credit.amount);
+                flow.add(&credit.address, credit.amount, &source);
                 self.out.expect("amount of a delivered credit", source.amount, credit.amount);
                 let shard = Address::from_slice(&credit.address).map(|a| a.shard(self.shards)).ok();
                 self.out.expect("shard of a delivered credit", Some(delivery.to_shard), shard);
@@ -359,9 +366,8 @@ impl Audit<'_> {
         let counter = |link| Ok(get_u64(self.state, Table::Links, &link_key(link, shard))?.unwrap_or(0));
         let (sent, acknowledged) = (counter(Link::Sent)?, counter(Link::Acknowledged)?);
         let applied = counter(Link::Applied)?;
-        if applied > 0 {
-            self.out.applied.insert(shard, applied);
-        }
+        self.out.applied.insert(shard, applied);
+        self.out.links.insert(shard, (acknowledged, sent));
         let mut in_outbox = Flow::default();
         let mut kept = Vec::new();
         for ((_, sequence), flow) in self.out.outbox.range((shard, 0)..=(shard, u64::MAX)) {
@@ -386,7 +392,7 @@ impl Audit<'_> {
     }
 
     fn totals(&mut self, totals: &Totals) -> Result<()> {
-        let raw: Option<wire::TotalsRecord> = get_record(self.state, Table::Meta, TOTALS_KEY)?;
+        let raw: Option<wire::TotalsRecord> = read(self.state, Table::Meta, TOTALS_KEY)?;
         if raw.is_none() && self.out.batches + self.out.credits > 0 {
             self.out.find("totals: expected a record, found none");
         }
@@ -421,8 +427,17 @@ fn count(state: &dyn State, table: Table) -> Result<u64> {
     Pages::new(state, table).try_fold(0, |n, entry| entry.map(|_| n + 1))
 }
 
+/// A record in exactly the bytes that this version writes.
 fn decode<M: Message + Default>(table: Table, key: &[u8], value: Bytes) -> Result<M> {
-    M::decode(value).map_err(|e| corrupt(table, key, &e.to_string()))
+    let record = M::decode(value.clone()).map_err(|e| corrupt(table, key, &e.to_string()))?;
+    match record.encode_to_vec() == value {
+        true => Ok(record),
+        false => Err(corrupt(table, key, "no record is written in these bytes")),
+    }
+}
+
+fn read<M: Message + Default>(state: &dyn State, table: Table, key: &[u8]) -> Result<Option<M>> {
+    state.get(table, key)?.map(|value| decode(table, key, value)).transpose()
 }
 
 fn number_of(table: Table, key: &[u8]) -> Result<u64> {

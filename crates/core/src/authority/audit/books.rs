@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::Audit;
+use super::{Audit, read};
 use crate::address::Address;
-use crate::authority::state::{Table, get_record, order_key};
+use crate::authority::state::{Table, order_key};
 use crate::content::{Action, Content};
 use crate::envelope::Order;
 use crate::error::Result;
@@ -59,7 +59,7 @@ impl Audit<'_> {
         self.out.expect(format!("{at}: shard"), self.authority.shard(), shard);
         self.out.expect(format!("{at}: network"), self.authority.committee().network.id, order.network_id);
         let key = order_key(order.network_id, order.actor, order.seqnum);
-        let record: Option<wire::OrderRecord> = get_record(self.state, Table::Orders, &key)?;
+        let record: Option<wire::OrderRecord> = read(self.state, Table::Orders, &key)?;
         match record {
             None => self.out.find(format!("{at}: expected an order record, found none")),
             Some(r) => self.out.expect(
@@ -83,7 +83,16 @@ impl Audit<'_> {
                 true => &mut self.local_sent,
                 false => self.out.sent.entry(to).or_default(),
             };
-            flow.add(&order.id, output as u32, credit.address.as_bytes(), credit.amount);
+            let source = wire::CreditEntry {
+                network_id: order.network_id,
+                actor: order.actor,
+                seqnum: order.seqnum,
+                output: output as u32,
+                order_id: Bytes::copy_from_slice(&order.id),
+                amount: credit.amount,
+                memo: content.memo().to_owned(),
+            };
+            flow.add(credit.address.as_bytes(), credit.amount, &source);
         }
         self.out.debited += debit;
         let permission = match content.action {
@@ -141,7 +150,7 @@ impl Audit<'_> {
                 true => &mut self.local_received,
                 false => self.out.received.entry(from).or_default(),
             };
-            flow.add(&entry.order_id, entry.output, address.as_bytes(), entry.amount);
+            flow.add(address.as_bytes(), entry.amount, entry);
         }
         let book = self.books.accounts.entry((entry.network_id, address.actor())).or_default();
         let held = book.holdings.entry(address).or_default();

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::books::Held;
-use super::{Audit, Pages, decode};
-use crate::authority::state::{Account, Table, Totals, corrupt, get_record};
+use super::books::{Book, Held};
+use super::{Audit, Pages, decode, read};
+use crate::authority::state::{Account, Table, Totals, corrupt};
+use crate::content::{Action, Content};
 use crate::envelope::Order;
 use crate::error::Result;
 use crate::wire;
@@ -37,9 +38,11 @@ impl Audit<'_> {
         }
         self.out.expect("totals: waiting orders", waiting, totals.waiting);
         // What has a record was taken out. The issuer is in the books even before it has done anything.
-        let mut missing: Vec<u64> = self.books.accounts.keys().map(|(_, actor)| *actor).collect();
+        let used = |book: &Book| book.seqnum > 0 || book.holdings.values().any(|h| *h != Held::default());
+        let left = self.books.accounts.iter().filter(|(_, book)| used(book));
+        let mut missing: Vec<u64> = left.map(|((_, actor), _)| *actor).collect();
         missing.sort_unstable();
-        for actor in missing.into_iter().filter(|actor| *actor != issuer.actor() || totals.issued != 0) {
+        for actor in missing {
             self.out.find(format!("actor {actor}: expected an account record, found none"));
         }
         Ok(())
@@ -73,34 +76,32 @@ impl Audit<'_> {
         }
         for (i, p) in account.pending.iter().enumerate() {
             let seqnum = u64::from(account.seqnum) + 1 + i as u64;
-            self.promised("pending", actor, seqnum, p.batch, p.index, Some(&p.order_id))?;
+            let order = self.promised("pending", actor, seqnum, p.batch, p.index)?;
+            let Some(content) = order.as_ref().and_then(|order| Content::decode(order).ok()) else { continue };
+            let set_permission = matches!(content.action, Action::SetPermission(_));
+            self.out.expect(
+                format!("actor {actor}, seqnum {seqnum}: pending order, debit, change of keys, opening"),
+                (order.map(|o| hex::encode(o.id)).unwrap_or_default(), content.total, set_permission, content.open),
+                (hex::encode(&p.order_id), p.amount, p.set_permission, Some(p.open.clone()).filter(|o| !o.is_empty())),
+            );
         }
         for e in &account.early {
-            self.promised("waiting", actor, u64::from(e.seqnum), e.batch, e.index, None)?;
+            self.promised("waiting", actor, u64::from(e.seqnum), e.batch, e.index)?;
         }
         Ok(())
     }
 
-    /// What the account points to is there.
-    fn promised(
-        &mut self,
-        what: &str,
-        actor: u64,
-        seqnum: u64,
-        batch: u64,
-        index: u32,
-        id: Option<&[u8]>,
-    ) -> Result<()> {
-        let record: Option<wire::BatchRecord> = get_record(self.state, Table::Batches, &batch.to_be_bytes())?;
+    /// The order that an account points to, if it is there.
+    fn promised(&mut self, what: &str, actor: u64, seqnum: u64, batch: u64, index: u32) -> Result<Option<Order>> {
+        let record: Option<wire::BatchRecord> = read(self.state, Table::Batches, &batch.to_be_bytes())?;
         let raw = record.and_then(|r| r.orders.into_iter().nth(index as usize));
-        let good = raw.and_then(|raw| Order::decode(raw).ok()).is_some_and(|order| {
-            order.actor == actor && u64::from(order.seqnum) == seqnum && id.is_none_or(|id| id == order.id)
-        });
-        if !good {
+        let order = raw.and_then(|raw| Order::decode(raw).ok());
+        let found = order.filter(|order| order.actor == actor && u64::from(order.seqnum) == seqnum);
+        if found.is_none() {
             let at = format!("actor {actor}, seqnum {seqnum}");
             self.out
                 .find(format!("{at}: expected its {what} order at {index} of batch {batch}, found another or none"));
         }
-        Ok(())
+        Ok(found)
     }
 }

@@ -316,3 +316,54 @@ fn many_faults_are_counted_and_the_first_are_shown() {
     let audit = audit(&cluster, 0);
     assert_eq!((audit.findings.len(), audit.findings_total, audit.is_clean()), (100, 200, false));
 }
+
+/// Shard 0 with something in every table, and the audit of shard 1.
+fn full() -> (Cluster, ShardAudit) {
+    let (mut cluster, signers) = busy();
+    let mut alice = signers[2].clone();
+    let orders = [alice.pay(&[to(signers[1].address, 3)], "")];
+    let certificate = cluster.certify(0, &orders);
+    cluster.node(0, 0).settle(&certificate, &orders).unwrap();
+    let other = audit(&cluster, 1);
+    (cluster, other)
+}
+
+/// Whether the audit of shard 0 notices these writes.
+fn noticed(cluster: &Cluster, other: &ShardAudit, write: Write) -> bool {
+    let node = &cluster.nodes[0][0];
+    let mut state = node.state.clone();
+    state.apply(&[write]);
+    match audit_shard(&node.authority, &state, true) {
+        Ok(audit) => !audit.is_clean() || !audit_authority(&[(0, audit), (1, other.clone())]).is_empty(),
+        Err(e) => e.code == Code::StorageCorrupt,
+    }
+}
+
+#[test]
+fn any_record_removed_is_noticed() {
+    let (cluster, other) = full();
+    for table in Table::ALL {
+        let state = &cluster.nodes[0][0].state;
+        assert!(state.iter(table).next().is_some() || table == Table::Cursors);
+        for (key, _) in state.iter(table) {
+            let write = Write::delete(table, key);
+            assert!(noticed(&cluster, &other, write), "{} {}", table.name(), hex::encode(key));
+        }
+    }
+}
+
+/// But for the senders' signatures in the batches, which the quorum has checked.
+#[test]
+fn any_bit_flipped_is_noticed() {
+    let (cluster, other) = full();
+    for table in Table::ALL.into_iter().filter(|t| *t != Table::Batches) {
+        for (n, (key, value)) in cluster.nodes[0][0].state.iter(table).enumerate() {
+            for at in (n % 7..value.len()).step_by(7) {
+                let mut changed = value.to_vec();
+                changed[at] ^= 1 << (at % 7);
+                let write = Write::put(table, key, changed);
+                assert!(noticed(&cluster, &other, write), "{} {}, byte {at}", table.name(), hex::encode(key));
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::authority::input::Input;
+use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
 use crate::certificate::{BatchId, Promise, sign};
 
@@ -113,8 +114,8 @@ fn an_early_certificate_waits_for_its_predecessor() {
     node.settle(&certificates[0], &chain[0]).unwrap();
     assert_eq!(node.account(alice.actor()).seqnum, 3);
     assert_eq!(node.authority.totals(&node.state).unwrap().waiting, 0);
-    for i in 0..3 {
-        assert!(node.settle(&certificates[i], &[]).unwrap().acknowledgement.is_some());
+    for certificate in &certificates {
+        assert!(node.settle(certificate, &[]).unwrap().acknowledgement.is_some());
     }
     assert_eq!(cluster.balance(0, &bob.address), 6);
 }
@@ -290,4 +291,69 @@ fn an_authority_catches_up_from_a_peers_stream() {
         assert!(!node.authority.missing(&node.state, &entry).unwrap());
     }
     assert_eq!(cluster.balance(3, &alice.address), 94);
+}
+
+/// A certificate that these authorities sign blindly: `bits` are the orders of each vote.
+fn blind(cluster: &Cluster, orders: &[Bytes], signers: &[u32], bits: u8) -> wire::Certificate {
+    let id = decode_batch(orders).unwrap().id;
+    let bitmap = Bitmap::parse(&[bits], orders.len()).unwrap();
+    let sign = |i: &u32| sign(Promise::Vote, &cluster.committee, *i, &cluster.keys[*i as usize], &id, &bitmap);
+    cluster.certificate(orders, signers.iter().map(sign).collect())
+}
+
+#[test]
+fn orders_of_one_batch_may_need_two_certificates() {
+    let (mut cluster, mut alice) = funded(100);
+    let mut bob = Signer::new(2);
+    cluster.fund(bob.address, 100);
+    let orders = [alice.pay(&[to(bob.address, 1)], ""), bob.pay(&[to(alice.address, 2)], "")];
+    let certificates = [blind(&cluster, &orders, &[0, 1, 2], 0b01), blind(&cluster, &orders, &[1, 2, 3], 0b10)];
+    let committee = cluster.committee.clone();
+    let node = cluster.node(0, 0);
+    for certificate in &certificates {
+        node.settle(certificate, &orders).unwrap();
+    }
+    for signer in [&alice, &bob] {
+        let request = wire::OrderRequest { network_id: NETWORK_ID, actor: signer.actor(), seqnum: 1 };
+        let receipt = node.authority.order(&node.state, &request).unwrap().receipt.unwrap();
+        crate::receipt::verify_certified(&committee, &receipt).unwrap();
+    }
+    let root = &certificates[0].root;
+    assert_eq!(node.authority.batch(&node.state, root).unwrap().certificates.len(), 2);
+    // One that covers both takes their place, for a peer that has seen neither.
+    let both = blind(&cluster, &orders, &[0, 1, 3], 0b11);
+    let node = cluster.node(1, 0);
+    node.settle(&certificates[0], &orders).unwrap();
+    node.settle(&both, &orders).unwrap();
+    assert_eq!(node.authority.batch(&node.state, root).unwrap().certificates, [both]);
+}
+
+#[test]
+fn a_batch_may_name_a_successor_first() {
+    let (mut cluster, mut alice) = funded(100);
+    let (first, second) = (alice.pay(&[to(alice.address, 1)], ""), alice.pay(&[to(alice.address, 2)], ""));
+    cluster.certify(0, &batch(&[&first, &second]));
+    let reversed = batch(&[&second, &first]);
+    let certificate = cluster.certify(0, &reversed);
+    for reply in cluster.settle(0, &certificate, &reversed) {
+        let reply = reply.unwrap();
+        assert_eq!((reply.acknowledgement.unwrap().bitmap[0], reply.waiting), (0b11, vec![]));
+    }
+}
+
+/// With more than f traitors all is lost, but what was settled stays, and the fault has a name.
+#[test]
+fn impossible_certificates_are_named_and_change_nothing() {
+    let (mut cluster, mut alice) = funded(100);
+    let mut twin = alice.clone();
+    let first = [alice.pay(&[to(alice.address, 1)], "")];
+    cluster.run(&first);
+    let rival = [twin.pay(&[to(alice.address, 2)], "")];
+    let unlinked = [twin.pay(&[to(alice.address, 3)], "")];
+    let unopened = [Signer::new(3).order(1, crate::content::encode_pay(&[to(alice.address, 1)], "", None))];
+    let junk = [Bytes::from_static(b"junk")];
+    for orders in [&rival, &unlinked, &unopened, &junk] {
+        let certificate = blind(&cluster, orders, &[0, 1, 2, 3], 1);
+        refuse(cluster.node(0, 0), &certificate, orders, Code::ConflictingCertificate, "a certificate of traitors");
+    }
 }

@@ -101,7 +101,7 @@ fn a_conflict_is_refused_and_shows_what_holds_the_seqnum() {
     let mut twin = alice.clone();
     let (first, second) = (alice.pay(&[to(alice.address, 1)], ""), twin.pay(&[to(alice.address, 2)], ""));
     cluster.node(0, 0).vote(std::slice::from_ref(&first)).unwrap();
-    let reply = cluster.node(0, 0).vote(&[second.clone()]).unwrap();
+    let reply = cluster.node(0, 0).vote(std::slice::from_ref(&second)).unwrap();
     assert_eq!(refused(&reply), [(0, Code::PendingConflict)]);
     assert_eq!(reply.errors[0].pending_order, Order::decode(first.clone()).unwrap().body);
     assert!(reply.vote.is_none());
