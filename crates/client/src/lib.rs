@@ -9,3 +9,4 @@ pub mod receipt_file;
 pub mod seed;
 pub mod wallet;
 pub mod worker;
+pub mod worker_client;

@@ -23,7 +23,7 @@ use crate::quorum::{Quorum, Send};
 pub struct Patience {
     /// For the whole submission.
     pub total: Duration,
-    /// For more votes, once some order of the batch can be certified.
+    /// For the rest of the batch, once some order of it can be certified or is final.
     pub stragglers: Duration,
     /// For one request.
     pub request: Duration,
@@ -149,6 +149,7 @@ impl Network {
             not_before: vec![start; self.committee.size()],
         };
         let mut certifiable_since = None;
+        let mut final_since: Option<Duration> = None;
         let mut certified_after = None;
         loop {
             run.launch();
@@ -164,12 +165,18 @@ impl Network {
                         break;
                     }
                     certified_after = Some(start.elapsed());
+                    run.not_before.fill(start);
                     on_event(Event::Certified);
                     continue;
                 }
             } else if run.quorum.is_final() {
                 on_event(Event::Final);
                 break;
+            } else if run.quorum.any_final() {
+                // What waits for an order that nobody submits must not hold up the rest of the batch.
+                if waited - *final_since.get_or_insert(waited) >= self.patience.stragglers {
+                    break;
+                }
             }
             if out_of_time {
                 break;
@@ -188,7 +195,8 @@ impl Network {
         })
     }
 
-    /// Asks all authorities the same; `Err` where one does not answer.
+    /// Asks all authorities the same; `Err` where one does not answer. Once a quorum has answered, the
+    /// others get a short while only.
     pub async fn ask_all<T, F, Fut>(&self, shard: u32, ask: F) -> Vec<Result<T>>
     where
         T: std::marker::Send + 'static,
@@ -202,10 +210,15 @@ impl Network {
                 .spawn(async move { (authority, answer.await.map(tonic::Response::into_inner).map_err(from_status)) });
         }
         let mut answers: Vec<Result<T>> =
-            (0..self.committee.size()).map(|_| Err(Error::new(Code::Unreachable, "no answer"))).collect();
-        while let Some(joined) = running.join_next().await {
-            if let Ok((authority, answer)) = joined {
-                answers[authority] = answer;
+            (0..self.committee.size()).map(|_| Err(Error::new(Code::Timeout, "no answer in time"))).collect();
+        let mut deadline = Instant::now() + self.patience.request + self.patience.stragglers;
+        let mut answered = 0;
+        while let Ok(Some(joined)) = tokio::time::timeout_at(deadline.into(), running.join_next()).await {
+            let Ok((authority, answer)) = joined else { continue };
+            answered += usize::from(answer.is_ok());
+            answers[authority] = answer;
+            if answered == self.committee.quorum() {
+                deadline = deadline.min(Instant::now() + self.patience.stragglers);
             }
         }
         answers

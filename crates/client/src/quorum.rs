@@ -269,6 +269,11 @@ impl Quorum {
         self.certificate.as_ref().is_some_and(|(_, certified)| self.settled().contains(certified))
     }
 
+    /// Whether an order of the batch is final.
+    pub fn any_final(&self) -> bool {
+        self.certificate.is_some() && !self.settled().is_empty()
+    }
+
     fn settled(&self) -> Bitmap {
         let bitmaps: Vec<Bitmap> =
             self.peers.iter().filter_map(|p| p.acknowledgement.as_ref().map(|(_, b)| b.clone())).collect();

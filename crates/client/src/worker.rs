@@ -2,7 +2,9 @@
 //! receipt or its error. It holds no key that matters and is believed by nobody: receipts prove themselves.
 //!
 //! An order is in the worker's journal, synced, before it goes to an authority, and stays there until it is
-//! final or refused for good. One sync serves a whole batch. After a restart the rest is driven again.
+//! final or refused. One sync serves a whole batch. What is undecided is tried again later, also after a
+//! restart, so that an order whose batch was cut off half-way does not stay locked. Tries are bounded where
+//! the committee answers: an order that waits for another one which nobody hands in must not stay for ever.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -29,8 +31,14 @@ use crate::network::Network;
 const QUEUE: usize = 16_384;
 /// Batches of one shard on their way at a time.
 const IN_FLIGHT: usize = 4;
-/// How long to wait before an order without a decision is tried again.
-const RETRY: Duration = Duration::from_secs(2);
+/// How long to wait before an order without a decision is tried again; doubles each time.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest wait.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Tries of an order with a quorum there, but no decision; about 15 minutes.
+const TRIES: u32 = 20;
+/// Orders in the journal, waiting for a decision; more are refused as `BUSY`.
+const UNFINISHED_MAX: usize = 65_536;
 /// Bytes at which the journal is written anew.
 const COMPACT_BYTES: u64 = 64 << 20;
 
@@ -61,6 +69,8 @@ type Answer = oneshot::Sender<Result<Receipt>>;
 struct Job {
     order: Order,
     answer: Option<Answer>,
+    /// Undecided so far, this often.
+    tries: u32,
 }
 
 /// A running worker.
@@ -136,7 +146,7 @@ impl Worker {
         let mut queues = Vec::new();
         for shard in 0..shards {
             let (sender, receiver) = mpsc::channel(QUEUE);
-            tokio::spawn(batcher(shared.clone(), shard, receiver));
+            tokio::spawn(batcher(shared.clone(), shard, receiver, sender.downgrade()));
             queues.push(sender);
         }
         let worker = Worker { shared, queues: Arc::new(queues) };
@@ -147,7 +157,7 @@ impl Worker {
                 for raw in left {
                     if let Ok(order) = Order::decode(raw) {
                         let queue = &queues[(order.actor % queues.len() as u64) as usize];
-                        let _ = queue.send(Job { order, answer: None }).await;
+                        let _ = queue.send(Job { order, answer: None, tries: 0 }).await;
                     }
                 }
             });
@@ -166,10 +176,13 @@ impl Worker {
         if order.network_id != network {
             return Err(Error::expected(Code::UnknownNetwork, "network_id", network, order.network_id));
         }
+        if self.unfinished() >= UNFINISHED_MAX {
+            return Err(Error::new(Code::Busy, format!("{UNFINISHED_MAX} orders wait for a decision")));
+        }
         let (answer, receiver) = oneshot::channel();
         let queue = &self.queues[(order.actor % self.queues.len() as u64) as usize];
         queue
-            .try_send(Job { order, answer: Some(answer) })
+            .try_send(Job { order, answer: Some(answer), tries: 0 })
             .map_err(|_| Error::new(Code::Busy, format!("{QUEUE} orders wait for this shard")))?;
         Ok(receiver)
     }
@@ -210,7 +223,7 @@ impl WorkerService for Worker {
 }
 
 /// Gathers batches of one shard and drives a few of them at a time.
-async fn batcher(shared: Arc<Shared>, shard: u32, mut queue: mpsc::Receiver<Job>) {
+async fn batcher(shared: Arc<Shared>, shard: u32, mut queue: mpsc::Receiver<Job>, again: mpsc::WeakSender<Job>) {
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     while let Some(first) = queue.recv().await {
         let deadline = Instant::now() + shared.batching.linger;
@@ -226,64 +239,102 @@ async fn batcher(shared: Arc<Shared>, shard: u32, mut queue: mpsc::Receiver<Job>
             }
         }
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let shared = shared.clone();
+        let (shared, again) = (shared.clone(), again.clone());
         tokio::spawn(async move {
-            drive(&shared, shard, jobs).await;
+            let undecided = drive(&shared, shard, jobs).await;
             drop(slot);
+            retry(undecided, again).await;
         });
     }
 }
 
-/// Drives one batch until nothing of it is open, answering as soon as there is something to say.
-async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) {
-    // The same order may have been handed in twice.
-    let mut orders: Vec<Order> = Vec::new();
-    let mut answers: HashMap<[u8; 32], Vec<Answer>> = HashMap::new();
-    for job in jobs {
-        let waiting = answers.entry(job.order.id).or_insert_with(|| {
-            orders.push(job.order.clone());
-            Vec::new()
-        });
-        waiting.extend(job.answer);
+/// The orders of a batch, each once, and who waits for them.
+#[derive(Default)]
+struct Driven {
+    orders: Vec<Order>,
+    answers: HashMap<[u8; 32], Vec<Answer>>,
+    tries: HashMap<[u8; 32], u32>,
+}
+
+impl Driven {
+    fn new(jobs: Vec<Job>) -> Driven {
+        let mut driven = Driven::default();
+        for job in jobs {
+            // The same order may have been handed in twice.
+            let waiting = driven.answers.entry(job.order.id).or_insert_with(|| {
+                driven.orders.push(job.order.clone());
+                Vec::new()
+            });
+            waiting.extend(job.answer);
+            let tries = driven.tries.entry(job.order.id).or_default();
+            *tries = job.tries.max(*tries);
+        }
+        // Orders of one account go in sequence.
+        driven.orders.sort_by_key(|o| o.seqnum);
+        driven
     }
-    if let Err(e) = keep(shared, &orders).await {
+
+    fn answer(&mut self, id: &[u8; 32], outcome: &Result<Receipt>) {
+        for answer in self.answers.remove(id).unwrap_or_default() {
+            let _ = answer.send(outcome.clone());
+        }
+    }
+
+    fn answer_all(&mut self, e: &Error) {
+        self.answers.drain().flat_map(|(_, answers)| answers).for_each(|a| drop(a.send(Err(e.clone()))));
+    }
+}
+
+/// Drives one batch, answers, and returns the orders without a decision.
+async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) -> Vec<Job> {
+    let mut driven = Driven::new(jobs);
+    if let Err(e) = keep(shared, &driven.orders).await {
         warn!("journal: {e}");
-        answers.into_values().flatten().for_each(|a| drop(a.send(Err(e.clone()))));
-        return;
+        driven.answer_all(&e);
+        return Vec::new();
     }
-    // Orders of one account go in sequence.
-    orders.sort_by_key(|o| o.seqnum);
-    while !orders.is_empty() {
-        let raw = orders.iter().map(|o| o.raw.clone()).collect();
-        let submission = match shared.network.submit(shard, raw, |_| ()).await {
-            Ok(submission) => submission,
-            Err(e) => {
-                answers.into_values().flatten().for_each(|a| drop(a.send(Err(e.clone()))));
-                return;
+    let raw = driven.orders.iter().map(|o| o.raw.clone()).collect();
+    let submission = match shared.network.submit(shard, raw, |_| ()).await {
+        Ok(submission) => submission,
+        Err(e) => {
+            warn!("batch: {e}");
+            driven.answer_all(&e);
+            return Vec::new();
+        }
+    };
+    for (authority, e) in &submission.culprits {
+        warn!(authority = shared.network.committee().authorities[*authority].name, "misbehaves: {e}");
+    }
+    let (mut open, mut done) = (Vec::new(), Vec::new());
+    let orders = std::mem::take(&mut driven.orders);
+    for ((order, outcome), refused) in orders.into_iter().zip(submission.outcomes).zip(submission.refused) {
+        driven.answer(&order.id, &outcome);
+        let tries = driven.tries[&order.id];
+        match outcome {
+            Err(e) if !refused && may_come(e.code) && tries < TRIES => {
+                let counts = u32::from(e.code != Code::QuorumUnreachable);
+                open.push(Job { order, answer: None, tries: tries + counts });
             }
-        };
-        for (authority, e) in &submission.culprits {
-            warn!(authority = shared.network.committee().authorities[*authority].name, "misbehaves: {e}");
+            _ => done.push(order.id),
         }
-        let mut open = Vec::new();
-        let mut done = Vec::new();
-        for ((order, outcome), refused) in orders.into_iter().zip(submission.outcomes).zip(submission.refused) {
-            let decided = outcome.is_ok() || refused || outcome.as_ref().is_err_and(|e| is_final_refusal(e.code));
-            for answer in answers.remove(&order.id).unwrap_or_default() {
-                let _ = answer.send(outcome.clone());
-            }
-            if decided { done.push(order.id) } else { open.push(order) }
-        }
-        finish(shared, done).await;
-        orders = open;
-        if !orders.is_empty() {
-            tokio::time::sleep(RETRY).await;
-        }
+    }
+    finish(shared, done).await;
+    open
+}
+
+/// Hands orders in again, after a while.
+async fn retry(undecided: Vec<Job>, again: mpsc::WeakSender<Job>) {
+    let Some(tries) = undecided.iter().map(|j| j.tries).min() else { return };
+    tokio::time::sleep((RETRY * 2u32.saturating_pow(tries)).min(RETRY_MAX)).await;
+    let Some(queue) = again.upgrade() else { return };
+    for job in undecided {
+        let _ = queue.send(job).await;
     }
 }
 
-fn is_final_refusal(code: Code) -> bool {
-    !matches!(
+/// Whether an order without a receipt may still get one.
+fn may_come(code: Code) -> bool {
+    matches!(
         code,
         Code::NotFinal | Code::QuorumUnreachable | Code::Unreachable | Code::Timeout | Code::Undecided | Code::Busy
     )
@@ -294,13 +345,18 @@ async fn keep(shared: &Arc<Shared>, orders: &[Order]) -> Result<()> {
     let new: Vec<([u8; 32], Bytes)> = orders.iter().map(|o| (o.id, o.raw.clone())).collect();
     blocking(move || {
         let mut kept = shared.kept();
-        let mut records = Vec::new();
+        let (mut records, mut new_ids) = (Vec::new(), Vec::new());
         for (id, raw) in new {
             if kept.open.insert(id, raw.clone()).is_none() {
+                new_ids.push(id);
                 records.push(Record::Accepted { envelope: hex::encode(raw) });
             }
         }
-        if records.is_empty() { Ok(()) } else { kept.append(&records) }
+        let result = kept.append(&records);
+        if result.is_err() {
+            new_ids.iter().for_each(|id| drop(kept.open.remove(id)));
+        }
+        result
     })
     .await
 }
@@ -311,7 +367,7 @@ async fn finish(shared: &Arc<Shared>, done: Vec<[u8; 32]>) {
         let mut kept = shared.kept();
         let records: Vec<Record> = done.iter().map(|id| Record::Done { id: hex::encode(id) }).collect();
         done.iter().for_each(|id| drop(kept.open.remove(id)));
-        if records.is_empty() { Ok(()) } else { kept.append(&records) }
+        kept.append(&records)
     });
     // Driving a finished order again does no harm.
     if let Err(e) = result.await {

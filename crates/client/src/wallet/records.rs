@@ -1,0 +1,175 @@
+//! What a wallet's journal says, and what follows from it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use florin_core::envelope::Order;
+use florin_core::wire;
+use florin_core::{Code, Error, Result};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+/// One fact about an account, in the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Record {
+    /// Whose journal this is; the first record.
+    Owner {
+        /// Address of account 0, hex.
+        address: String,
+    },
+    /// An order was signed; it may be anywhere from here on.
+    Signed {
+        /// Account of the wallet.
+        account: u32,
+        /// Its sequence number.
+        seqnum: u32,
+        /// The envelope, hex.
+        envelope: String,
+        /// Milliseconds since 1970.
+        time: u64,
+    },
+    /// It is final.
+    Final {
+        /// Account of the wallet.
+        account: u32,
+        /// Its sequence number.
+        seqnum: u32,
+        /// The receipt, hex.
+        receipt: String,
+        /// Milliseconds since 1970.
+        time: u64,
+    },
+    /// A quorum refused it: its sequence number is used again.
+    Refused {
+        /// Account of the wallet.
+        account: u32,
+        /// Its sequence number.
+        seqnum: u32,
+        /// Code of the refusal.
+        code: u32,
+        /// Its message.
+        message: String,
+    },
+    /// The network has proved a later state than this journal knew (another copy of the wallet was used).
+    Adopted {
+        /// Account of the wallet.
+        account: u32,
+        /// Last certified sequence number.
+        seqnum: u32,
+        /// prev_hash after it; decimal, as JSON readers round.
+        prev_hash: String,
+    },
+}
+
+/// An order that was signed and is not final.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Its sequence number.
+    pub seqnum: u32,
+    /// The envelope.
+    pub envelope: Bytes,
+    /// Milliseconds since 1970.
+    pub time: u64,
+}
+
+/// A final order.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Its sequence number.
+    pub seqnum: u32,
+    /// Its receipt.
+    pub receipt: wire::Receipt,
+    /// Milliseconds since 1970.
+    pub time: u64,
+}
+
+/// One account of a wallet.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// Last final or proved sequence number.
+    pub seqnum: u32,
+    /// prev_hash of the next order after it.
+    pub prev_hash: u64,
+    /// Signed and not final, consecutive from `seqnum + 1`.
+    pub pending: Vec<Pending>,
+    /// Final ones that this journal saw.
+    pub sent: Vec<Sent>,
+    /// Whether the journal knows anything of it.
+    pub known: bool,
+}
+
+impl Account {
+    /// Sequence number and prev_hash of its next order.
+    pub(super) fn next(&self) -> (u32, u64) {
+        match self.pending.last() {
+            Some(last) => (last.seqnum + 1, last.order().map(|o| o.next_hash()).unwrap_or_default()),
+            None => (self.seqnum + 1, self.prev_hash),
+        }
+    }
+}
+
+impl Pending {
+    /// The envelope, decoded. Errors: those of [`Order::decode`], if the journal holds something else.
+    pub fn order(&self) -> Result<Order> {
+        Order::decode(self.envelope.clone())
+    }
+}
+
+/// The accounts that a journal speaks of.
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) owner: Option<String>,
+    pub(super) accounts: BTreeMap<u32, Account>,
+}
+
+impl Book {
+    /// Draws the consequences of one record. Errors: `BAD_FILE`.
+    pub(super) fn apply(&mut self, record: Record) -> Result<()> {
+        let bad = |what: &str| Error::new(Code::BadFile, format!("the wallet's journal holds {what}"));
+        let bytes = |text: &str| hex::decode(text).map(Bytes::from).map_err(|_| bad("something that is not hex"));
+        match record {
+            Record::Owner { address } => self.owner = Some(address),
+            Record::Signed { account, seqnum, envelope, time } => {
+                let state = self.accounts.entry(account).or_default();
+                state.known = true;
+                let pending = Pending { seqnum, envelope: bytes(&envelope)?, time };
+                pending.order().map_err(|_| bad("a damaged order"))?;
+                if state.next().0 != seqnum {
+                    return Err(bad("orders that do not follow each other"));
+                }
+                state.pending.push(pending);
+            }
+            Record::Final { account, seqnum, receipt, time } => {
+                let receipt = wire::Receipt::decode(bytes(&receipt)?).map_err(|_| bad("a damaged receipt"))?;
+                let order = Order::decode(receipt.transaction.clone()).map_err(|_| bad("a damaged receipt"))?;
+                let state = self.accounts.entry(account).or_default();
+                state.known = true;
+                state.pending.retain(|p| p.seqnum > seqnum);
+                if seqnum > state.seqnum {
+                    (state.seqnum, state.prev_hash) = (seqnum, order.next_hash());
+                }
+                state.sent.push(Sent { seqnum, receipt, time });
+            }
+            Record::Refused { account, seqnum, .. } => {
+                // What was chained to it is void with it.
+                let state = self.accounts.entry(account).or_default();
+                state.pending.retain(|p| p.seqnum < seqnum);
+            }
+            Record::Adopted { account, seqnum, prev_hash } => {
+                let prev_hash = prev_hash.parse().map_err(|_| bad("a prev_hash that is no number"))?;
+                let state = self.accounts.entry(account).or_default();
+                state.known = true;
+                if seqnum >= state.seqnum {
+                    (state.seqnum, state.prev_hash) = (seqnum, prev_hash);
+                    state.pending.retain(|p| p.seqnum > seqnum);
+                    let first = state.pending.first().map(|p| p.order()).transpose()?;
+                    if first.is_some_and(|o| (o.seqnum, o.prev_hash) != (seqnum + 1, prev_hash)) {
+                        state.pending.clear();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
