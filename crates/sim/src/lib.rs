@@ -38,6 +38,8 @@ pub struct Options {
     pub wallets: u32,
     /// Whether f authorities lie and some clients cheat.
     pub attackers: bool,
+    /// Liars beyond f, for tests: then nothing is safe, and the checkers have to say so.
+    pub liars_beyond: u32,
     /// How the authorities' shells work.
     pub shell: Shell,
 }
@@ -45,7 +47,16 @@ pub struct Options {
 impl Options {
     /// The usual run of a seed: 4 authorities of 2 shards, 10 seconds, 9 wallets, attackers.
     pub fn new(seed: u64) -> Self {
-        Options { seed, authorities: 4, shards: 2, seconds: 10, wallets: 9, attackers: true, shell: Shell::Sound }
+        Options {
+            seed,
+            authorities: 4,
+            shards: 2,
+            seconds: 10,
+            wallets: 9,
+            attackers: true,
+            liars_beyond: 0,
+            shell: Shell::Sound,
+        }
     }
 }
 
@@ -97,6 +108,8 @@ pub struct Report {
     pub operations: Operations,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
+    /// What honest authorities answered besides "done", by kind or error code: what the run has reached.
+    pub replies: BTreeMap<String, u64>,
     /// Rules broken; empty is good.
     pub violations: Vec<String>,
     /// sha256 over all events, hex.
@@ -119,8 +132,10 @@ impl fmt::Display for Report {
             "orders: {} signed, {} certified, {} final, {} refusals, {} settled in all",
             o.signed, o.certified, o.finals, o.refused, o.settled
         )?;
-        let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        writeln!(f, "faults: {}", if faults.is_empty() { "none".into() } else { faults.join(", ") })?;
+        for (what, counts) in [("faults", &self.faults), ("replies", &self.replies)] {
+            let all: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            writeln!(f, "{what}: {}", if all.is_empty() { "none".into() } else { all.join(", ") })?;
+        }
         writeln!(f, "trace: {}", self.trace)?;
         if self.violations.is_empty() {
             return write!(f, "violations: none");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use florin_core::address::Address;
+use florin_core::authority::audit::{ShardAudit, audit_shard};
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
 use florin_core::authority::{Authority, NoMeter};
@@ -101,6 +102,11 @@ impl Node {
     /// (authority, shard).
     pub fn id(&self) -> (u32, u32) {
         (self.authority, self.shard)
+    }
+
+    /// The operator's audit of what is on disk.
+    pub fn audit(&self) -> Result<ShardAudit> {
+        audit_shard(&self.core, self.disk.synced(), false)
     }
 
     fn addr(&self) -> Addr {
@@ -253,6 +259,7 @@ impl Node {
     }
 
     fn reply(&mut self, world: &mut World, request: &Envelope, body: Body, promise: Option<Promise>) {
+        world.replied(&body);
         let held = Held { step: self.disk.last_step(), to: request.from, id: request.id, body, promise };
         if self.shell == Shell::RepliesBeforeSync || held.step <= self.disk.durable_step() {
             self.leave(world, held);

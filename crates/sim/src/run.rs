@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use florin_core::address::Address;
+use florin_core::authority::audit::audit_authority;
 use florin_core::committee::{AuthorityInfo, Committee, Network};
 use florin_core::signatures::AuthorityKey;
 use sha2::{Digest, Sha256};
@@ -59,6 +60,9 @@ pub fn run(options: Options) -> Report {
         if left.is_empty() {
             break;
         }
+    }
+    if left.is_empty() {
+        run.audit();
     }
     left.into_iter().for_each(|l| run.world.violation(Rule::Unfinished, l));
     run.report()
@@ -179,6 +183,25 @@ impl Run {
         left
     }
 
+    /// The audit that operators run has to agree that all is well.
+    fn audit(&mut self) {
+        for (authority, slots) in self.shards.iter().enumerate() {
+            let mut audits = Vec::new();
+            for slot in slots {
+                let Slot::Honest(node) = slot else { continue };
+                match node.audit() {
+                    Ok(audit) => audits.push((node.id().1, audit)),
+                    Err(e) => self.world.violation(Rule::Audit, format!("{:?}: {e}", node.id())),
+                }
+            }
+            let each =
+                audits.iter().flat_map(|(shard, a)| a.findings.iter().map(move |f| format!("shard {shard}: {f}")));
+            for finding in each.chain(audit_authority(&audits)).collect::<Vec<_>>() {
+                self.world.violation(Rule::Audit, format!("authority {authority}: {finding}"));
+            }
+        }
+    }
+
     fn report(self) -> Report {
         let counts = self.counts.get();
         Report {
@@ -195,6 +218,7 @@ impl Run {
                 settled: self.world.checks.settled_orders(),
             },
             faults: self.world.faults().clone(),
+            replies: self.world.replies.clone(),
             violations: self.world.checks.violations().to_vec(),
             trace: self.world.trace_hash(),
             wall_seconds: None,
@@ -226,10 +250,10 @@ fn committee(
     (Arc::new(committee.expect("options within their ranges")), keys)
 }
 
-/// f authorities, by chance, if there are attackers.
+/// f authorities (and those beyond), by chance, if there are attackers.
 fn liars(options: &Options, committee: &Committee, rng: &mut Rng) -> BTreeSet<u32> {
     let mut liars = BTreeSet::new();
-    while options.attackers && liars.len() < committee.faults() {
+    while options.attackers && liars.len() < committee.faults() + options.liars_beyond as usize {
         liars.insert(rng.below(u64::from(options.authorities)) as u32);
     }
     liars

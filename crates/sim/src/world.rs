@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use florin_core::Code;
 use florin_core::address::Address;
 use florin_core::committee::Committee;
 use sha2::{Digest, Sha256};
@@ -117,6 +118,8 @@ pub struct World {
     pub recorded: VecDeque<Envelope>,
     /// Faults are over: what is under way is to come to its end.
     pub calm: bool,
+    /// Answers of honest authorities, by kind.
+    pub replies: BTreeMap<String, u64>,
     /// Events processed.
     pub events: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -148,6 +151,7 @@ impl World {
             income: BTreeMap::new(),
             recorded: VecDeque::new(),
             calm: false,
+            replies: BTreeMap::new(),
             events: 0,
             queue: BinaryHeap::new(),
             scheduled: 0,
@@ -161,6 +165,20 @@ impl World {
     /// Counts a fault.
     pub fn fault(&mut self, kind: &str) {
         *self.faults.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Counts an answer of an honest authority.
+    pub fn replied(&mut self, body: &Body) {
+        let mut codes = Vec::new();
+        let mut note = |kind: &str| *self.replies.entry(kind.to_owned()).or_default() += 1;
+        match body {
+            Body::Voted(Ok(reply)) => codes.extend(reply.errors.iter().filter_map(|e| Code::from_number(e.code))),
+            Body::Settled(Ok(reply)) if reply.batch_missing => note("batch missing"),
+            Body::Settled(Ok(reply)) if !reply.waiting.is_empty() => note("order waits for an earlier one"),
+            Body::Voted(Err(e)) | Body::Settled(Err(e)) | Body::Delivered(Err(e)) => codes.push(e.code),
+            _ => {}
+        }
+        codes.into_iter().for_each(|code| note(code.name()));
     }
 
     /// Faults so far, by kind.

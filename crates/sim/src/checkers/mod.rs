@@ -53,6 +53,8 @@ pub enum Rule {
     FalseBelief,
     /// An honest authority never meets what can't be.
     Impossible,
+    /// Where nothing is wrong, the core's audit finds nothing.
+    Audit,
     /// Without faults everything comes to its end, alike everywhere.
     Unfinished,
 }
