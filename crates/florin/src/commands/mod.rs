@@ -10,5 +10,6 @@ pub mod devnet;
 pub mod inspect;
 pub mod receipt;
 pub mod sim;
+pub mod support;
 pub mod wallet;
 pub mod worker;

@@ -1,0 +1,121 @@
+//! An order, field by field.
+
+use florin_core::address::Address;
+use florin_core::amount::format_amount;
+use florin_core::committee::Network;
+use florin_core::content::{Action, Content};
+use florin_core::envelope::Order;
+use florin_core::keys::Signature;
+use florin_core::permission::Permission;
+use serde_json::{Value, json};
+
+use crate::commands::support::fields;
+
+/// How to write amounts and addresses: as the network does if it is known, else in minor units and hex.
+pub struct Money(pub Option<Network>);
+
+impl Money {
+    /// An amount for people.
+    pub fn amount(&self, minor: i128) -> String {
+        match &self.0 {
+            Some(network) => format!("{} {}", format_amount(minor, network.decimals), network.currency.to_uppercase()),
+            None => format!("{minor} minor units"),
+        }
+    }
+
+    /// An address for people.
+    pub fn address(&self, address: &Address) -> String {
+        match &self.0 {
+            Some(network) => address.to_text(&network.currency),
+            None => hex::encode(address.as_bytes()),
+        }
+    }
+}
+
+/// For people and for programs. Content that no payment network takes is shown as bytes.
+pub fn describe(order: &Order, money: &Money) -> (String, Value) {
+    let mut rows = vec![
+        ("order", hex::encode(order.id)),
+        ("network", order.network_id.to_string()),
+        ("actor", order.actor.to_string()),
+        ("seqnum", order.seqnum.to_string()),
+        ("prev_hash", format!("{:016x}", order.prev_hash)),
+    ];
+    if !order.cosignors.is_empty() {
+        rows.push(("cosignors", format!("{:?}", order.cosignors)));
+    }
+    let mut value = json!({
+        "order_id": hex::encode(order.id),
+        "network_id": order.network_id.to_string(),
+        "actor": order.actor.to_string(),
+        "cosignors": order.cosignors.iter().map(u64::to_string).collect::<Vec<_>>(),
+        "seqnum": order.seqnum,
+        "prev_hash": format!("{:016x}", order.prev_hash),
+        "transaction_type": order.transaction_type,
+        "body": hex::encode(&order.body),
+    });
+    match Content::decode(order) {
+        Ok(content) => {
+            value["content"] = content_json(&content);
+            content_rows(order, &content, money, &mut rows);
+        }
+        Err(e) => {
+            rows.push(("type", order.transaction_type.to_string()));
+            rows.push(("content", hex::encode(&order.content)));
+            rows.push(("not for a payment network", e.to_string()));
+            value["content_error"] = json!({"code": e.code.name(), "message": e.message});
+            value["content_bytes"] = hex::encode(&order.content).into();
+        }
+    }
+    let signatures = order.authorities.iter().flat_map(|a| &a.sigs).map(|sig| match Signature::parse(sig) {
+        Ok(signature) => format!("{:?} {}", signature.curve(), hex::encode(sig)),
+        Err(e) => format!("{} ({})", hex::encode(sig), e.code.name()),
+    });
+    let signatures: Vec<String> = signatures.collect();
+    value["signatures"] = json!(signatures);
+    rows.extend(signatures.into_iter().map(|signature| ("signature", signature)));
+    (fields(&rows), value)
+}
+
+fn content_rows(order: &Order, content: &Content, money: &Money, rows: &mut Vec<(&'static str, String)>) {
+    match &content.action {
+        Action::Pay { outputs, memo } => {
+            rows.push(("action", format!("pay {}", money.amount(content.total.into()))));
+            for credit in outputs {
+                let to = money.address(&credit.address);
+                rows.push(("output", format!("{} to {to}", money.amount(credit.amount.into()))));
+            }
+            if !memo.is_empty() {
+                rows.push(("memo", format!("{memo:?}")));
+            }
+        }
+        Action::SetPermission(permission) => rows.push(("action", format!("set permission {}", keys(permission)))),
+    }
+    if let Some(open) = &content.open {
+        rows.push(("opens", money.address(&Permission::address_of(order.network_id, open))));
+        rows.push(("with permission", keys(open)));
+    }
+}
+
+fn content_json(content: &Content) -> Value {
+    let outputs = content.credits().iter().map(
+        |credit| json!({"address": hex::encode(credit.address.as_bytes()), "amount_minor": credit.amount.to_string()}),
+    );
+    let (action, permission) = match &content.action {
+        Action::Pay { .. } => ("pay", None),
+        Action::SetPermission(permission) => ("set-permission", Some(hex::encode(permission))),
+    };
+    json!({"action": action, "outputs": outputs.collect::<Vec<_>>(), "memo": content.memo(), "permission": permission,
+        "open": content.open.as_ref().map(hex::encode), "total_minor": content.total.to_string()})
+}
+
+/// A permission on a line.
+pub fn keys(encoded: &[u8]) -> String {
+    match Permission::decode(encoded) {
+        Ok(permission) => {
+            let keys = permission.keys.iter().map(|(key, weight)| format!("{key} (weight {weight})"));
+            format!("threshold {} of {}", permission.threshold, keys.collect::<Vec<_>>().join(", "))
+        }
+        Err(e) => format!("{} ({e})", hex::encode(encoded)),
+    }
+}
