@@ -100,6 +100,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// Sequence number of its next order.
+    pub fn next_seqnum(&self) -> u32 {
+        self.next().0
+    }
+
     /// Sequence number and prev_hash of its next order.
     pub(super) fn next(&self) -> (u32, u64) {
         match self.pending.last() {

@@ -1,18 +1,62 @@
-//! `florin wallet`.
+//! `florin wallet`: keys, balances, payments.
+
+mod create;
+mod history;
+mod pay;
+mod place;
+mod secrets;
+mod show;
 
 use clap::Subcommand;
-use florin_core::{Code, Error, Result};
+use florin_core::Result;
 
 use crate::output::Output;
+
+pub use place::{duration, log_to_stderr};
 
 /// Subcommands.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Not there yet
-    Nothing,
+    /// Make a wallet; prints its seed words once
+    New(create::NewArgs),
+    /// Make a wallet from seed words, and learn what its accounts have done
+    Import(create::ImportArgs),
+    /// Show an account's address
+    Address(show::AddressArgs),
+    /// List the accounts, or add some
+    Accounts(show::AccountsArgs),
+    /// Give an account a name of your own
+    Label(show::LabelArgs),
+    /// Show the seed words
+    Backup(create::BackupArgs),
+    /// What enough authorities agree that an account has
+    Balance(show::BalanceArgs),
+    /// Pay
+    ///
+    /// The order is on disk before it is sent. If anything goes wrong on the way, `florin wallet resume` finishes it, and
+    /// so does the next payment; the same payment given again while it is pending is made once.
+    Pay(pay::PayArgs),
+    /// Finish payments that an earlier command could not
+    Resume(pay::ResumeArgs),
+    /// Payments sent and received
+    History(history::HistoryArgs),
+    /// Save the receipt of a payment, which anyone can check offline with `florin receipt verify`
+    Receipt(history::ReceiptArgs),
 }
 
 /// Runs one.
-pub fn run(_: Command, _: Output) -> Result<()> {
-    Err(Error::new(Code::Usage, "this command is not there yet"))
+pub fn run(command: Command, out: Output) -> Result<()> {
+    match command {
+        Command::New(args) => create::new(args, out),
+        Command::Import(args) => create::import(args, out),
+        Command::Address(args) => show::address(args, out),
+        Command::Accounts(args) => show::accounts(args, out),
+        Command::Label(args) => show::label(args, out),
+        Command::Backup(args) => create::backup(args, out),
+        Command::Balance(args) => show::balance(args, out),
+        Command::Pay(args) => pay::pay(args, out),
+        Command::Resume(args) => pay::resume(args, out),
+        Command::History(args) => history::history(args, out),
+        Command::Receipt(args) => history::receipt(args, out),
+    }
 }

@@ -1,0 +1,429 @@
+//! `florin wallet pay` and `resume`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use florin_client::network::{Event, Network};
+use florin_client::receipt_file;
+use florin_client::wallet::{Pending, Wallet};
+use florin_client::worker_client::WorkerClient;
+use florin_core::address::Address;
+use florin_core::amount::{format_amount, parse_amount};
+use florin_core::committee::Committee;
+use florin_core::content::{Action, Content, Credit};
+use florin_core::envelope::Order;
+use florin_core::{Code, Error, Result, wire};
+use serde_json::{Value, json};
+
+use super::place::{Passphrase, Place, block_on};
+use crate::commands::support::{fields, need_vacant};
+use crate::output::Output;
+
+/// Pause before a payment is tried again for which the money has only just come.
+const LAG_PAUSE: Duration = Duration::from_millis(100);
+/// How often.
+const LAG_TRIES: usize = 10;
+
+/// Options of `wallet pay`.
+#[derive(clap::Args)]
+pub struct PayArgs {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    passphrase: Passphrase,
+    #[command(flatten)]
+    way: Way,
+    /// Address to pay
+    address: String,
+    /// Amount, as 12 or 12.50
+    #[arg(allow_negative_numbers = true)]
+    amount: String,
+    /// One more to pay, in the same order; may be given up to 255 times
+    #[arg(long, value_name = "ADDRESS AMOUNT")]
+    to: Vec<String>,
+    /// A note for the recipient, at most 256 bytes. It is public
+    #[arg(long, default_value = "", hide_default_value = true)]
+    memo: String,
+    /// Account that pays
+    #[arg(long, default_value_t = 0)]
+    account: u32,
+    /// Save the receipt here
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
+}
+
+/// Options of `wallet resume`.
+#[derive(clap::Args)]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    way: Way,
+    /// Only this account
+    #[arg(long)]
+    account: Option<u32>,
+}
+
+/// How orders get to the committee.
+#[derive(clap::Args)]
+struct Way {
+    /// Let a worker drive it: http://127.0.0.1:PORT, or https://KEY@HOST:PORT. Its receipts are verified
+    #[arg(long, value_name = "URL")]
+    worker: Option<String>,
+}
+
+/// What became of one order.
+struct Outcome {
+    seqnum: u32,
+    order: Order,
+    content: Content,
+    result: Result<wire::Receipt>,
+    certified: Option<Duration>,
+    took: Duration,
+}
+
+/// A wallet on its way to the committee.
+struct Payer {
+    wallet: Wallet,
+    network: Network,
+    worker: Option<WorkerClient>,
+    out: Output,
+}
+
+/// `wallet pay`.
+pub fn pay(args: PayArgs, out: Output) -> Result<()> {
+    let committee = args.place.committee()?;
+    let outputs = outputs(&args, &committee)?;
+    if let Some(receipt) = &args.receipt {
+        // It would be a pity to find this out after having paid.
+        need_vacant([receipt])?;
+    }
+    let mut wallet = args.place.open(&committee)?;
+    wallet.address(args.account)?;
+    let seed = args.passphrase.unlock(wallet.keystore())?;
+    let account = args.account;
+    let outcome = block_on(async {
+        let network = args.place.network(&committee);
+        let worker = args.way.client(args.place.timeout())?;
+        if !wallet.account(account).known {
+            wallet.catch_up(&network, account).await?;
+        }
+        let mut payer = Payer { wallet, network, worker, out };
+        let earlier = payer.finish_earlier(account).await?;
+        let same = earlier.into_iter().find(|o| o.result.is_ok() && asks(&o.content, &outputs, &args.memo));
+        if let Some(outcome) = same {
+            out.note(
+                "This payment was pending from an earlier command and is final now; it was not made a second time.",
+            );
+            return Ok(outcome);
+        }
+        let mut outcome = payer.pay(&seed, account, &outputs, &args.memo).await?;
+        for _ in 0..LAG_TRIES {
+            let Err(e) = &outcome.result else { break };
+            if !payer.money_came(account, &outcome, e).await? {
+                break;
+            }
+            tokio::time::sleep(LAG_PAUSE).await;
+            outcome = payer.pay(&seed, account, &outputs, &args.memo).await?;
+        }
+        Ok(outcome)
+    })?;
+    let receipt = outcome.result.as_ref().map_err(Clone::clone)?;
+    if let Some(path) = &args.receipt {
+        receipt_file::save(path, receipt, &committee)?;
+    }
+    let mut value = value(&outcome, &committee);
+    value["account"] = account.into();
+    value["receipt_file"] = json!(args.receipt);
+    out.data(text(&outcome, &committee), &value);
+    Ok(())
+}
+
+fn outputs(args: &PayArgs, committee: &Committee) -> Result<Vec<Credit>> {
+    let network = &committee.network;
+    let credit = |address: &str, amount: &str| -> Result<Credit> {
+        let address = Address::from_text(address, &network.currency)?;
+        Ok(Credit { address, amount: parse_amount(amount, network.decimals)? })
+    };
+    let mut outputs = vec![credit(&args.address, &args.amount)?];
+    for text in &args.to {
+        let Some((address, amount)) = text.trim().split_once(char::is_whitespace) else {
+            return Err(Error::expected(Code::Usage, "--to", "\"ADDRESS AMOUNT\"", format!("{text:?}")));
+        };
+        outputs.push(credit(address, amount.trim())?);
+    }
+    Ok(outputs)
+}
+
+/// Whether an order pays just this.
+fn asks(content: &Content, wanted: &[Credit], note: &str) -> bool {
+    matches!(&content.action, Action::Pay { outputs, memo } if outputs == wanted && memo == note)
+}
+
+impl Way {
+    fn client(&self, timeout: Duration) -> Result<Option<WorkerClient>> {
+        // The worker itself waits for the committee; give it time to say so.
+        let patience = timeout + Duration::from_secs(5);
+        self.worker.as_deref().map(|url| WorkerClient::new(url, patience)).transpose()
+    }
+}
+
+impl Payer {
+    async fn pay(
+        &mut self,
+        seed: &florin_client::seed::Seed,
+        account: u32,
+        outputs: &[Credit],
+        memo: &str,
+    ) -> Result<Outcome> {
+        self.wallet.sign_pay(seed, account, outputs, memo)?;
+        let outcome = self.drive(account).await?.pop();
+        outcome.ok_or_else(|| Error::new(Code::Undecided, "the order that was signed is not pending"))
+    }
+
+    /// Finishes what is pending of the account that pays, or fails; of the others, as far as it goes.
+    async fn finish_earlier(&mut self, account: u32) -> Result<Vec<Outcome>> {
+        let mut earlier = Vec::new();
+        for other in self.wallet.unfinished() {
+            let count = self.wallet.account(other).pending.len();
+            self.out.note(format_args!("finishing {count} pending payments of account {other} first"));
+            let outcomes = self.drive(other).await;
+            if other != account {
+                if let Err(e) = outcomes {
+                    self.out.note(format_args!("account {other}: {e}"));
+                }
+                continue;
+            }
+            earlier = outcomes?;
+            self.report_refused(account, &earlier);
+            let open = self.wallet.account(account).pending.first().map(|p| p.seqnum);
+            if let Some(Err(e)) = earlier.iter().find(|o| Some(o.seqnum) == open).map(|o| &o.result) {
+                let message = format!("the payment before, seqnum {}, is not final: {}", open.unwrap_or(0), e.message);
+                return Err(Error { message, ..e.clone() });
+            }
+        }
+        Ok(earlier)
+    }
+
+    /// Says what came to nothing: payments that are neither final nor pending any more.
+    fn report_refused(&self, account: u32, outcomes: &[Outcome]) {
+        let pending = &self.wallet.account(account).pending;
+        for outcome in outcomes {
+            let still = pending.iter().any(|p| p.order().is_ok_and(|o| o.id == outcome.order.id));
+            if let (false, Err(e)) = (still, &outcome.result) {
+                self.out.note(format_args!("the payment with seqnum {} was refused and is void: {e}", outcome.seqnum));
+            }
+        }
+    }
+
+    /// Whether an order was refused for want of money that is there by now: credits reach the authorities
+    /// at different times.
+    async fn money_came(&self, account: u32, outcome: &Outcome, e: &Error) -> Result<bool> {
+        if e.code != Code::InsufficientFunds || !self.wallet.account(account).pending.is_empty() {
+            return Ok(false);
+        }
+        let balance = Wallet::balance(&self.network, &self.wallet.address(account)?).await;
+        let Ok(balance) = balance else { return Ok(false) };
+        let (decimals, currency) = (self.decimals(), &self.wallet.committee().network.currency);
+        let enough = balance.minor >= i128::from(outcome.content.total);
+        if !enough {
+            let has = format_amount(balance.minor, decimals);
+            self.out.note(format_args!("account {account} has {has} {currency}"));
+        }
+        Ok(enough)
+    }
+
+    fn decimals(&self) -> u8 {
+        self.wallet.committee().network.decimals
+    }
+
+    /// Drives everything that is pending of an account; what became of it is in the journal.
+    async fn drive(&mut self, account: u32) -> Result<Vec<Outcome>> {
+        let start = Instant::now();
+        let pending = self.wallet.account(account).pending.clone();
+        if let Some(worker) = &self.worker {
+            let outcomes = self.wallet.finish_through(worker, account).await;
+            let outcomes = outcomes.map_err(|e| {
+                let message = format!(
+                    "the worker's answer: {}; the order is kept, `florin wallet resume` finishes it",
+                    e.message
+                );
+                Error { message, ..e }
+            })?;
+            let refusal = outcomes.iter().find_map(|o| o.as_ref().err()).filter(|e| !may_come(e.code));
+            let Some(e) = refusal else {
+                self.out.note(format_args!("the worker answered after {}", ms(start.elapsed())));
+                return collect(pending, outcomes, None, start.elapsed());
+            };
+            // A worker is not believed when it says no: it may lie, and then the order might be paid later.
+            self.out.note(format_args!("the worker says {e}; asking the committee itself"));
+        }
+        let mut progress = Progress { start, names: self.names(), out: self.out, said: Vec::new() };
+        let submission = self.wallet.finish(&self.network, account, |event| progress.on(event)).await?;
+        let Some(submission) = submission else { return Ok(Vec::new()) };
+        for (authority, e) in &submission.culprits {
+            self.out.detail(format_args!("{} broke the protocol: {e}", progress.names[*authority]));
+        }
+        collect(pending, submission.outcomes, submission.certified_after, submission.took)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.wallet.committee().authorities.iter().map(|a| a.name.clone()).collect()
+    }
+}
+
+/// Whether the order may still become final by itself.
+fn may_come(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NotFinal | Code::QuorumUnreachable | Code::Unreachable | Code::Timeout | Code::Undecided | Code::Busy
+    )
+}
+
+fn collect(
+    pending: Vec<Pending>,
+    results: Vec<Result<wire::Receipt>>,
+    certified: Option<Duration>,
+    took: Duration,
+) -> Result<Vec<Outcome>> {
+    let outcome = |(p, result): (Pending, Result<wire::Receipt>)| {
+        let order = p.order()?;
+        Ok(Outcome { seqnum: p.seqnum, content: Content::decode(&order)?, order, result, certified, took })
+    };
+    pending.into_iter().zip(results).map(outcome).collect()
+}
+
+/// What people see while an order is on its way.
+struct Progress {
+    start: Instant,
+    names: Vec<String>,
+    out: Output,
+    /// Failures already shown: authorities are asked again and again.
+    said: Vec<(usize, Code)>,
+}
+
+impl Progress {
+    fn on(&mut self, event: Event) {
+        let after = ms(self.start.elapsed());
+        match event {
+            Event::Vote { authority } => self.out.note(format_args!("vote {} ({after})", self.names[authority])),
+            Event::Certified => self.out.note(format_args!("certified {after}")),
+            Event::Settled { authority } => self.out.note(format_args!("settled {} ({after})", self.names[authority])),
+            Event::Final => self.out.note(format_args!("final {after}")),
+            Event::Refused { authority, error } => self.once(authority, &error, "refuses", &after),
+            Event::Failed { authority, error } => self.once(authority, &error, "fails", &after),
+        }
+    }
+
+    fn once(&mut self, authority: usize, error: &Error, does: &str, after: &str) {
+        if !self.said.contains(&(authority, error.code)) {
+            self.said.push((authority, error.code));
+            self.out.detail(format_args!("{} {does} ({after}): {error}", self.names[authority]));
+        }
+    }
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1_000.0)
+}
+
+fn text(outcome: &Outcome, committee: &Committee) -> String {
+    let network = &committee.network;
+    let amount = |minor: u64| format!("{} {}", format_amount(minor.into(), network.decimals), network.currency);
+    let mut rows = vec![
+        ("order", hex::encode(outcome.order.id)),
+        ("seqnum", outcome.seqnum.to_string()),
+        ("amount", amount(outcome.content.total)),
+    ];
+    for credit in outcome.content.credits() {
+        let address = credit.address.to_text(&network.currency);
+        let several = outcome.content.credits().len() > 1;
+        rows.push(("to", if several { format!("{address} {}", amount(credit.amount)) } else { address }));
+    }
+    let memo = outcome.content.memo();
+    if !memo.is_empty() {
+        rows.push(("memo", memo.escape_debug().to_string()));
+    }
+    if let Some(certified) = outcome.certified {
+        rows.push(("certified", ms(certified)));
+    }
+    rows.push(("final", ms(outcome.took)));
+    fields(&rows)
+}
+
+fn value(outcome: &Outcome, committee: &Committee) -> Value {
+    let network = &committee.network;
+    let amount = |minor: u64| format_amount(minor.into(), network.decimals);
+    let round = |d: Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
+    let outputs: Vec<Value> = (outcome.content.credits().iter())
+        .map(|c| {
+            json!({"address": c.address.to_text(&network.currency), "amount": amount(c.amount),
+                "amount_minor": c.amount.to_string()})
+        })
+        .collect();
+    let total = outcome.content.total;
+    json!({"status": "final", "order_id": hex::encode(outcome.order.id), "seqnum": outcome.seqnum,
+        "amount": amount(total), "amount_minor": total.to_string(), "currency": network.currency, "outputs": outputs,
+        "memo": outcome.content.memo(), "certified_ms": outcome.certified.map(round), "final_ms": round(outcome.took)})
+}
+
+/// `wallet resume`.
+pub fn resume(args: ResumeArgs, out: Output) -> Result<()> {
+    let committee = args.place.committee()?;
+    let wallet = args.place.open(&committee)?;
+    let accounts = match args.account {
+        Some(account) => wallet.address(account).map(|_| vec![account])?,
+        None => wallet.unfinished(),
+    };
+    let mut first_error = None;
+    let (mut done, mut refused, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    block_on(async {
+        let network = args.place.network(&committee);
+        let worker = args.way.client(args.place.timeout())?;
+        let mut payer = Payer { wallet, network, worker, out };
+        for account in accounts {
+            let outcomes = match payer.drive(account).await {
+                Ok(outcomes) => outcomes,
+                Err(e) => {
+                    first_error.get_or_insert(e);
+                    continue;
+                }
+            };
+            payer.report_refused(account, &outcomes);
+            let pending = payer.wallet.account(account).pending.first().map(|p| p.seqnum);
+            for outcome in outcomes {
+                let (seqnum, still) = (outcome.seqnum, pending.is_some_and(|p| p <= outcome.seqnum));
+                match &outcome.result {
+                    Ok(_) => {
+                        let mut value = value(&outcome, &committee);
+                        value["account"] = account.into();
+                        lines.push(format!("account {account}, final\n{}", text(&outcome, &committee)));
+                        done.push(value);
+                    }
+                    Err(e) if still => {
+                        first_error.get_or_insert(e.clone());
+                    }
+                    Err(e) => {
+                        lines.push(format!("account {account}, seqnum {seqnum}: refused, void: {e}"));
+                        refused.push(json!({"account": account, "seqnum": seqnum, "code": e.code as u32,
+                            "name": e.code.name(), "message": e.message}));
+                    }
+                }
+            }
+        }
+        Ok(())
+    })?;
+    match first_error {
+        Some(e) => {
+            lines.iter().for_each(|line| out.note(line));
+            Err(e)
+        }
+        None => {
+            if lines.is_empty() {
+                lines.push("nothing is pending".into());
+            }
+            out.data(lines.join("\n\n"), &json!({"finished": done, "refused": refused}));
+            Ok(())
+        }
+    }
+}
