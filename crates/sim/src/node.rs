@@ -347,8 +347,12 @@ impl Node {
 
     fn on_settle(&mut self, world: &mut World, request: &Envelope, certificate: wire::Certificate, orders: Vec<Bytes>) {
         let root = certificate.root.clone();
+        let expired = certificate.epoch != world.committee.epoch;
         match self.settle(world, Input::Settle { certificate, orders: orders.clone() }, &orders) {
             Ok(Reply::Settle(reply)) => {
+                if expired {
+                    world.violation(Rule::Impossible, format!("{:?} takes a certificate of another epoch", self.id()));
+                }
                 let signed = reply.acknowledgement.as_ref();
                 let promise = signed.map(|s| world.checks.acknowledged(self.id(), &self.disk, &root, s));
                 self.reply(world, request, Body::Settled(Ok(reply)), promise);

@@ -53,6 +53,8 @@ pub enum Rule {
     FalseBelief,
     /// An honest authority never meets what can't be.
     Impossible,
+    /// No certified order waits once the one before it is settled.
+    Stuck,
     /// Where nothing is wrong, the core's audit finds nothing.
     Audit,
     /// Without faults everything comes to its end, alike everywhere.
@@ -251,7 +253,17 @@ impl Checkers {
                 (Table::Orders, None) => {
                     self.violation(Rule::SettledAlike, format!("{node:?} deletes a settled order"))
                 }
-                (Table::Accounts, Some(_)) => self.check_votes(node, disk.current(), number(&w.key[8..16])),
+                (Table::Accounts, Some(_)) => {
+                    let actor = number(&w.key[8..16]);
+                    self.check_votes(node, disk.current(), actor);
+                    let record = account(disk.current(), self.facts.network_id, actor);
+                    if record.early.iter().any(|e| e.seqnum <= record.seqnum + 1) {
+                        self.violation(
+                            Rule::Stuck,
+                            format!("{node:?} keeps a certified order of actor {actor} waiting"),
+                        );
+                    }
+                }
                 _ => {}
             }
         }
