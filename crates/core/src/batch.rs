@@ -32,10 +32,12 @@ pub fn decode_batch(raw: &[Bytes]) -> Result<DecodedBatch> {
     Ok(DecodedBatch { id: BatchId { root: merkle::root(&ids), count: raw.len() }, orders })
 }
 
-/// The id that an order has in its batch: that of its body, or of its bytes where there is no body.
+/// The id that an order has in its batch: that of its body, or, where there is no body, a hash of its
+/// bytes that no body can have. Without the tag a bare body, sent as if it were an envelope, would take
+/// the place of the real order under the batch's root.
 pub fn leaf_id(raw: &Bytes, order: &Result<Order>) -> Hash {
     match order {
         Ok(order) => order.id,
-        Err(_) => Sha256::digest(raw).into(),
+        Err(_) => Sha256::new().chain_update(b"florin-undecodable-v1").chain_update(raw).finalize().into(),
     }
 }

@@ -149,6 +149,8 @@ pub struct Signer {
     pub seqnum: u32,
     /// What the next order names.
     pub prev_hash: u64,
+    /// The network it pays in.
+    pub network_id: u64,
 }
 
 impl Signer {
@@ -161,7 +163,12 @@ impl Signer {
     /// An account of any permission, and the keys that sign for it.
     pub fn with(permission: Permission, keys: Vec<SecretKey>) -> Signer {
         let address = permission.address(NETWORK_ID);
-        Signer { keys: Arc::new(keys), permission, address, seqnum: 0, prev_hash: 0 }
+        Signer { keys: Arc::new(keys), permission, address, seqnum: 0, prev_hash: 0, network_id: NETWORK_ID }
+    }
+
+    /// The same keys in another network, where the account has another address.
+    pub fn in_network(self, network_id: u64) -> Signer {
+        Signer { address: self.permission.address(network_id), network_id, ..self }
     }
 
     /// The first account from `from` on that lives on a shard.
@@ -204,7 +211,7 @@ impl Signer {
     /// The body of the next order.
     pub fn next_body(&self, transaction_type: u32, content: Bytes) -> Body {
         Body {
-            network_id: NETWORK_ID,
+            network_id: self.network_id,
             actor: self.actor(),
             cosignors: Vec::new(),
             seqnum: self.seqnum.wrapping_add(1),

@@ -137,7 +137,8 @@ impl LocalCommittee {
                 let log = self.dir.join(format!("authority-{}.log", *authority + 1));
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
                 let last = said.lines().last().unwrap_or("nothing").to_owned();
-                let message = format!("authority {} is not ready; its log {} ends with: {last}", *authority + 1, log.display());
+                let message =
+                    format!("authority {} is not ready; its log {} ends with: {last}", *authority + 1, log.display());
                 return Err(Error::new(Code::Unreachable, message));
             }
         }
@@ -155,6 +156,37 @@ impl LocalCommittee {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Stops an authority in order and waits until it has ended well.
+    pub fn stop(&mut self, authority: usize) -> Result<()> {
+        let Some(mut child) = self.children[authority].take() else { return Ok(()) };
+        let failed = |what: String| Error::new(Code::Io, format!("stopping authority {}: {what}", authority + 1));
+        if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|e| failed(e.to_string()))?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match child.try_wait().map_err(|e| failed(e.to_string()))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(failed(status.to_string())),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(failed(format!("it did not end within {} s", PATIENCE.as_secs())))
+    }
+
+    /// Runs a command of this binary and returns the JSON that it prints.
+    pub fn command<'a>(&self, args: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> Result<serde_json::Value> {
+        let failed = |what: String| Error::new(Code::AuditFailed, what);
+        let exe = std::env::current_exe().map_err(|e| failed(e.to_string()))?;
+        let output = Command::new(exe).args(args).stdin(Stdio::null()).output().map_err(|e| failed(e.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|e| failed(format!("the audit did not print JSON: {e}")))
     }
 
     /// Lets go of the processes: they outlive this value.

@@ -1,6 +1,7 @@
 //! The one binary: every command of Florin.
 
 mod commands;
+mod local;
 mod output;
 
 use std::process::ExitCode;

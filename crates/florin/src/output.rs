@@ -56,7 +56,9 @@ pub fn exit_status(code: Code) -> u8 {
     match code {
         Code::AuditFailed => 6,
         Code::ConflictingCertificate => 7,
-        Code::Unreachable | Code::Timeout | Code::QuorumUnreachable | Code::Undecided | Code::Busy | Code::NotFinal => 4,
+        Code::Unreachable | Code::Timeout | Code::QuorumUnreachable | Code::Undecided | Code::Busy | Code::NotFinal => {
+            4
+        }
         _ => match code as u32 {
             800.. => 2,
             700..=799 => 5,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use florin_core::authority::input::Input;
 use florin_core::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, MESSAGE_BYTES_MAX};
-use florin_core::wire::{BatchRequest, FollowReply, FollowRequest, SettledEntry};
+use florin_core::wire::{BatchRequest, FollowRequest, SettledEntry};
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::peer_service_client::PeerServiceClient;
@@ -21,6 +21,8 @@ use crate::shard::Shard;
 
 /// How long what a peer has settled may take to arrive by itself.
 const GRACE: Duration = Duration::from_millis(500);
+/// Entries of one peer that may be left open at a time.
+const OPEN_MAX: usize = 256;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -75,28 +77,36 @@ impl Follower {
         let mut position = self.shard.authority().cursor(self.shard.store(), self.authority)?;
         let request = FollowRequest { shard, from: position };
         let mut stream = self.client.follow(request).await.map_err(from_status)?.into_inner();
-        while let Some(page) = stream.message().await.map_err(from_status)? {
+        // Entries of which something waits for an order of a later entry: one step of the peer may have
+        // settled orders of several batches.
+        let mut open: Vec<SettledEntry> = Vec::new();
+        while let Some(mut page) = stream.message().await.map_err(from_status)? {
             self.lag.store(page.end.saturating_sub(position), Ordering::Relaxed);
             let Some(last) = page.entries.last() else { continue };
             let next = last.position + 1;
             if page.entries[0].position != position || next <= position {
-                return Err(Error::expected(
-                    Code::Decode,
-                    "position in the settled stream",
-                    position,
-                    page.entries[0].position,
+                let found = page.entries[0].position;
+                return Err(Error::expected(Code::Decode, "position in the settled stream", position, found));
+            }
+            let level = page.entries.len() < FOLLOW_PAGE;
+            open.append(&mut page.entries);
+            open = self.page(open, level, page.end).await?;
+            if open.len() > OPEN_MAX {
+                return Err(Error::new(
+                    Code::BadProof,
+                    format!("{} entries name orders that nothing proves", open.len()),
                 ));
             }
-            self.page(page).await?;
             position = next;
-            self.shard.followed(self.authority, position).await?;
+            let done = open.first().map_or(next, |entry| entry.position);
+            self.shard.followed(self.authority, done).await?;
         }
         Ok(())
     }
 
-    async fn page(&mut self, page: FollowReply) -> Result<()> {
-        let level = page.entries.len() < FOLLOW_PAGE;
-        let mut missing = self.missing(page.entries)?;
+    /// Fetches what is missing of some entries; returns those of which something still is.
+    async fn page(&mut self, entries: Vec<SettledEntry>, level: bool, end: u64) -> Result<Vec<SettledEntry>> {
+        let mut missing = self.missing(entries)?;
         if level && !missing.is_empty() {
             tokio::time::sleep(GRACE).await;
             missing = self.missing(missing)?;
@@ -109,12 +119,13 @@ impl Follower {
                 "catching up"
             );
         }
-        for entry in missing {
-            self.fetch(&entry).await?;
-            self.lag.store(page.end.saturating_sub(entry.position + 1), Ordering::Relaxed);
+        for entry in &missing {
+            self.fetch(entry).await?;
+            self.lag.store(end.saturating_sub(entry.position + 1), Ordering::Relaxed);
         }
-        self.lag.store(0, Ordering::Relaxed);
-        Ok(())
+        let open = self.missing(missing)?;
+        self.lag.store(open.len() as u64, Ordering::Relaxed);
+        Ok(open)
     }
 
     fn missing(&self, entries: Vec<SettledEntry>) -> Result<Vec<SettledEntry>> {
@@ -138,12 +149,6 @@ impl Follower {
             self.shard.handle_own(Input::Settle { certificate, orders: reply.orders.clone() }).await?;
         }
         self.fetched += 1;
-        match self.shard.authority().missing(self.shard.store(), entry)? {
-            false => Ok(()),
-            true => Err(Error::new(
-                Code::BadProof,
-                format!("entry {} names orders that the batch does not prove", entry.position),
-            )),
-        }
+        Ok(())
     }
 }

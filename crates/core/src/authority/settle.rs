@@ -68,10 +68,6 @@ impl Authority {
             ));
         }
         meter.begin(Phase::State);
-        if known.is_none() {
-            changes.add_batch(batch.root, &orders);
-        }
-        self.record_certificate(number, certificate, &certified, changes)?;
         let mut due = Vec::with_capacity(batch.count);
         for i in certified.iter() {
             let order = decoded.orders[i].as_ref().map_err(|e| impossible(i, e))?;
@@ -79,6 +75,14 @@ impl Authority {
             self.check_place(order)?;
             due.push((i, order));
         }
+        if known.is_none() {
+            // Orders that all settled in other batches: they are acknowledged, and this batch is not kept.
+            if all_settled(changes.state, &due)? {
+                return Ok(self.signed_acknowledgement(&batch, &certified, Vec::new(), meter));
+            }
+            changes.add_batch(batch.root, &orders);
+        }
+        self.record_certificate(number, certificate, &certified, changes)?;
         // Predecessors first: then an order that is kept as early never waits for one of its own batch.
         due.sort_by_key(|(_, order)| order.seqnum);
         let mut waiting = Vec::new();
@@ -149,9 +153,19 @@ impl Authority {
         if settled.is_empty() {
             return Ok(wire::SettleReply { waiting, ..Default::default() });
         }
+        Ok(self.signed_acknowledgement(batch, settled, waiting, meter))
+    }
+
+    fn signed_acknowledgement(
+        &self,
+        batch: &BatchId,
+        settled: &Bitmap,
+        waiting: Vec<wire::Waiting>,
+        meter: &mut dyn Meter,
+    ) -> wire::SettleReply {
         meter.begin(Phase::Votes);
         let acknowledgement = sign(Promise::Settled, &self.committee, self.index, &self.key, batch, settled);
-        Ok(wire::SettleReply { acknowledgement: Some(acknowledgement), batch_missing: false, waiting })
+        wire::SettleReply { acknowledgement: Some(acknowledgement), batch_missing: false, waiting }
     }
 
     /// Applies a certified order if it is the account's next.
@@ -286,4 +300,16 @@ fn conflict(order: &Order, why: &str) -> Error {
         Code::ConflictingCertificate,
         format!("certified order {} (actor {}, seqnum {}): {why}", hex::encode(order.id), order.actor, order.seqnum),
     )
+}
+
+/// Whether each of these orders has settled, in whatever batch.
+fn all_settled(state: &dyn State, orders: &[(usize, &Order)]) -> Result<bool> {
+    for (_, order) in orders {
+        let key = order_key(order.network_id, order.actor, order.seqnum);
+        let record: Option<wire::OrderRecord> = get_record(state, Table::Orders, &key)?;
+        if record.is_none_or(|r| r.order_id.as_ref() != order.id) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

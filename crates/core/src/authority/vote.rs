@@ -57,7 +57,7 @@ impl Authority {
         // batch rested on. Then everything is checked once more, and the accounts with a bad signature
         // have theirs checked one by one before they lock anything: two passes are always enough.
         let mut suspects = HashSet::new();
-        let (accepted, errors) = loop {
+        let (accepted, errors, locked) = loop {
             let mut pass = Pass {
                 batch: number,
                 accepted: Bitmap::empty(raw.len()),
@@ -83,7 +83,7 @@ impl Authority {
             let bad = signatures.iter().filter(|(_, result)| result.is_err());
             suspects.extend(bad.filter_map(|(i, _)| batch.orders[*i].as_ref().ok().map(|o| (o.network_id, o.actor))));
             if signatures.iter().all(|(_, result)| result.is_ok()) {
-                break (pass.accepted, pass.errors);
+                break (pass.accepted, pass.errors, pass.locked);
             }
             for (network_id, actor) in pass.locked {
                 changes.unlock(network_id, actor)?;
@@ -93,7 +93,9 @@ impl Authority {
         if accepted.is_empty() {
             return Ok(wire::VoteReply { vote: None, errors });
         }
-        if known.is_none() {
+        // A batch that locks nothing new is not kept: whoever repeats orders costs no disk. Its certificate
+        // comes with the orders then.
+        if known.is_none() && !locked.is_empty() {
             let given = changes.add_batch(batch.id.root, &raw);
             assert_eq!(given, number, "one batch a step");
         }

@@ -91,7 +91,8 @@ pub fn batch_verification_us(n: u64, runs: usize) -> Result<f64> {
     let mut times = Vec::with_capacity(runs);
     for _ in 0..runs {
         let start = thread_cpu_ns();
-        verify_all(&jobs).map_err(|i| Error::new(Code::BadVote, format!("signature {i} of the benchmark does not verify")))?;
+        verify_all(&jobs)
+            .map_err(|i| Error::new(Code::BadVote, format!("signature {i} of the benchmark does not verify")))?;
         times.push((thread_cpu_ns() - start) as f64 / 1e3 / n as f64);
     }
     Ok(median(&mut times))

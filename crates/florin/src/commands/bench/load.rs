@@ -1,8 +1,15 @@
 //! The load: accounts with money, and payments between them, signed ahead of time.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
+use florin_client::network::Network;
 use florin_core::amount::format_amount;
 use florin_core::testing::{Signer, to};
+use florin_core::{Code, Error, Result};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 /// Accounts that pay each other.
 pub struct Accounts {
@@ -14,12 +21,12 @@ pub struct Accounts {
 const START: i128 = 1_000_000;
 
 impl Accounts {
-    /// `per_shard` accounts on each of `shards`, numbered from `from` on.
-    pub fn make(per_shard: usize, shards: u32, from: u64) -> Accounts {
+    /// `per_shard` accounts on each of `shards`.
+    pub fn make(per_shard: usize, shards: u32, network_id: u64) -> Accounts {
         let mut by_shard: Vec<Vec<Signer>> = (0..shards).map(|_| Vec::with_capacity(per_shard)).collect();
-        let mut number = from;
+        let mut number = 1;
         while by_shard.iter().any(|s| s.len() < per_shard) {
-            let signer = Signer::new(number);
+            let signer = Signer::new(number).in_network(network_id);
             number += 1;
             let shard = &mut by_shard[signer.address.shard(shards) as usize];
             if shard.len() < per_shard {
@@ -52,4 +59,43 @@ impl Accounts {
         }
         orders
     }
+
+    /// Waits until every authority has loaded the genesis file.
+    pub async fn wait_funded(&self, network: &Network, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        // The genesis file is loaded in order, each shard by itself.
+        for last in self.by_shard.iter().filter_map(|s| s.last()) {
+            loop {
+                let replies = network.account(&last.address).await;
+                if replies.iter().flatten().filter(|r| r.credits > 0).count() == network.committee().size() {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    return Err(Error::new(Code::Timeout, format!("the genesis file is not loaded within {} s", patience.as_secs())));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Submits all orders, a few batches of each shard at a time; every single one must become final.
+pub async fn drive(network: &Network, by_shard: Vec<Vec<Bytes>>, batch: usize, in_flight: usize) -> Result<()> {
+    let mut running = JoinSet::new();
+    for (shard, orders) in by_shard.into_iter().enumerate() {
+        let slots = Arc::new(Semaphore::new(in_flight));
+        for batch in orders.chunks(batch) {
+            let (network, slots, batch) = (network.clone(), slots.clone(), batch.to_vec());
+            running.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                let submission = network.submit(shard as u32, batch, |_| ()).await?;
+                submission.outcomes.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+            });
+        }
+    }
+    while let Some(done) = running.join_next().await {
+        done.map_err(|e| Error::new(Code::Io, format!("load generator: {e}")))??;
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `florin bench`: what it costs, beside what it can't cost less than, measured in the same run.
 
+pub mod burst;
 mod cpu;
 mod load;
 mod transfers;

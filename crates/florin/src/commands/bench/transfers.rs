@@ -1,18 +1,14 @@
 //! `florin bench transfers`: a committee of real processes under load, storage synced.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use florin_client::network::{Network, Patience};
-use florin_core::testing::{NETWORK_ID, Signer, TestCommittee};
+use florin_core::testing::{NETWORK_ID, TestCommittee};
 use florin_core::{Code, Error, Result};
 use serde_json::json;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use super::cpu::{Cpu, batch_verification_us, median, percentile};
-use super::load::Accounts;
+use super::load::{Accounts, drive};
 use crate::local::{LocalCommittee, Plan};
 use crate::output::Output;
 
@@ -54,7 +50,10 @@ struct Round {
 /// Runs it.
 pub fn run(args: Args, out: Output) -> Result<()> {
     if args.batch == 0 || args.batch > 4_096 || args.accounts == 0 || args.rounds == 0 || args.in_flight == 0 {
-        return Err(Error::new(Code::Usage, "expected --batch from 1 to 4096 and --accounts, --rounds, --in-flight from 1"));
+        return Err(Error::new(
+            Code::Usage,
+            "expected --batch from 1 to 4096 and --accounts, --rounds, --in-flight from 1",
+        ));
     }
     let temporary;
     let dir = match &args.dir {
@@ -69,8 +68,11 @@ pub fn run(args: Args, out: Output) -> Result<()> {
 }
 
 async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> {
-    out.note(format_args!("signing {} payments ahead of time", args.accounts * args.shards as usize * (args.rounds + 1)));
-    let mut accounts = Accounts::make(args.accounts, args.shards, 1);
+    out.note(format_args!(
+        "signing {} payments ahead of time",
+        args.accounts * args.shards as usize * (args.rounds + 1)
+    ));
+    let mut accounts = Accounts::make(args.accounts, args.shards, NETWORK_ID);
     let genesis = accounts.genesis("flr", 2);
     let warm_up = accounts.round(0);
     let rounds: Vec<_> = (1..=args.rounds).map(|i| accounts.round(i)).collect();
@@ -92,16 +94,16 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     local.start_all()?;
     let patience = Patience { total: Duration::from_secs(60), request: Duration::from_secs(60), ..Patience::default() };
     let network = Network::new(local.committee.clone(), patience);
-    wait_for_genesis(&network, &accounts.by_shard[0][0]).await?;
+    accounts.wait_funded(&network, Duration::from_secs(120)).await?;
 
     let before_us = batch_verification_us(1_000, 5)?;
     out.note("warming up: every account opens with its first payment");
-    drive(args, &network, warm_up).await?;
+    drive(&network, warm_up, args.batch, args.in_flight).await?;
     let mut measured = Vec::new();
     for (i, round) in rounds.into_iter().enumerate() {
         let before = cpu_of_all(&local)?;
         let start = Instant::now();
-        drive(args, &network, round).await?;
+        drive(&network, round, args.batch, args.in_flight).await?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu = cpu_of_all(&local)?.since(&before);
         out.note(format_args!("round {}: {:.2} s", i + 1, seconds));
@@ -114,44 +116,11 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     Ok(())
 }
 
-async fn wait_for_genesis(network: &Network, last: &Signer) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let replies = network.account(&last.address).await;
-        if replies.iter().flatten().filter(|r| r.credits > 0).count() == network.committee().size() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(Error::new(Code::Timeout, "the genesis file is not loaded within 120 s"));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Submits all orders, a few batches of each shard at a time; every single one must become final.
-async fn drive(args: &Args, network: &Network, by_shard: Vec<Vec<Bytes>>) -> Result<()> {
-    let mut running = JoinSet::new();
-    for (shard, orders) in by_shard.into_iter().enumerate() {
-        let slots = Arc::new(Semaphore::new(args.in_flight));
-        for batch in orders.chunks(args.batch) {
-            let (network, slots, batch) = (network.clone(), slots.clone(), batch.to_vec());
-            running.spawn(async move {
-                let _slot = slots.acquire_owned().await;
-                let submission = network.submit(shard as u32, batch, |_| ()).await?;
-                submission.outcomes.into_iter().find_map(Result::err).map_or(Ok(()), Err)
-            });
-        }
-    }
-    while let Some(done) = running.join_next().await {
-        done.map_err(|e| Error::new(Code::Io, format!("load generator: {e}")))??;
-    }
-    Ok(())
-}
-
 fn cpu_of_all(local: &LocalCommittee) -> Result<Cpu> {
     let mut sum = Cpu::default();
     for (i, http) in local.http.iter().enumerate() {
-        let pid = local.pid(i).ok_or_else(|| Error::new(Code::Unreachable, format!("authority {} is not running", i + 1)))?;
+        let pid =
+            local.pid(i).ok_or_else(|| Error::new(Code::Unreachable, format!("authority {} is not running", i + 1)))?;
         sum.add(&Cpu::read(pid, http)?);
     }
     Ok(sum)
@@ -203,7 +172,11 @@ fn report(args: &Args, rounds: &[Round], ceiling_us: f64, latencies: &[f64], out
          plain batch verification        {ceiling_us:>8.2} us a signature\n\
          ratio                           {ratio:>8.2}\n\
          single payment, idle            p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms",
-        args.authorities, args.shards, p(50.0), p(90.0), p(99.0),
+        args.authorities,
+        args.shards,
+        p(50.0),
+        p(90.0),
+        p(99.0),
     );
     out.data(text, &value);
 }
