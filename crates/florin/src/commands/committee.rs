@@ -73,7 +73,7 @@ fn new(args: NewArgs, out: Output) -> Result<()> {
         Some(text) => Issuer::Given(make::permission(text)?),
         None => {
             // Before anyone types a passphrase twice for nothing.
-            super::support::need_vacant(&make::targets(&args.dir, args.authorities))?;
+            super::support::need_vacant(&make::targets(&args.dir, args.authorities, true))?;
             let wallet = args.dir.join(make::ISSUER_WALLET);
             Issuer::New(new_passphrase(args.passphrase_file.as_deref(), &wallet)?)
         }

@@ -31,7 +31,9 @@ pub struct CheckArgs {
 pub fn run(command: Command, out: Output) -> Result<()> {
     let Command::Check(args) = command;
     let mut report = Report::default();
-    args.files.iter().for_each(|file| report.check(file));
+    for file in &args.files {
+        report.check(file);
+    }
     let lines = report.lines.iter().map(|l| format!("{:5} {}: {}", l.level.name(), l.file.display(), l.what));
     let text = lines.collect::<Vec<_>>().join("\n");
     let value = report

@@ -105,9 +105,9 @@ fn up(args: &UpArgs, out: Output) -> Result<()> {
     let text = format!(
         "{} authorities of {} shards run in {d} ({took:.1} s). alice.wallet and bob.wallet have 1,000 each; the \
          passphrase is in {d}/passphrase.\n\nTry:\n  \
-         florin wallet balance --wallet {d}/alice.wallet --committee {d}/committee.toml\n  \
-         florin wallet pay --wallet {d}/alice.wallet --committee {d}/committee.toml --passphrase-file {d}/passphrase \
-         --to {} --amount 12.50\n  \
+         export FLORIN_COMMITTEE={d}/committee.toml FLORIN_PASSPHRASE_FILE={d}/passphrase\n  \
+         florin wallet pay --wallet {d}/alice.wallet {} 12.50\n  \
+         florin wallet balance --wallet {d}/bob.wallet\n  \
          florin devnet status --dir {d}\n  florin devnet down --dir {d}",
         committee.size(),
         committee.shards,

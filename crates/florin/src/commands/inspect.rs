@@ -63,7 +63,7 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct WithCommittee {
     /// Committee file, to show amounts with their decimals and addresses with their currency
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "FLORIN_COMMITTEE", value_name = "FILE")]
     committee: Option<PathBuf>,
 }
 

@@ -24,7 +24,7 @@ pub struct VerifyArgs {
     /// The receipt file
     file: PathBuf,
     /// The committee file, from someone you trust: whoever wrote it decides what is proved
-    #[arg(long, value_name = "FILE", default_value = "committee.toml")]
+    #[arg(long, env = "FLORIN_COMMITTEE", value_name = "FILE", default_value = "committee.toml")]
     committee: PathBuf,
 }
 
@@ -49,7 +49,7 @@ pub fn people(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let currency = text("currency").to_uppercase();
+    let currency = text("currency");
     let mut rows = vec![
         ("order", text("order_id")),
         ("payer", format!("actor {}, order {}", text("payer"), text("seqnum"))),

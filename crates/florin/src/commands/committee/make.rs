@@ -111,13 +111,12 @@ pub struct Made {
     pub issuer_wallet: bool,
 }
 
-/// All files that a committee of this size may have in its folder.
-pub fn targets(dir: &Path, authorities: usize) -> Vec<PathBuf> {
-    let mut names: Vec<String> = [COMMITTEE, ISSUER_WALLET, GENESIS].map(str::to_owned).into();
-    names.extend(
-        (1..=authorities.min(COMMITTEE_MAX))
-            .flat_map(|i| [format!("authority-{i}.toml"), format!("authority-{i}.key")]),
-    );
+/// All files that a committee of this size has in its folder.
+pub fn targets(dir: &Path, authorities: usize, new_issuer: bool) -> Vec<PathBuf> {
+    let mut names: Vec<String> = [COMMITTEE, GENESIS].map(str::to_owned).into();
+    names.extend(new_issuer.then(|| ISSUER_WALLET.to_owned()));
+    let numbers = 1..=authorities.min(COMMITTEE_MAX);
+    names.extend(numbers.flat_map(|i| [format!("authority-{i}.toml"), format!("authority-{i}.key")]));
     names.into_iter().map(|name| dir.join(name)).collect()
 }
 
@@ -151,7 +150,7 @@ pub fn committee(plan: &Plan, issuer: Issuer) -> Result<Made> {
     if !(1..=SHARDS_MAX).contains(&shards) {
         return Err(Error::expected(Code::BadConfig, "shards", format!("1 to {SHARDS_MAX}"), shards));
     }
-    need_vacant(&targets(&plan.dir, n))?;
+    need_vacant(&targets(&plan.dir, n, matches!(issuer, Issuer::New(_))))?;
     let port = ports(&plan.host, plan.port, n as u32 * shards)?;
     let http = plan.http_port.map(|p| ports("127.0.0.1", p, n as u32)).transpose()?;
     let keys = (0..n).map(|_| random::<32>()).collect::<Result<Vec<_>>>()?;

@@ -1,6 +1,6 @@
 //! What can be wrong with each kind of file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -55,22 +55,23 @@ pub struct Line {
 pub struct Report {
     /// In the order of the checks.
     pub lines: Vec<Line>,
-    checked: BTreeSet<PathBuf>,
+    /// Files that were checked, and what they came to.
+    checked: BTreeMap<PathBuf, Option<Committee>>,
 }
 
 impl Report {
-    /// Checks a file of any kind, once.
-    pub fn check(&mut self, file: &Path) {
-        if let Ok(path) = file.canonicalize()
-            && !self.checked.insert(path)
-        {
-            return;
+    /// Checks a file of any kind, once. Gives the committee, if it is the file of one and nothing is wrong.
+    pub fn check(&mut self, file: &Path) -> Option<Committee> {
+        let path = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        if let Some(known) = self.checked.get(&path) {
+            return known.clone();
         }
-        self.check_again(file);
+        let committee = self.check_new(file);
+        self.checked.insert(path, committee.clone());
+        committee
     }
 
-    /// The committee, if it is the file of one and nothing is wrong.
-    fn check_again(&mut self, file: &Path) -> Option<Committee> {
+    fn check_new(&mut self, file: &Path) -> Option<Committee> {
         let text = match read_text(file) {
             Ok(text) => text,
             Err(e) => {
@@ -231,10 +232,7 @@ impl Report {
         let before = self.errors();
         let base = file.parent().unwrap_or(Path::new("."));
         let committee_file = base.join(&parsed.committee);
-        if let Ok(path) = committee_file.canonicalize() {
-            self.checked.insert(path);
-        }
-        let committee = self.check_again(&committee_file);
+        let committee = self.check(&committee_file);
         if committee.is_none() && self.errors() == before {
             self.expect(file, "committee", "the path of a committee file", committee_file.display());
         }

@@ -21,8 +21,18 @@ const FUNDS: &str = "1000";
 /// Whose wallets there are.
 const OWNERS: [&str; 2] = ["alice", "bob"];
 
-/// Makes it. Errors: `ALREADY_EXISTS` if parts of it are there, those of making committees and wallets.
+/// Makes it, or leaves nothing behind in a folder that wasn't there before. Errors: `ALREADY_EXISTS` if parts of it are there, those of making committees and wallets.
 pub fn make(args: &UpArgs, dir: &Path) -> Result<()> {
+    let was_there = dir.exists();
+    let made = make_files(args, dir);
+    if made.is_err() && !was_there {
+        // The error that counts is the first.
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    made
+}
+
+fn make_files(args: &UpArgs, dir: &Path) -> Result<()> {
     let mut money = MoneyArgs {
         currency: args.currency.clone(),
         decimals: args.decimals,
@@ -36,7 +46,7 @@ pub fn make(args: &UpArgs, dir: &Path) -> Result<()> {
     let wallets = OWNERS.map(|owner| dir.join(format!("{owner}.wallet")));
     let passphrase = dir.join(PASSPHRASE);
     need_vacant(wallets.iter().chain([&passphrase]))?;
-    need_vacant(&make::targets(dir, args.authorities))?;
+    need_vacant(&make::targets(dir, args.authorities, true))?;
     write_new(&passphrase, format!("{WALLETS}\n").as_bytes(), PRIVATE)?;
     let mut lines = String::from("# address amount\n");
     for wallet in &wallets {

@@ -30,7 +30,7 @@ pub fn committee(file: &Path, out: Output) -> Result<()> {
         ("authorities", format!("{}, survives {}, quorum {}", c.size(), c.faults(), c.quorum())),
         ("shards", c.shards.to_string()),
         ("network", n.id.to_string()),
-        ("currency", format!("{}, {} decimals", n.currency.to_uppercase(), n.decimals)),
+        ("currency", format!("{}, {} decimals", n.currency, n.decimals)),
         ("issuer", issuer.clone()),
         ("issuer's permission", keys(&n.issuer)),
         ("issuer's limit", limit.clone()),
@@ -57,7 +57,7 @@ pub fn wallet(file: &Path, out: Output) -> Result<()> {
     let meta = keystore.meta();
     let head = fields(&[
         ("network", meta.network_id.to_string()),
-        ("currency", format!("{}, {} decimals", meta.currency.to_uppercase(), meta.decimals)),
+        ("currency", format!("{}, {} decimals", meta.currency, meta.decimals)),
         ("curve", curve_name(meta.curve).into()),
     ]);
     let mut rows = vec![["account", "address", "label", "public key"].map(str::to_owned).to_vec()];

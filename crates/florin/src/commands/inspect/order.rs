@@ -18,7 +18,7 @@ impl Money {
     /// An amount for people.
     pub fn amount(&self, minor: i128) -> String {
         match &self.0 {
-            Some(network) => format!("{} {}", format_amount(minor, network.decimals), network.currency.to_uppercase()),
+            Some(network) => format!("{} {}", format_amount(minor, network.decimals), network.currency),
             None => format!("{minor} minor units"),
         }
     }
