@@ -23,9 +23,12 @@ pub enum Command {
     New(NewArgs),
     /// Join operators' public parts into a committee file; needs no secret
     ///
-    /// 1. Each operator runs `florin authority keygen` and sends NAME.public.toml around. 2. One runs this command and
-    /// sends the committee file around (and the genesis file). 3. Each compares its id with the others and runs
-    /// `florin authority init`, then `florin authority run`.
+    /// First each operator runs `florin authority keygen` and sends NAME.public.toml around.
+    ///
+    /// Then one of them runs this command, and sends the committee file (and the genesis file) around.
+    ///
+    /// At last each compares its id with the others (`florin inspect committee`) and runs `florin authority init`, then
+    /// `florin authority run`.
     Assemble(assemble::Args),
 }
 

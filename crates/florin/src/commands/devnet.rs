@@ -87,7 +87,7 @@ fn up(args: &UpArgs, out: Output) -> Result<()> {
     }
     let committee = read_committee(&dir.join(COMMITTEE))?;
     let mut members = process::read(dir)?;
-    members.retain(Member::is_running);
+    members.retain(|m| (1..=committee.size()).contains(&m.authority) && m.is_running());
     for number in 1..=committee.size() {
         if members.iter().all(|m| m.authority != number) {
             members.push(process::start(dir, number)?);
