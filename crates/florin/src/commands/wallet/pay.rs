@@ -19,10 +19,9 @@ use super::place::{Passphrase, Place, block_on};
 use crate::commands::support::{fields, need_vacant};
 use crate::output::Output;
 
-/// Pause before a payment is tried again for which the money has only just come.
-const LAG_PAUSE: Duration = Duration::from_millis(100);
-/// How often.
-const LAG_TRIES: usize = 10;
+/// How often a payment is tried that was refused for a reason that is gone by now, and the pause between.
+const TRIES: usize = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Options of `wallet pay`.
 #[derive(clap::Args)]
@@ -118,12 +117,11 @@ pub fn pay(args: PayArgs, out: Output) -> Result<()> {
             return Ok(outcome);
         }
         let mut outcome = payer.pay(&seed, account, &outputs, &args.memo).await?;
-        for _ in 0..LAG_TRIES {
-            let Err(e) = &outcome.result else { break };
-            if !payer.money_came(account, &outcome, e).await? {
+        for _ in 0..TRIES {
+            if !payer.worth_another_try(account, &mut outcome).await? {
                 break;
             }
-            tokio::time::sleep(LAG_PAUSE).await;
+            tokio::time::sleep(PAUSE).await;
             outcome = payer.pay(&seed, account, &outputs, &args.memo).await?;
         }
         Ok(outcome)
@@ -186,7 +184,8 @@ impl Payer {
         let mut earlier = Vec::new();
         for other in self.wallet.unfinished() {
             let count = self.wallet.account(other).pending.len();
-            self.out.note(format_args!("finishing {count} pending payments of account {other} first"));
+            let payments = if count == 1 { "payment" } else { "payments" };
+            self.out.note(format_args!("finishing {count} pending {payments} of account {other} first"));
             let outcomes = self.drive(other).await;
             if other != account {
                 if let Err(e) = outcomes {
@@ -207,34 +206,44 @@ impl Payer {
 
     /// Says what came to nothing: payments that are neither final nor pending any more.
     fn report_refused(&self, account: u32, outcomes: &[Outcome]) {
-        let pending = &self.wallet.account(account).pending;
         for outcome in outcomes {
-            let still = pending.iter().any(|p| p.order().is_ok_and(|o| o.id == outcome.order.id));
-            if let (false, Err(e)) = (still, &outcome.result) {
+            if let (false, Err(e)) = (self.is_pending(account, &outcome.order), &outcome.result) {
                 self.out.note(format_args!("the payment with seqnum {} was refused and is void: {e}", outcome.seqnum));
             }
         }
     }
 
-    /// Whether an order was refused for want of money that is there by now: credits reach the authorities
-    /// at different times.
-    async fn money_came(&self, account: u32, outcome: &Outcome, e: &Error) -> Result<bool> {
-        if e.code != Code::InsufficientFunds || !self.wallet.account(account).pending.is_empty() {
+    /// Whether an order that can't become final any more was refused for a reason that is gone by now.
+    async fn worth_another_try(&mut self, account: u32, outcome: &mut Outcome) -> Result<bool> {
+        let Err(e) = &mut outcome.result else { return Ok(false) };
+        if self.is_pending(account, &outcome.order) {
             return Ok(false);
         }
-        let balance = Wallet::balance(&self.network, &self.wallet.address(account)?).await;
-        let Ok(balance) = balance else { return Ok(false) };
-        let (decimals, currency) = (self.decimals(), &self.wallet.committee().network.currency);
-        let enough = balance.minor >= i128::from(outcome.content.total);
-        if !enough {
-            let has = format_amount(balance.minor, decimals);
-            self.out.note(format_args!("account {account} has {has} {currency}"));
+        match e.code {
+            // Credits reach the authorities at different times.
+            Code::InsufficientFunds => {
+                let balance = Wallet::balance(&self.network, &self.wallet.address(account)?).await;
+                let Ok(balance) = balance else { return Ok(false) };
+                let network = &self.wallet.committee().network;
+                let amount = |minor| format!("{} {}", format_amount(minor, network.decimals), network.currency);
+                let total = i128::from(outcome.content.total);
+                e.message = format!("account {account} has {}, this takes {}", amount(balance.minor), amount(total));
+                Ok(balance.minor >= total)
+            }
+            // What took its place is known by now, and certified or locked at a quorum.
+            Code::BadSeq | Code::BadPrevHash | Code::PendingConflict => {
+                let seqnum = outcome.seqnum;
+                self.out
+                    .note(format_args!("another copy of this wallet has used seqnum {seqnum}; trying the next one"));
+                self.finish_earlier(account).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
-        Ok(enough)
     }
 
-    fn decimals(&self) -> u8 {
-        self.wallet.committee().network.decimals
+    fn is_pending(&self, account: u32, order: &Order) -> bool {
+        self.wallet.account(account).pending.iter().any(|p| p.order().is_ok_and(|o| o.id == order.id))
     }
 
     /// Drives everything that is pending of an account; what became of it is in the journal.
@@ -390,9 +399,8 @@ pub fn resume(args: ResumeArgs, out: Output) -> Result<()> {
                 }
             };
             payer.report_refused(account, &outcomes);
-            let pending = payer.wallet.account(account).pending.first().map(|p| p.seqnum);
             for outcome in outcomes {
-                let (seqnum, still) = (outcome.seqnum, pending.is_some_and(|p| p <= outcome.seqnum));
+                let (seqnum, still) = (outcome.seqnum, payer.is_pending(account, &outcome.order));
                 match &outcome.result {
                     Ok(_) => {
                         let mut value = value(&outcome, &committee);
