@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ struct Shared {
     network: Network,
     batching: Batching,
     journal: Mutex<Kept>,
+    /// Orders in `journal`, for whoever must not wait while it syncs.
+    unfinished: AtomicUsize,
 }
 
 struct Kept {
@@ -142,7 +145,12 @@ impl Worker {
         }
         let left: Vec<Bytes> = open.values().cloned().collect();
         let shards = network.committee().shards;
-        let shared = Arc::new(Shared { network, batching, journal: Mutex::new(Kept { journal, open }) });
+        let shared = Arc::new(Shared {
+            network,
+            batching,
+            unfinished: AtomicUsize::new(open.len()),
+            journal: Mutex::new(Kept { journal, open }),
+        });
         let mut queues = Vec::new();
         for shard in 0..shards {
             let (sender, receiver) = mpsc::channel(QUEUE);
@@ -167,7 +175,7 @@ impl Worker {
 
     /// Orders that are not finished.
     pub fn unfinished(&self) -> usize {
-        self.shared.kept().open.len()
+        self.shared.unfinished.load(Ordering::Relaxed)
     }
 
     fn enqueue(&self, raw: Bytes) -> Result<oneshot::Receiver<Result<Receipt>>> {
@@ -356,6 +364,7 @@ async fn keep(shared: &Arc<Shared>, orders: &[Order]) -> Result<()> {
         if result.is_err() {
             new_ids.iter().for_each(|id| drop(kept.open.remove(id)));
         }
+        shared.unfinished.store(kept.open.len(), Ordering::Relaxed);
         result
     })
     .await
@@ -367,6 +376,7 @@ async fn finish(shared: &Arc<Shared>, done: Vec<[u8; 32]>) {
         let mut kept = shared.kept();
         let records: Vec<Record> = done.iter().map(|id| Record::Done { id: hex::encode(id) }).collect();
         done.iter().for_each(|id| drop(kept.open.remove(id)));
+        shared.unfinished.store(kept.open.len(), Ordering::Relaxed);
         kept.append(&records)
     });
     // Driving a finished order again does no harm.

@@ -79,7 +79,7 @@ codes! {
     StorageFull = 700, "STORAGE_FULL", "free space in the data folder and restart the authority";
     StorageFailed = 701, "STORAGE_FAILED", "see the authority's log; it keeps what it promised and votes no more";
     StorageVersion = 702, "STORAGE_VERSION", "run a Florin at least as new as the one that wrote the folder";
-    StorageCorrupt = 703, "STORAGE_CORRUPT", "restore the folder, or start with an empty one and let peers fill it";
+    StorageCorrupt = 703, "STORAGE_CORRUPT", "keep the folder and stop this authority: an old or empty one forgets votes; see docs/operations.md";
     StorageBusy = 704, "STORAGE_BUSY", "another process uses the folder; stop it first";
     Busy = 705, "BUSY", "try again later, with fewer requests in flight";
     NotServed = 706, "NOT_SERVED", "this process does not run that shard";

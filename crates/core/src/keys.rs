@@ -92,6 +92,13 @@ impl PublicKey {
         Ok(PublicKey(bytes))
     }
 
+    /// A key that [`PublicKey::parse`] took before; finding its point again would cost as much as a third of a
+    /// verification. `None` if the bytes can't be one.
+    pub(crate) fn kept(bytes: &[u8]) -> Option<PublicKey> {
+        let bytes = <[u8; PUBLIC_KEY_BYTES]>::try_from(bytes).ok()?;
+        Curve::from_byte(bytes[0]).map(|_| PublicKey(bytes))
+    }
+
     /// The 34 bytes.
     pub const fn as_bytes(&self) -> &[u8; PUBLIC_KEY_BYTES] {
         &self.0

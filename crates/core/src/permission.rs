@@ -79,6 +79,18 @@ impl Permission {
         Ok(permission)
     }
 
+    /// A permission from this authority's own records, which was checked before it was kept. `STORAGE_CORRUPT`.
+    pub(crate) fn decode_kept(bytes: Bytes) -> Result<Permission> {
+        let corrupt = || Error::new(Code::StorageCorrupt, "a permission that does not decode");
+        let message = pbtx::Permission::decode(bytes).map_err(|_| corrupt())?;
+        let mut keys = Vec::with_capacity(message.keys.len());
+        for key in &message.keys {
+            let bytes = key.key.as_ref().map_or(&[][..], |k| &k.key_bytes);
+            keys.push((PublicKey::kept(bytes).ok_or_else(corrupt)?, key.weight));
+        }
+        Ok(Permission { threshold: message.threshold, keys, actor: message.actor })
+    }
+
     /// The rules for threshold, weights and distinct keys: `BAD_PERMISSION`. For a permission that was put together
     /// by hand; a decoded one keeps them.
     pub fn check(&self) -> Result<()> {

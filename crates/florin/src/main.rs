@@ -12,6 +12,10 @@ use florin_core::Result;
 use commands::*;
 use output::{Output, exit_status};
 
+/// Orders are decoded on one thread and freed on another, which the system's allocator does slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A payment network that a committee of operators runs together, none of them trusted alone.
 #[derive(Parser)]
 #[command(name = "florin", version, propagate_version = true)]

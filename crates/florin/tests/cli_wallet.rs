@@ -1,11 +1,17 @@
-//! `florin wallet` as its users meet it: commands and real authorities, no library.
+//! `florin wallet` as its users meet it: commands and real authorities.
 
 mod net;
 
 use std::process::Stdio;
 
+use florin_core::wire::*;
+use florin_node::config::{read_committee, secret};
+use florin_rpc::server::{self, serve};
+use florin_rpc::services::authority_service_server::{AuthorityService, AuthorityServiceServer};
+use florin_rpc::tls;
 use net::{Folder, Net, Process, exists, modules, wait};
 use qrcode::{Color, EcLevel, QrCode};
+use tonic::{Request, Response, Status};
 
 const OFFLINE: &str = "--network-id 7 --currency flr --decimals 2";
 
@@ -183,7 +189,9 @@ fn two_people_pay_each_other() {
     let mut net = Net::start(2);
     let alice = net.funded("alice", "100.00");
     // Bob has told nobody of himself.
-    let bob = net.wallet("bob");
+    net.run("wallet new --wallet bob --curve r1").ok();
+    net.run("wallet new --wallet carol --curve k1 --words 24").ok();
+    let (bob, carol) = (net.address("bob"), net.address("carol"));
     let paid = net.run_with(
         "wallet pay --wallet alice --receipt r.json --json",
         &[&bob, "12.50", "--to", &format!("{alice} 1"), "--to", &format!("{bob} 0.01"), "--memo", "lunch \u{1b}[31m"],
@@ -210,8 +218,10 @@ fn two_people_pay_each_other() {
     assert!(poor.stderr.contains("has 11.51 flr, this takes 11.52 flr"), "{poor:?}");
     assert_eq!(net.run("wallet resume --wallet bob").ok().line(), "nothing is pending");
     // Its sequence number is free.
-    let value = net.run(&format!("wallet pay --json --wallet bob {alice} 11.51")).ok().json();
+    let value = net.run(&format!("wallet pay --json --wallet bob {carol} 11.51")).ok().json();
     assert_eq!(value["seqnum"], 3);
+    net.run(&format!("wallet pay --wallet carol {alice} 11.51")).ok();
+    net.wait_for_balance("alice", "100.00");
 
     let history = net.run("wallet history --wallet bob --json").ok().json();
     let lines: Vec<(&str, &str, &str)> = (history["payments"].as_array().unwrap().iter())
@@ -360,4 +370,59 @@ fn balances_say_who_agrees() {
     let said = net.run("wallet balance --wallet alice").fails(4, "QUORUM_UNREACHABLE");
     let names = ["authority-1", "authority-2", "authority-4"];
     assert!(names.iter().all(|name| said.stderr.contains(name)) && !said.stderr.contains("authority-3"), "{said:?}");
+}
+
+/// An authority whose votes are forged.
+struct Forger;
+
+#[tonic::async_trait]
+impl AuthorityService for Forger {
+    async fn vote(&self, _: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {
+        let vote = Signed { authority: 3, bitmap: vec![1].into(), signature: vec![7; 64].into() };
+        Ok(Response::new(VoteReply { vote: Some(vote), errors: Vec::new() }))
+    }
+    async fn account(&self, _: Request<AccountRequest>) -> Result<Response<AccountReply>, Status> {
+        Ok(Response::new(AccountReply { balance: "99999999".into(), seqnum: 9, credits: 9, ..Default::default() }))
+    }
+    async fn order(&self, _: Request<OrderRequest>) -> Result<Response<OrderReply>, Status> {
+        Ok(Response::new(OrderReply { state: 3, receipt: Some(Receipt::default()) }))
+    }
+    async fn credits(&self, _: Request<CreditsRequest>) -> Result<Response<CreditsReply>, Status> {
+        let rich = CreditEntry { amount: 99_999_999, memo: "from a liar".into(), ..Default::default() };
+        Ok(Response::new(CreditsReply { credits: vec![rich; 4], next: 0 }))
+    }
+    async fn settle(&self, _: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
+        Ok(Response::new(SettleReply::default()))
+    }
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoReply>, Status> {
+        Err(Status::unimplemented("no"))
+    }
+}
+
+#[test]
+fn an_authority_that_lies_is_named_and_not_believed() {
+    let mut net = Net::start(1);
+    net.funded("alice", "5.00");
+    let bob = net.wallet("bob");
+    net.down(4);
+    let committee = read_committee(&net.path("committee.toml")).unwrap();
+    let key = secret("file:authority-4.key", &net.path("")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(&committee.authorities[3].addresses[0])).unwrap();
+    let routes = tonic::service::Routes::new(AuthorityServiceServer::new(Forger));
+    let tls = Some(tls::server_config(&key).unwrap());
+    runtime.spawn(serve(listener, tls, routes, server::Limits::default(), std::future::pending()));
+
+    assert_eq!(net.balance("alice"), "5.00");
+    let history = net.run("wallet history --wallet alice --json").ok().json();
+    assert_eq!(history["payments"].as_array().unwrap().len(), 1, "{history}");
+    // It claims later orders of an account than it can prove.
+    std::fs::remove_file(net.path("alice.journal")).unwrap();
+    net.down(3);
+    let said = net.run(&format!("wallet pay -v --wallet alice --timeout 2s {bob} 1")).fails(4, "QUORUM_UNREACHABLE");
+    assert!(said.stderr.contains("authority-4 broke the protocol: BAD_VOTE (607)"), "{said:?}");
+    assert!(said.stderr.contains("authority-3 fails"), "{said:?}");
+    net.up(3);
+    let value = net.run("wallet resume --wallet alice --json").ok().json();
+    assert_eq!(value["finished"][0]["seqnum"], 1);
 }

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
+use florin_core::authority::query::covers;
 use florin_core::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, MESSAGE_BYTES_MAX};
 use florin_core::wire::{BatchRequest, FollowRequest, SettledEntry};
 use florin_core::{Code, Error, Result};
@@ -119,11 +121,16 @@ impl Follower {
                 "catching up"
             );
         }
-        for entry in &missing {
-            self.fetch(entry).await?;
-            self.lag.store(end.saturating_sub(entry.position + 1), Ordering::Relaxed);
+        let mut open = Vec::new();
+        for entry in missing {
+            let position = entry.position;
+            if !self.fetch(&entry).await? {
+                open.push(entry);
+            }
+            self.lag.store(end.saturating_sub(position + 1), Ordering::Relaxed);
         }
-        let open = self.missing(missing)?;
+        // What waited for a later entry has settled with it.
+        let open = self.missing(open)?;
         self.lag.store(open.len() as u64, Ordering::Relaxed);
         Ok(open)
     }
@@ -138,17 +145,22 @@ impl Follower {
         Ok(out)
     }
 
-    async fn fetch(&mut self, entry: &SettledEntry) -> Result<()> {
+    /// Gets the batch of an entry and settles it; whether all that the entry names is settled here then.
+    async fn fetch(&mut self, entry: &SettledEntry) -> Result<bool> {
         // Another peer's follower may have been quicker.
         if !self.shard.authority().missing(self.shard.store(), entry)? {
-            return Ok(());
+            return Ok(true);
         }
         let request = BatchRequest { shard: self.shard.authority().shard(), root: entry.root.clone() };
         let reply = self.client.batch(request).await.map_err(from_status)?.into_inner();
+        let mut covered = false;
         for certificate in reply.certificates {
-            self.shard.handle_own(Input::Settle { certificate, orders: reply.orders.clone() }).await?;
+            let input = Input::Settle { certificate, orders: reply.orders.clone() };
+            if let Reply::Settle(reply) = self.shard.handle_own(input).await? {
+                covered |= covers(&reply, entry);
+            }
         }
         self.fetched += 1;
-        Ok(())
+        Ok(covered)
     }
 }

@@ -12,6 +12,7 @@ use florin_core::address::Address;
 use florin_core::authority::audit::{ShardAudit, audit_shard};
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
+use florin_core::authority::query::covers;
 use florin_core::authority::{Authority, NoMeter};
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
@@ -59,6 +60,8 @@ pub struct Node {
     durable_sent: BTreeMap<u32, u64>,
     /// By peer and position of its stream: since when the batch is known to be missing.
     missing: BTreeMap<(u32, u64), Micros>,
+    /// By root: answers to fetched batches whose orders had settled in other ones.
+    elsewhere: BTreeMap<Bytes, wire::SettleReply>,
 }
 
 impl Node {
@@ -86,6 +89,7 @@ impl Node {
             sent: VecDeque::new(),
             durable_sent: BTreeMap::new(),
             missing: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
         }
     }
 
@@ -147,6 +151,7 @@ impl Node {
         self.ends.clear();
         self.sent.clear();
         self.missing.clear();
+        self.elsewhere.clear();
         world.fault("crashes");
         if self.disk.crash(&mut world.rng) > 0 {
             world.fault("crashes that lost steps");
@@ -323,9 +328,11 @@ impl Node {
             }
             Body::Batches(reply) => {
                 for certificate in reply.certificates.clone() {
+                    let root = certificate.root.clone();
                     let input = Input::Settle { certificate, orders: reply.orders.clone() };
-                    if self.settle(world, input, &reply.orders).is_err() {
-                        world.fault("refused batches of peers");
+                    match self.settle(world, input, &reply.orders) {
+                        Ok(Reply::Settle(reply)) => drop(self.elsewhere.insert(root, reply)),
+                        _ => world.fault("refused batches of peers"),
                     }
                 }
             }
@@ -417,7 +424,8 @@ impl Node {
             if entry.position < cursor {
                 continue;
             }
-            match self.core.missing(self.view(), entry) {
+            let elsewhere = self.elsewhere.get(&entry.root).is_some_and(|reply| covers(reply, entry));
+            match self.core.missing(self.view(), entry).map(|missing| missing && !elsewhere) {
                 Ok(false) if level => next = entry.position + 1,
                 Ok(false) => {}
                 Ok(true) => {

@@ -130,7 +130,8 @@ pub(super) fn need<T>(committee: &Committee, replies: &[Result<T>], needed: usiz
     Err(Error::new(Code::QuorumUnreachable, message))
 }
 
-fn agree(committee: &Committee, replies: &[Result<wire::AccountReply>]) -> Result<Balance> {
+/// The newest state that `f + 1` authorities give.
+pub(super) fn agree(committee: &Committee, replies: &[Result<wire::AccountReply>]) -> Result<Balance> {
     let needed = committee.validity();
     let answered: Vec<(usize, &wire::AccountReply)> =
         replies.iter().enumerate().filter_map(|(i, r)| r.as_ref().ok().map(|r| (i, r))).collect();

@@ -1,6 +1,6 @@
 //! One step in memory: reads through to the state, keeps what changed, and turns it into writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use prost::Message;
 
@@ -60,7 +60,7 @@ pub(super) struct Changes<'a> {
     pub state: &'a dyn State,
     pub totals: Totals,
     before: Totals,
-    accounts: HashMap<(u64, u64), (Account, bool)>,
+    accounts: BTreeMap<(u64, u64), (Account, bool)>,
     progress: BTreeMap<u64, Progress>,
     credits: Vec<wire::CreditRecord>,
     deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
@@ -83,7 +83,7 @@ impl<'a> Changes<'a> {
             state,
             before: totals.clone(),
             totals,
-            accounts: HashMap::new(),
+            accounts: BTreeMap::new(),
             progress: BTreeMap::new(),
             credits: Vec::new(),
             deliveries: BTreeMap::new(),
@@ -105,7 +105,7 @@ impl<'a> Changes<'a> {
     }
 
     fn slot(&mut self, network_id: u64, actor: u64) -> Result<&mut (Account, bool)> {
-        use std::collections::hash_map::Entry;
+        use std::collections::btree_map::Entry;
         Ok(match self.accounts.entry((network_id, actor)) {
             Entry::Occupied(e) => e.into_mut(),
             Entry::Vacant(e) => e.insert((Account::load(self.state, network_id, actor)?, false)),

@@ -199,6 +199,16 @@ impl Authority {
     }
 }
 
+/// Whether a shard's answer to `Settle` says that all of a settled entry is settled here. That can be so
+/// though [`Authority::missing`] is true: orders that settled in other batches leave no trace of this one.
+pub fn covers(reply: &wire::SettleReply, entry: &wire::SettledEntry) -> bool {
+    let parse = |bytes: &Bytes| Bitmap::parse(bytes, entry.count as usize);
+    match (reply.acknowledgement.as_ref().map(|a| parse(&a.bitmap)), parse(&entry.bitmap)) {
+        (Some(Ok(settled)), Ok(wanted)) => settled.contains(&wanted),
+        _ => false,
+    }
+}
+
 /// The certificate that certifies order `index`.
 fn covering(
     certificates: &[wire::Certificate],

@@ -214,7 +214,7 @@ impl Authority {
                 available,
             ));
         }
-        Permission::decode_account(&permission)
+        Permission::decode_kept(permission)
     }
 }
 

@@ -1,0 +1,91 @@
+use florin_core::testing::{Signer, TestCommittee, to};
+use florin_core::{Code, Error, wire};
+
+use super::reads::agree;
+use super::records::{Book, Record};
+
+fn reply(balance: i64, seqnum: u32) -> wire::AccountReply {
+    wire::AccountReply { balance: balance.to_string(), seqnum, ..Default::default() }
+}
+
+fn down() -> Error {
+    Error::new(Code::Unreachable, "connection refused")
+}
+
+#[test]
+fn no_authority_is_believed_alone() {
+    let (committee, _) = TestCommittee::new(4, 1).build();
+    let ask = |replies: [Option<wire::AccountReply>; 4]| agree(&committee, &replies.map(|r| r.ok_or_else(down)));
+    // One lies.
+    let balance = ask([Some(reply(1_000_000, 9)), Some(reply(5, 1)), Some(reply(5, 1)), Some(reply(5, 1))]).unwrap();
+    assert_eq!((balance.minor, balance.agreeing), (5, 3));
+    assert_eq!(balance.others[0].0, "authority-0");
+    // Two lag: what two others have settled is newer.
+    let balance = ask([Some(reply(9, 0)), Some(reply(5, 1)), Some(reply(9, 0)), Some(reply(5, 1))]).unwrap();
+    assert_eq!((balance.minor, balance.agreeing), (5, 2));
+    // Nobody else says what one says.
+    let split = ask([Some(reply(1, 1)), Some(reply(2, 1)), Some(reply(3, 1)), None]).unwrap_err();
+    assert_eq!(split.code, Code::Undecided);
+    assert!(split.message.contains("authority-1: 2"), "{split}");
+    let alone = ask([None, None, Some(reply(5, 1)), None]).unwrap_err();
+    assert_eq!(alone.code, Code::QuorumUnreachable);
+    assert!(alone.message.contains("authority-0 (UNREACHABLE") && !alone.message.contains("authority-2"), "{alone}");
+    // A balance below zero is one, and what is no number is not.
+    let mut odd = reply(0, 1);
+    odd.balance = "lots".into();
+    assert_eq!(ask([Some(odd.clone()), Some(odd), None, None]).unwrap_err().code, Code::Decode);
+    assert_eq!(ask([Some(reply(-5, 1)), Some(reply(-5, 1)), None, None]).unwrap().minor, -5);
+}
+
+fn signed(signer: &mut Signer) -> Record {
+    let envelope = hex::encode(signer.pay(&[to(signer.address, 1)], ""));
+    Record::Signed { account: 0, seqnum: signer.seqnum, envelope, time: 0 }
+}
+
+fn seqnums(book: &Book) -> Vec<u32> {
+    book.accounts[&0].pending.iter().map(|p| p.seqnum).collect()
+}
+
+#[test]
+fn a_refused_order_takes_those_chained_to_it_along() {
+    let (mut book, mut signer) = (Book::default(), Signer::new(1));
+    (0..3).for_each(|_| book.apply(signed(&mut signer)).unwrap());
+    assert_eq!(seqnums(&book), [1, 2, 3]);
+    book.apply(Record::Refused { account: 0, seqnum: 2, code: 403, message: String::new() }).unwrap();
+    assert_eq!(seqnums(&book), [1]);
+    // The next order follows the one that is left.
+    assert_eq!(book.accounts[&0].next().0, 2);
+    assert_eq!(book.accounts[&0].next().1, book.accounts[&0].pending[0].order().unwrap().next_hash());
+}
+
+#[test]
+fn what_another_copy_did_replaces_what_can_no_longer_follow() {
+    let adopted = |seqnum, hash: u64| Record::Adopted { account: 0, seqnum, prev_hash: hash.to_string() };
+    let (mut book, mut signer) = (Book::default(), Signer::new(1));
+    (0..2).for_each(|_| book.apply(signed(&mut signer)).unwrap());
+    let first = book.accounts[&0].pending[0].order().unwrap().next_hash();
+    // The other copy sent the same first order: the second still follows it.
+    book.apply(adopted(1, first)).unwrap();
+    assert_eq!(seqnums(&book), [2]);
+    // It sent another one: nothing follows.
+    let (mut book, mut signer) = (Book::default(), Signer::new(1));
+    (0..2).for_each(|_| book.apply(signed(&mut signer)).unwrap());
+    book.apply(adopted(1, 77)).unwrap();
+    assert_eq!((seqnums(&book), book.accounts[&0].next()), (vec![], (2, 77)));
+    // News that are older than what is known change nothing.
+    book.apply(adopted(0, 0)).unwrap();
+    assert_eq!(book.accounts[&0].next(), (2, 77));
+}
+
+#[test]
+fn a_journal_of_something_else_is_an_error() {
+    let mut signer = Signer::new(1);
+    let (_, second) = (signed(&mut signer), signed(&mut signer));
+    let signed = |envelope: &str| Record::Signed { account: 0, seqnum: 1, envelope: envelope.into(), time: 0 };
+    let receipt = |receipt: &str| Record::Final { account: 0, seqnum: 1, receipt: receipt.into(), time: 0 };
+    let adopted = Record::Adopted { account: 0, seqnum: 1, prev_hash: "-1".into() };
+    for record in [second, signed("zz"), signed("00ff"), receipt("zz"), receipt("ffff"), receipt(""), adopted] {
+        let error = Book::default().apply(record.clone()).unwrap_err();
+        assert_eq!(error.code, Code::BadFile, "{record:?}");
+    }
+}
