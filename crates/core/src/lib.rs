@@ -10,14 +10,14 @@ pub mod bitmap;
 pub mod certificate;
 pub mod committee;
 pub mod content;
-pub mod merkle;
-pub mod receipt;
-pub mod error;
-pub mod limits;
-pub mod signatures;
-pub mod permission;
-pub mod keys;
 pub mod envelope;
+pub mod error;
+pub mod keys;
+pub mod limits;
+pub mod merkle;
+pub mod permission;
+pub mod receipt;
+pub mod signatures;
 #[doc(hidden)]
 pub mod testing;
 

@@ -1,7 +1,7 @@
 //! A committee of child processes on this machine, for the demo and the benchmarks. The processes are
 //! ordinary authorities, run by this same binary; dropping the value ends them.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,9 @@ use florin_core::committee::{AuthorityInfo, Committee, Network};
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result};
 use florin_node::config::AuthorityFile;
+
+use crate::commands::committee::make::write_authority_file;
+use crate::commands::support::{PUBLIC, write_new};
 
 /// How long an authority may take to be ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,7 +57,7 @@ impl LocalCommittee {
         let genesis = dir.join("genesis.txt");
         let has_genesis = !plan.genesis.is_empty();
         if has_genesis {
-            write(&genesis, plan.genesis.as_bytes())?;
+            write_new(&genesis, plan.genesis.as_bytes(), PUBLIC)?;
         }
         let mut seeds = Vec::with_capacity(plan.authorities);
         let mut authorities = Vec::with_capacity(plan.authorities);
@@ -78,7 +81,7 @@ impl LocalCommittee {
             genesis_hash: florin_node::genesis::hash(has_genesis.then_some(genesis.as_path()))?,
         };
         let committee = Committee::new(0, plan.shards, network, authorities)?;
-        write(&dir.join("committee.toml"), committee.to_toml().as_bytes())?;
+        write_new(&dir.join("committee.toml"), committee.to_toml().as_bytes(), PUBLIC)?;
         for (i, seed) in seeds.iter().enumerate() {
             let file = AuthorityFile {
                 committee: "committee.toml".into(),
@@ -88,8 +91,7 @@ impl LocalCommittee {
                 http: Some(http[i].clone()),
                 bind: None,
             };
-            let text = toml::to_string(&file).map_err(|e| Error::new(Code::BadConfig, e.to_string()))?;
-            write(&dir.join(format!("authority-{}.toml", i + 1)), text.as_bytes())?;
+            write_authority_file(&dir.join(format!("authority-{}.toml", i + 1)), &file)?;
         }
         let children = seeds.iter().map(|_| None).collect();
         Ok(LocalCommittee { dir: dir.to_owned(), committee: Arc::new(committee), http, children })
@@ -207,14 +209,4 @@ fn free_address(held: &mut Vec<TcpListener>) -> Result<String> {
     let address = listener.local_addr().map_err(failed)?.to_string();
     held.push(listener);
     Ok(address)
-}
-
-/// Writes a file that only its owner may read.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut f| f.write_all(bytes)).map_err(|e| {
-        let code = if e.kind() == std::io::ErrorKind::AlreadyExists { Code::AlreadyExists } else { Code::Io };
-        Error::new(code, format!("{}: {e}", path.display()))
-    })
 }

@@ -100,7 +100,9 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Bench(command) => bench::run(command, out),
         Command::Sim(command) => sim::run(command, out),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "florin", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "florin", &mut script);
+            out.data(String::from_utf8_lossy(&script).trim_end(), &serde_json::Value::Null);
             Ok(())
         }
     }

@@ -105,6 +105,34 @@ impl Config {
     }
 }
 
+/// File in a data folder that says: this is where this authority's votes are kept.
+const DATA_MARK: &str = "florin-data";
+
+/// Makes a data folder for an authority that has never voted.
+pub fn make_data(dir: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| Error::new(Code::Io, format!("data folder {}: {e}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    std::fs::write(
+        dir.join(DATA_MARK),
+        "An authority's votes. Never replace this folder by an older or an empty one.\n",
+    )
+    .map_err(failed)
+}
+
+/// Refuses a folder that nobody made for this: a disk that is not mounted must not look like an authority
+/// that has never voted. Errors: `BAD_CONFIG`.
+pub fn check_data(dir: &Path) -> Result<()> {
+    if dir.join(DATA_MARK).is_file() {
+        return Ok(());
+    }
+    let message = format!(
+        "data folder {}: expected the file {DATA_MARK} in it, found none. Is its disk mounted? \
+         An authority that has never voted starts with --create",
+        dir.display()
+    );
+    Err(Error::new(Code::BadConfig, message))
+}
+
 /// Reads a committee file.
 pub fn read_committee(path: &Path) -> Result<Committee> {
     Committee::from_toml(&read(path)?).map_err(|e| Error::new(e.code, format!("{}: {}", path.display(), e.message)))

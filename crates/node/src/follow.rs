@@ -28,7 +28,10 @@ const OPEN_MAX: usize = 256;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// How far behind each peer's stream each shard is, in entries.
+/// Lag of a peer whose stream can't be followed: nobody knows how far behind it this shard is.
+pub const UNREACHABLE: u64 = u64::MAX;
+
+/// How far behind each peer's stream each shard is, in entries; [`UNREACHABLE`] if that is not known.
 #[derive(Default)]
 pub struct Lags(Mutex<BTreeMap<(u32, u32), Arc<AtomicU64>>>);
 
@@ -53,7 +56,9 @@ pub async fn follow(shard: Arc<Shard>, authority: u32, client: PeerServiceClient
     let mut delay = RETRY_MIN;
     loop {
         let fetched = follower.fetched;
-        match follower.run().await {
+        let end = follower.run().await;
+        follower.lag.store(UNREACHABLE, Ordering::Relaxed);
+        match end {
             Ok(()) => debug!(peer = name, "settled stream ended"),
             Err(e) if e.code == Code::Unreachable || e.code == Code::Timeout => {
                 debug!(peer = name, "can't follow: {e}")

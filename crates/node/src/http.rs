@@ -33,10 +33,14 @@ fn metrics_page(services: &Services) -> impl IntoResponse + use<> {
 
 /// 200 if every shard here votes; 503 with the reason if one does not.
 fn health(services: &Services) -> impl IntoResponse + use<> {
-    let faults: Vec<String> =
-        services.shards.iter().filter_map(|(n, s)| s.fault().map(|e| format!("shard {n}: {e}\n"))).collect();
-    match faults.is_empty() {
+    let mut reasons = String::new();
+    for (number, shard) in services.shards.iter() {
+        if let Some(reason) = shard.why_silent() {
+            reasons += &format!("shard {number}: {reason}\n");
+        }
+    }
+    match reasons.is_empty() {
         true => (StatusCode::OK, "ok\n".to_owned()),
-        false => (StatusCode::SERVICE_UNAVAILABLE, faults.concat()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, reasons),
     }
 }

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::follow::UNREACHABLE;
 use crate::service::Services;
 
 type Labels = Vec<(String, String)>;
@@ -39,7 +40,8 @@ pub fn text(services: &Services) -> Result<String> {
     let outbox = gauge("outbox", "Deliveries to other shards not yet acknowledged");
     let waiting = gauge("orders_waiting", "Certified orders that wait for an earlier one");
     let lag = gauge("lag", "Entries of a peer's settled stream not yet looked at");
-    let faulty = gauge("faulty", "1 if the shard promises nothing any more");
+    let following = gauge("following", "1 if the peer's settled stream is being followed");
+    let faulty = gauge("faulty", "1 if the shard votes for nothing");
     let accounts = gauge("accounts_minor_units", "Sum of all balances of the shard");
     let disk = gauge("disk_bytes", "Bytes of the data folder");
 
@@ -69,7 +71,12 @@ pub fn text(services: &Services) -> Result<String> {
         for (peer, entries) in status.lag.iter().enumerate().filter(|(peer, _)| *peer as u32 != services.index) {
             let mut labels = labels.clone();
             labels.push(("peer".into(), services.committee.authorities[peer].name.clone()));
-            lag.get_or_create(&labels).set(*entries as f64);
+            // No sample is better than a stale one: what can't be followed has no lag that anyone knows.
+            let known = *entries != UNREACHABLE;
+            following.get_or_create(&labels).set(if known { 1.0 } else { 0.0 });
+            if known {
+                lag.get_or_create(&labels).set(*entries as f64);
+            }
         }
     }
     let mut page = String::new();

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use crate::config::Config;
+use crate::config::{Config, check_data};
 use crate::follow::{self, Lags};
 use crate::outbox::{self, Route};
 use crate::service::Services;
@@ -36,6 +36,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let numbers = chosen(&config, shards)?;
+    check_data(&config.data)?;
     let mut opened = BTreeMap::new();
     let mut threads: Vec<ShardThreads> = Vec::new();
     let key = Arc::new(config.key());

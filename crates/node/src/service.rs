@@ -77,7 +77,7 @@ impl Services {
                 orders_settled: totals.orders,
                 outbox,
                 lag,
-                fault: shard.fault().map(|e| e.to_string()).unwrap_or_default(),
+                fault: shard.why_silent().map(|e| e.to_string()).unwrap_or_default(),
                 waiting: totals.waiting,
             });
         }

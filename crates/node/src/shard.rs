@@ -164,6 +164,11 @@ impl Shard {
         self.fault.borrow().clone()
     }
 
+    /// Why it votes for nothing, if so: a fault, or a genesis file that is not loaded.
+    pub fn why_silent(&self) -> Option<Error> {
+        self.fault().or_else(|| self.authority.ready(&self.store).err())
+    }
+
     /// One step, answered when it is durable. Errors: those of the step, `BUSY`, `STORAGE_*`.
     pub async fn handle(&self, input: Input) -> Result<Reply> {
         let (respond, response) = oneshot::channel();

@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 
 use crate::address::Address;
 use crate::committee::Committee;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::signatures::AuthorityKey;
 use changes::Changes;
 use effect::{Effects, Reply};
@@ -129,11 +129,19 @@ impl Authority {
         Ok(Effects { writes: outcome.writes, reply, outbox: outcome.outbox, settled_end: outcome.settled_end })
     }
 
-    /// Whether genesis still has to be loaded: until then the shard votes for nothing.
-    fn has_genesis(&self) -> bool {
-        self.committee.network.genesis_hash != <[u8; 32]>::from(Sha256::digest([]))
+    /// Whether it votes and settles at all: not before its genesis file is loaded. Errors: `BUSY`, `STORAGE_*`.
+    pub fn ready(&self, state: &dyn State) -> Result<()> {
+        self.check_genesis(&state::Totals::load(state)?)
+    }
+
+    fn check_genesis(&self, totals: &state::Totals) -> Result<()> {
+        let none: [u8; 32] = Sha256::digest([]).into();
+        match totals.genesis_done || self.committee.network.genesis_hash == none {
+            true => Ok(()),
+            false => Err(Error::new(
+                Code::Busy,
+                format!("{} lines of the genesis file are loaded, not yet all", totals.genesis_lines),
+            )),
+        }
     }
 }
-
-#[cfg(test)]
-mod tests;

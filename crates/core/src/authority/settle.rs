@@ -39,9 +39,7 @@ impl Authority {
     ) -> Result<wire::SettleReply> {
         meter.begin(Phase::State);
         let batch = check_shape(&self.committee, &certificate)?;
-        if self.has_genesis() && !changes.totals.genesis_done {
-            return Err(Error::new(Code::Busy, "the genesis file is being loaded"));
-        }
+        self.check_genesis(&changes.totals)?;
         let known = get_u64(changes.state, Table::Roots, &batch.root)?;
         if known.is_none() && raw.is_empty() {
             return Ok(wire::SettleReply { batch_missing: true, ..Default::default() });

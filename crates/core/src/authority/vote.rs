@@ -47,9 +47,7 @@ impl Authority {
         meter.begin(Phase::Decode);
         let batch = decode_batch(&raw)?;
         meter.begin(Phase::State);
-        if self.has_genesis() && !changes.totals.genesis_done {
-            return Err(Error::new(Code::Busy, "the genesis file is being loaded"));
-        }
+        self.check_genesis(&changes.totals)?;
         let known = get_u64(changes.state, Table::Roots, &batch.id.root)?;
         let number = known.unwrap_or(changes.totals.next.0);
 

@@ -179,7 +179,7 @@ pub struct ShardStatus {
     /// credits not yet delivered to other shards
     #[prost(uint64, tag = "3")]
     pub outbox: u64,
-    /// by authority: settled batches of it not yet looked at
+    /// By authority: settled batches of it not yet looked at; 2^64 - 1 if its stream can't be followed.
     #[prost(uint64, repeated, tag = "4")]
     pub lag: ::prost::alloc::vec::Vec<u64>,
     /// why it does not vote, empty when it does

@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use florin_core::limits::SHARDS_MAX;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result};
-use florin_node::config::{AuthorityFile, Config, read_committee, secret};
+use florin_node::config::{AuthorityFile, Config, make_data, read_committee, secret};
 use florin_node::{genesis, node};
 use rustix::process::{Resource, getrlimit, setrlimit, setsid};
 use serde_json::json;
@@ -83,6 +83,9 @@ pub struct RunArgs {
     /// Run these shards only, as 0,2; other processes run the others
     #[arg(long, value_delimiter = ',')]
     shards: Vec<u32>,
+    /// Make the data folder: once, for an authority that has never voted
+    #[arg(long)]
+    create: bool,
     /// Form of the log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -196,6 +199,9 @@ fn serve(args: RunArgs, out: Output) -> Result<()> {
     start_log(args.log_format, out.verbose)?;
     raise_open_files();
     let config = Config::read(&args.config)?;
+    if args.create {
+        make_data(&config.data)?;
+    }
     let name = config.name().to_owned();
     let mut shards = if args.shards.is_empty() { (0..config.committee.shards).collect() } else { args.shards.clone() };
     shards.sort_unstable();

@@ -111,7 +111,9 @@ impl Demo {
         )?;
         demo.step(format_args!("keys for {AUTHORITIES} authorities and 3 wallets in {}", dir.display()));
         local.start_all()?;
-        demo.step(format_args!("{AUTHORITIES} authorities of {SHARDS} shards run as processes of their own, TLS between them"));
+        demo.step(format_args!(
+            "{AUTHORITIES} authorities of {SHARDS} shards run as processes of their own, TLS between them"
+        ));
 
         let network = Network::new(local.committee.clone(), Patience { total: PATIENCE, ..Patience::default() });
         load.wait_funded(&network).await?;
@@ -122,11 +124,16 @@ impl Demo {
 
         let gifts = [credit(&alice, 100_000), credit(&bob, 100_000)];
         demo.pay(&network, &mut issuer, &gifts, "welcome", "the issuer funds alice and bob with 1,000.00 each").await?;
-        let receipt = demo.pay(&network, &mut alice, &[credit(&bob, 1_250)], "coffee beans", "alice pays bob 12.50").await?;
+        let receipt =
+            demo.pay(&network, &mut alice, &[credit(&bob, 1_250)], "coffee beans", "alice pays bob 12.50").await?;
         let file = dir.join("coffee.receipt.json");
         receipt_file::save(&file, &receipt, &local.committee)?;
         verify(&local.committee, &receipt_file::load(&file)?)?;
-        demo.step(format_args!("receipt verified offline: {} votes, {} acknowledgements", receipt.votes.len(), receipt.acknowledgements.len()));
+        demo.step(format_args!(
+            "receipt verified offline: {} votes, {} acknowledgements",
+            receipt.votes.len(),
+            receipt.acknowledgements.len()
+        ));
 
         let victim = local.committee.authorities[VICTIM].name.clone();
         local.kill(VICTIM);
@@ -138,7 +145,10 @@ impl Demo {
         demo.step(format_args!("{victim} has caught up from its peers"));
 
         let burst = load.run(&network).await?;
-        demo.step(format_args!("{} payments settled durably, {:.0} a second, clients and authorities on this machine", burst.payments, burst.rate));
+        demo.step(format_args!(
+            "{} payments settled durably, {:.0} a second, clients and authorities on this machine",
+            burst.payments, burst.rate
+        ));
         for (name, person) in [("alice", &alice), ("bob", &bob)] {
             let balance = Wallet::balance(&network, &person.address).await?;
             let text = format_amount(balance.minor, DECIMALS);
@@ -148,7 +158,7 @@ impl Demo {
         demo.audit(dir, &mut local)?;
         if keep {
             local.start_all()?;
-            demo.hints(dir);
+            demo.hints(dir, &local);
             local.leave_running();
         }
         let took = demo.start.elapsed().as_secs_f64();
@@ -157,7 +167,14 @@ impl Demo {
             "dir": keep.then(|| dir.display().to_string())}))
     }
 
-    async fn pay(&mut self, network: &Network, from: &mut Person, outputs: &[Credit], memo: &str, what: &str) -> Result<florin_core::wire::Receipt> {
+    async fn pay(
+        &mut self,
+        network: &Network,
+        from: &mut Person,
+        outputs: &[Credit],
+        memo: &str,
+        what: &str,
+    ) -> Result<florin_core::wire::Receipt> {
         let start = Instant::now();
         let ms = |at: Instant| at.duration_since(start).as_secs_f64() * 1e3;
         from.wallet.sign_pay(&from.seed, 0, outputs, memo)?;
@@ -172,7 +189,9 @@ impl Demo {
         let outcome = submission.and_then(|mut s| s.outcomes.pop());
         let receipt = outcome.unwrap_or_else(|| Err(Error::new(Code::Undecided, "nothing was sent")))?;
         let final_after = ms(Instant::now());
-        self.step(format_args!("{what}: signed and on disk after {signed:.1} ms, certified {certified:.1} ms, final {final_after:.1} ms"));
+        self.step(format_args!(
+            "{what}: signed and on disk after {signed:.1} ms, certified {certified:.1} ms, final {final_after:.1} ms"
+        ));
         Ok(receipt)
     }
 
@@ -199,16 +218,23 @@ impl Demo {
         }
         for authority in 0..AUTHORITIES {
             let config = dir.join(format!("authority-{}.toml", authority + 1));
-            let audit = local.command(["audit".as_ref(), "--json".as_ref(), "--config".as_ref(), config.as_os_str()])?;
-            let orders: u64 = audit["shards"].as_array().into_iter().flatten().filter_map(|s| s["orders"].as_u64()).sum();
+            let audit =
+                local.command(["audit".as_ref(), "--json".as_ref(), "--config".as_ref(), config.as_os_str()])?;
+            let orders: u64 =
+                audit["shards"].as_array().into_iter().flatten().filter_map(|s| s["orders"].as_u64()).sum();
             let name = &local.committee.authorities[authority].name;
-            self.step(format_args!("audit of {name}: {orders} orders recomputed from disk, sum {}", audit["sum"].as_str().unwrap_or("?")));
+            self.step(format_args!(
+                "audit of {name}: {orders} orders recomputed from disk, sum {}",
+                audit["sum"].as_str().unwrap_or("?")
+            ));
         }
         Ok(())
     }
 
-    fn hints(&self, dir: &Path) {
+    fn hints(&self, dir: &Path, local: &LocalCommittee) {
         let dir = dir.display();
+        let pids: Vec<String> = (0..AUTHORITIES).filter_map(|i| local.pid(i)).map(|pid| pid.to_string()).collect();
+        let pids = pids.join(" ");
         self.out.note(format_args!(
             "The committee keeps running. Try (the passphrase of all wallets is `{PASSPHRASE}`):\n  \
              export FLORIN_COMMITTEE={dir}/committee.toml\n  \
@@ -216,7 +242,7 @@ impl Demo {
              florin wallet pay --wallet {dir}/alice.wallet $(florin wallet address --wallet {dir}/bob.wallet) 1.50 --memo tea\n  \
              florin wallet history --wallet {dir}/bob.wallet\n  \
              florin receipt verify {dir}/coffee.receipt.json\n\
-             Stop it with: pkill -f {dir}/authority-"
+             Stop it with: kill {pids}"
         ));
     }
 }

@@ -160,7 +160,8 @@ fn status(dir: &Path, out: Output) -> Result<()> {
         match &answer {
             Ok(status) => {
                 for s in status {
-                    let lag = s.lag.iter().max().copied().unwrap_or(0);
+                    // What can't be followed has no lag that anyone knows.
+                    let lag = s.lag.iter().filter(|lag| **lag != u64::MAX).max().copied().unwrap_or(0);
                     let numbers = [u64::from(s.shard), s.orders_settled, s.waiting, s.outbox, lag];
                     let cells = numbers.iter().map(u64::to_string);
                     let fault = if s.fault.is_empty() { "-".to_owned() } else { s.fault.clone() };

@@ -71,7 +71,10 @@ impl Accounts {
                     break;
                 }
                 if Instant::now() > deadline {
-                    return Err(Error::new(Code::Timeout, format!("the genesis file is not loaded within {} s", patience.as_secs())));
+                    return Err(Error::new(
+                        Code::Timeout,
+                        format!("the genesis file is not loaded within {} s", patience.as_secs()),
+                    ));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

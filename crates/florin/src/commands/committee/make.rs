@@ -10,7 +10,7 @@ use florin_core::limits::{AMOUNT_MAX, COMMITTEE_MAX, COMMITTEE_MIN, ID_MAX, SHAR
 use florin_core::permission::Permission;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result};
-use florin_node::config::AuthorityFile;
+use florin_node::config::{AuthorityFile, make_data};
 use florin_node::genesis;
 use zeroize::Zeroizing;
 
@@ -214,10 +214,11 @@ pub fn write_key(path: &Path, seed: &[u8; 32]) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Writes an authority file (mode 0600).
+/// Writes an authority file (mode 0600) and makes its data folder.
 pub fn write_authority_file(path: &Path, file: &AuthorityFile) -> Result<()> {
     let text = toml::to_string(file).map_err(|e| Error::new(Code::BadConfig, format!("authority file: {e}")))?;
-    write_new(path, format!("# A Florin authority: private to its operator.\n{text}").as_bytes(), PRIVATE)
+    write_new(path, format!("# A Florin authority: private to its operator.\n{text}").as_bytes(), PRIVATE)?;
+    make_data(&path.parent().unwrap_or(Path::new(".")).join(&file.data))
 }
 
 /// Hash of a genesis file, every line of which is good for the network and within the issuer's limit.
