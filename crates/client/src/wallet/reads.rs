@@ -91,7 +91,7 @@ impl Wallet {
     }
 
     /// A receipt for an order that some authority knows, also one that this wallet received. Errors:
-    /// `QUORUM_UNREACHABLE`; `BAD_FILE` if no authority knows such an order; as of a payment otherwise.
+    /// `QUORUM_UNREACHABLE`; `BAD_SEQ` if no authority knows such an order; as of a payment otherwise.
     pub async fn fetch_receipt(network: &Network, actor: u64, seqnum: u32) -> Result<wire::Receipt> {
         let committee = network.committee();
         let replies = network.order(actor, seqnum).await;
@@ -106,7 +106,7 @@ impl Wallet {
         }
         // Submitting it again changes nothing where it is settled, and gathers the signatures.
         let nobody = format!("no authority knows an order of actor {actor} with seqnum {seqnum}");
-        let mut error = Error::new(Code::BadFile, nobody);
+        let mut error = Error::new(Code::BadSeq, nobody);
         let shard = (actor % u64::from(committee.shards)) as u32;
         for envelope in envelopes {
             match network.submit(shard, vec![envelope], |_| ()).await?.outcomes.remove(0) {

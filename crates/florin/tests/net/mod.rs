@@ -231,8 +231,8 @@ pub fn modules(text: &str, width: usize) -> Vec<bool> {
     let rows: Vec<Vec<char>> = text.lines().map(|line| line.chars().collect()).collect();
     let light = |x: usize, y: usize| match rows[y / 2][x] {
         '█' => true,
-        '▀' => y % 2 == 0,
-        '▄' => y % 2 == 1,
+        '▀' => y.is_multiple_of(2),
+        '▄' => !y.is_multiple_of(2),
         _ => false,
     };
     let quiet = (rows[0].len() - width) / 2;
