@@ -13,7 +13,7 @@ use florin_core::batch::{DecodedBatch, decode_batch, leaf_id};
 use florin_core::bitmap::Bitmap;
 use florin_core::certificate::{BatchId, Promise, check_signed};
 use florin_core::committee::Committee;
-use florin_core::merkle::{self, Hash};
+use florin_core::merkle::{Hash, Tree};
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
 
@@ -57,7 +57,7 @@ struct Peer {
 pub struct Quorum {
     committee: Arc<Committee>,
     orders: Vec<Bytes>,
-    ids: Vec<Hash>,
+    tree: Tree,
     batch: BatchId,
     peers: Vec<Peer>,
     certificate: Option<(wire::Certificate, Bitmap)>,
@@ -68,9 +68,10 @@ impl Quorum {
     /// A batch of orders of one shard. Errors: `LIMIT`.
     pub fn new(committee: Arc<Committee>, orders: Vec<Bytes>) -> Result<Self> {
         let DecodedBatch { id, orders: decoded } = decode_batch(&orders)?;
-        let ids = orders.iter().zip(&decoded).map(|(raw, order)| leaf_id(raw, order)).collect();
+        let ids: Vec<Hash> = orders.iter().zip(&decoded).map(|(raw, order)| leaf_id(raw, order)).collect();
+        let tree = Tree::new(&ids);
         let peers = (0..committee.size()).map(|_| Peer::default()).collect();
-        Ok(Quorum { committee, orders, ids, batch: id, peers, certificate: None, culprits: Vec::new() })
+        Ok(Quorum { committee, orders, tree, batch: id, peers, certificate: None, culprits: Vec::new() })
     }
 
     /// The orders of the batch.
@@ -347,7 +348,7 @@ impl Quorum {
             transaction: self.orders[index].clone(),
             index: index as u32,
             count: self.batch.count as u32,
-            path: merkle::path(&self.ids, index).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
+            path: self.tree.path(index).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
             votes: certificate.votes.clone(),
             acknowledgements: acknowledgements.take(self.committee.quorum()).map(|(s, _)| s.clone()).collect(),
         }

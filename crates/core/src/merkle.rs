@@ -45,20 +45,39 @@ pub fn root(order_ids: &[Hash]) -> Hash {
     level[0]
 }
 
-/// Siblings from the leaf at `index` up to the root.
-pub fn path(order_ids: &[Hash], index: usize) -> Vec<Hash> {
-    assert!(index < order_ids.len(), "index within the batch");
-    let mut level: Vec<Hash> = order_ids.iter().map(leaf).collect();
-    let mut at = index;
-    let mut siblings = Vec::new();
-    while level.len() > 1 {
-        if let Some(sibling) = level.get(at ^ 1) {
-            siblings.push(*sibling);
+/// All nodes of a tree, for whoever needs many paths.
+pub struct Tree {
+    /// Leaves first, the root last.
+    levels: Vec<Vec<Hash>>,
+}
+
+impl Tree {
+    /// The tree over the order ids, in batch order.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn new(order_ids: &[Hash]) -> Tree {
+        assert!(!order_ids.is_empty(), "an empty batch has no tree");
+        let mut levels = vec![order_ids.iter().map(leaf).collect::<Vec<Hash>>()];
+        while levels[levels.len() - 1].len() > 1 {
+            let pairs = levels[levels.len() - 1].chunks(2);
+            let next = pairs.map(|pair| if pair.len() == 2 { node(&pair[0], &pair[1]) } else { pair[0] }).collect();
+            levels.push(next);
         }
-        level = level.chunks(2).map(|pair| if pair.len() == 2 { node(&pair[0], &pair[1]) } else { pair[0] }).collect();
-        at /= 2;
+        Tree { levels }
     }
-    siblings
+
+    /// The root.
+    pub fn root(&self) -> Hash {
+        self.levels[self.levels.len() - 1][0]
+    }
+
+    /// Siblings from the leaf at `index` up to the root.
+    pub fn path(&self, index: usize) -> Vec<Hash> {
+        assert!(index < self.levels[0].len(), "index within the batch");
+        let siblings = self.levels.iter().enumerate().filter_map(|(height, level)| level.get((index >> height) ^ 1));
+        siblings.copied().collect()
+    }
 }
 
 /// Root that `order_id` at `index` of `count` leads to by `path`; `None` if the path has the wrong length.
@@ -100,6 +119,7 @@ mod tests {
     fn root_is_that_of_rfc_6962() {
         for n in 1..70 {
             assert_eq!(root(&ids(n)), naive(&ids(n)), "{n} orders");
+            assert_eq!(Tree::new(&ids(n)).root(), naive(&ids(n)), "{n} orders");
         }
     }
 
@@ -109,7 +129,7 @@ mod tests {
             let ids = ids(n);
             let root = root(&ids);
             for i in 0..n {
-                let path = path(&ids, i);
+                let path = Tree::new(&ids).path(i);
                 assert_eq!(root_from_path(&ids[i], i, n, &path), Some(root));
                 for j in 0..n {
                     if j != i {

@@ -128,11 +128,11 @@ fn account_record() {
         }],
         early: vec![wire::EarlyRecord { seqnum: 11, batch: 12, index: 13 }],
     };
-    let bytes = account.encode().encode_to_vec();
+    let bytes = account.encode();
     golden("record_account", &bytes);
     let back = wire::AccountRecord::decode(&bytes[..]).unwrap();
     assert_eq!(Account::decode(back).unwrap(), account);
-    golden("record_account_empty", Account::default().encode().encode_to_vec());
+    golden("record_account_empty", Account::default().encode());
 }
 
 #[test]

@@ -60,13 +60,21 @@ pub(super) struct Changes<'a> {
     pub state: &'a dyn State,
     pub totals: Totals,
     before: Totals,
-    accounts: BTreeMap<(u64, u64), (Account, bool)>,
+    /// Place in `slots` by (network, actor): moving numbers in the tree is cheaper than moving accounts.
+    accounts: BTreeMap<(u64, u64), usize>,
+    slots: Vec<Slot>,
     progress: BTreeMap<u64, Progress>,
     credits: Vec<wire::CreditRecord>,
     deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
     writes: Vec<Write>,
     /// The batch that was read last: thousands of orders of a step may point into the same one.
     stored: Option<(u64, Vec<bytes::Bytes>)>,
+}
+
+/// An account that the step has looked at.
+struct Slot {
+    account: Account,
+    dirty: bool,
 }
 
 /// What a step leaves behind.
@@ -84,6 +92,7 @@ impl<'a> Changes<'a> {
             before: totals.clone(),
             totals,
             accounts: BTreeMap::new(),
+            slots: Vec::new(),
             progress: BTreeMap::new(),
             credits: Vec::new(),
             deliveries: BTreeMap::new(),
@@ -94,29 +103,33 @@ impl<'a> Changes<'a> {
 
     /// An account to look at.
     pub fn account(&mut self, network_id: u64, actor: u64) -> Result<&Account> {
-        Ok(&self.slot(network_id, actor)?.0)
+        Ok(&self.slot(network_id, actor)?.account)
     }
 
     /// An account to change.
     pub fn account_mut(&mut self, network_id: u64, actor: u64) -> Result<&mut Account> {
         let slot = self.slot(network_id, actor)?;
-        slot.1 = true;
-        Ok(&mut slot.0)
+        slot.dirty = true;
+        Ok(&mut slot.account)
     }
 
-    fn slot(&mut self, network_id: u64, actor: u64) -> Result<&mut (Account, bool)> {
+    fn slot(&mut self, network_id: u64, actor: u64) -> Result<&mut Slot> {
         use std::collections::btree_map::Entry;
-        Ok(match self.accounts.entry((network_id, actor)) {
-            Entry::Occupied(e) => e.into_mut(),
-            Entry::Vacant(e) => e.insert((Account::load(self.state, network_id, actor)?, false)),
-        })
+        let place = match self.accounts.entry((network_id, actor)) {
+            Entry::Occupied(e) => *e.get(),
+            Entry::Vacant(e) => {
+                self.slots.push(Slot { account: Account::load(self.state, network_id, actor)?, dirty: false });
+                *e.insert(self.slots.len() - 1)
+            }
+        };
+        Ok(&mut self.slots[place])
     }
 
     /// Takes the newest lock of an account back, in a step that has changed nothing else of it.
     pub fn unlock(&mut self, network_id: u64, actor: u64) -> Result<()> {
         let slot = self.slot(network_id, actor)?;
-        slot.0.pending.pop();
-        slot.1 = false;
+        slot.account.pending.pop();
+        slot.dirty = false;
         Ok(())
     }
 
@@ -216,9 +229,11 @@ impl<'a> Changes<'a> {
             };
             self.put(Table::Progress, number.to_be_bytes(), record.encode_to_vec());
         }
-        for ((network_id, actor), (account, dirty)) in std::mem::take(&mut self.accounts) {
-            if dirty {
-                self.put(Table::Accounts, account_key(network_id, actor), account.encode().encode_to_vec());
+        self.writes.reserve(self.slots.len() + 1);
+        for ((network_id, actor), place) in std::mem::take(&mut self.accounts) {
+            if self.slots[place].dirty {
+                let record = self.slots[place].account.encode();
+                self.put(Table::Accounts, account_key(network_id, actor), record);
             }
         }
         assert_eq!(self.totals.sum(), 0, "the postings of a step sum to zero");

@@ -145,3 +145,6 @@ impl Authority {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,7 @@ impl Authority {
             transaction,
             index,
             count: progress.count as u32,
-            path: merkle::path(&ids, at).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
+            path: merkle::Tree::new(&ids).path(at).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
             votes: certificate.map(|c| c.votes.clone()).unwrap_or_default(),
             acknowledgements,
         };

@@ -42,7 +42,7 @@ fn a_vote_outlives_a_collision_of_prev_hash() {
     let mut id = account.pending[0].order_id.to_vec();
     id[31] ^= 1;
     account.pending[0].order_id = id.into();
-    let write = crate::authority::state::Write::put(Table::Accounts, key, account.encode().encode_to_vec());
+    let write = crate::authority::state::Write::put(Table::Accounts, key, account.encode());
     cluster.node(0, 0).state.apply(&[write]);
 
     cluster.node(0, 0).settle(&certificate, &first).unwrap();

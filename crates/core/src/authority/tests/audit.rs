@@ -310,7 +310,7 @@ fn many_faults_are_counted_and_the_first_are_shown() {
     for actor in 0..200_u64 {
         let mut account = Account::default();
         account.holding_mut(&Signer::new(1).address).balance = 5;
-        let write = Write::put(Table::Accounts, account_key(NETWORK_ID, 2 * actor), account.encode().encode_to_vec());
+        let write = Write::put(Table::Accounts, account_key(NETWORK_ID, 2 * actor), account.encode());
         cluster.node(0, 0).state.apply(&[write]);
     }
     let audit = audit(&cluster, 0);

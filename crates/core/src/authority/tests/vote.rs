@@ -179,7 +179,7 @@ fn the_last_seqnum_is_never_used() {
     cluster.run(&[order]);
     let mut account = cluster.node(0, 0).account(alice.actor());
     (account.seqnum, alice.seqnum) = (u32::MAX - 1, u32::MAX - 1);
-    cluster.node(0, 0).state.apply(&[Write::put(Table::Accounts, key, account.encode().encode_to_vec())]);
+    cluster.node(0, 0).state.apply(&[Write::put(Table::Accounts, key, account.encode())]);
     let last = alice.pay(&[to(alice.address, 1)], "");
     assert_eq!(refused(&cluster.node(0, 0).vote(&[last]).unwrap()), [(0, Code::SeqExhausted)]);
 }
