@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::certificate::BatchId;
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::limits::ORDERS_PER_BATCH_MAX;
+use crate::limits::{MESSAGE_BYTES_MAX, ORDERS_PER_BATCH_MAX};
 use crate::merkle::{self, Hash};
 
 /// A batch of orders, decoded; the ids are there also for orders that did not decode.
@@ -17,7 +17,8 @@ pub struct DecodedBatch {
     pub orders: Vec<Result<Order>>,
 }
 
-/// Decodes a batch. Errors: `LIMIT` if it is empty or too large.
+/// Decodes a batch. Errors: `LIMIT` if it is empty or too large: with more than [`MESSAGE_BYTES_MAX`] of orders
+/// it could not be shown to peers together with its certificates.
 pub fn decode_batch(raw: &[Bytes]) -> Result<DecodedBatch> {
     if raw.is_empty() || raw.len() > ORDERS_PER_BATCH_MAX {
         return Err(Error::expected(
@@ -26,6 +27,10 @@ pub fn decode_batch(raw: &[Bytes]) -> Result<DecodedBatch> {
             format!("1 to {ORDERS_PER_BATCH_MAX}"),
             raw.len(),
         ));
+    }
+    let bytes: usize = raw.iter().map(Bytes::len).sum();
+    if bytes > MESSAGE_BYTES_MAX {
+        return Err(Error::expected(Code::Limit, "bytes of the orders", format!("at most {MESSAGE_BYTES_MAX}"), bytes));
     }
     let orders: Vec<Result<Order>> = raw.iter().map(|bytes| Order::decode(bytes.clone())).collect();
     let ids: Vec<Hash> = raw.iter().zip(&orders).map(|(bytes, order)| leaf_id(bytes, order)).collect();

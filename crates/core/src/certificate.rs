@@ -113,7 +113,7 @@ pub fn check_signed(
 }
 
 /// Root and count of a certificate, after the checks that need no cryptography.
-/// Errors: `WRONG_EPOCH`, `DECODE`, `LIMIT`, `NO_QUORUM`.
+/// Errors: `WRONG_EPOCH`, `DECODE`, `LIMIT`, `NO_QUORUM`, `DUPLICATE_SIGNER` for more votes than authorities.
 pub fn check_shape(committee: &Committee, certificate: &wire::Certificate) -> Result<BatchId> {
     if certificate.epoch != committee.epoch {
         return Err(Error::expected(Code::WrongEpoch, "epoch of the certificate", committee.epoch, certificate.epoch));
@@ -124,6 +124,14 @@ pub fn check_shape(committee: &Committee, certificate: &wire::Certificate) -> Re
             Code::NoQuorum,
             "votes in the certificate",
             format!("at least {}", committee.quorum()),
+            certificate.votes.len(),
+        ));
+    }
+    if certificate.votes.len() > committee.size() {
+        return Err(Error::expected(
+            Code::DuplicateSigner,
+            "votes in the certificate",
+            format!("at most {}", committee.size()),
             certificate.votes.len(),
         ));
     }

@@ -14,6 +14,9 @@ pub const CONTENT_BYTES_MAX: usize = 16_384;
 pub const MEMO_BYTES_MAX: usize = 256;
 /// Orders an account may have voted for and not settled.
 pub const PENDING_WINDOW: usize = 64;
+/// Orders of earlier certificates that one step settles because what they waited for has settled in it; the rest
+/// settle when they are handed in again. It bounds what a step writes.
+pub const FOLLOWERS_MAX: usize = 128;
 /// Authorities of a committee.
 pub const COMMITTEE_MIN: usize = 4;
 /// Authorities of a committee.
@@ -40,6 +43,8 @@ pub const ID_MAX: u64 = (1 << 63) - 1;
 pub const DECIMALS_MAX: u8 = 18;
 /// Entries on one page of a query.
 pub const PAGE_MAX: usize = 256;
+/// Credits in one record: reading one of them reads the record.
+pub const CREDITS_PER_RECORD: usize = 64;
 /// Requests one connection may have in flight.
 pub const REQUESTS_PER_CONNECTION: usize = 256;
 /// Connections one process accepts.

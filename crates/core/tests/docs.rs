@@ -55,6 +55,7 @@ fn wire_md_has_every_limit() {
         CONTENT_BYTES_MAX,
         MEMO_BYTES_MAX,
         PENDING_WINDOW,
+        FOLLOWERS_MAX,
         COMMITTEE_MIN,
         COMMITTEE_MAX,
         SHARDS_MAX,
@@ -68,6 +69,7 @@ fn wire_md_has_every_limit() {
         ID_MAX,
         DECIMALS_MAX,
         PAGE_MAX,
+        CREDITS_PER_RECORD,
         REQUESTS_PER_CONNECTION,
         CONNECTIONS_MAX,
         FOLLOW_PAGE

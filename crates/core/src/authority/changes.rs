@@ -12,6 +12,7 @@ use crate::address::Address;
 use crate::bitmap::Bitmap;
 use crate::envelope::Order;
 use crate::error::Result;
+use crate::limits::CREDITS_PER_RECORD;
 use crate::merkle::Hash;
 use crate::wire;
 
@@ -67,6 +68,8 @@ pub(super) struct Changes<'a> {
     credits: Vec<wire::CreditRecord>,
     deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
     writes: Vec<Write>,
+    /// Orders settled because what they waited for has settled.
+    pub followers: usize,
     /// The batch that was read last: thousands of orders of a step may point into the same one.
     stored: Option<(u64, Vec<bytes::Bytes>)>,
 }
@@ -97,6 +100,7 @@ impl<'a> Changes<'a> {
             credits: Vec::new(),
             deliveries: BTreeMap::new(),
             writes: Vec::new(),
+            followers: 0,
             stored: None,
         })
     }
@@ -175,8 +179,8 @@ impl<'a> Changes<'a> {
 
     /// Credits an address of this shard and remembers where the money came from.
     pub fn credit(&mut self, network_id: u64, address: &Address, amount: u64, entry: wire::CreditEntry) -> Result<()> {
-        let batch = self.totals.next.2;
-        let index = self.credits.len() as u32;
+        let batch = self.totals.next.2 + (self.credits.len() / CREDITS_PER_RECORD) as u64;
+        let index = (self.credits.len() % CREDITS_PER_RECORD) as u32;
         let holding = self.account_mut(network_id, address.actor())?.holding_mut(address);
         let previous = std::mem::replace(&mut holding.newest, (batch + 1, index));
         holding.balance += amount as i128;
@@ -206,8 +210,9 @@ impl<'a> Changes<'a> {
         for (to_shard, credits) in std::mem::take(&mut self.deliveries) {
             outbox.push((to_shard, self.write_deliveries(shard, to_shard, credits)?));
         }
-        if !self.credits.is_empty() {
-            let record = wire::CreditsRecord { credits: std::mem::take(&mut self.credits) };
+        let mut credits = std::mem::take(&mut self.credits).into_iter();
+        while credits.len() > 0 {
+            let record = wire::CreditsRecord { credits: credits.by_ref().take(CREDITS_PER_RECORD).collect() };
             let number = self.totals.next.2;
             self.totals.next.2 += 1;
             self.put(Table::Credits, number.to_be_bytes(), record.encode_to_vec());

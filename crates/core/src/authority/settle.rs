@@ -15,7 +15,7 @@ use crate::certificate::{BatchId, Promise, check_certificate, check_shape, sign}
 use crate::content::{Action, Content};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::limits::PENDING_WINDOW;
+use crate::limits::{FOLLOWERS_MAX, PENDING_WINDOW};
 use crate::permission::Permission;
 use crate::wire;
 
@@ -255,9 +255,9 @@ impl Authority {
         Ok(Step::Waiting)
     }
 
-    /// Settles the certified orders that waited for this one.
+    /// Settles the certified orders that waited for this one, unless there are too many for one step.
     fn settle_followers(&self, order: &Order, changes: &mut Changes<'_>) -> Result<()> {
-        loop {
+        while changes.followers < FOLLOWERS_MAX {
             let account = changes.account(order.network_id, order.actor)?;
             let due = account.early.iter().position(|e| e.seqnum <= account.seqnum.saturating_add(1));
             let Some(at) = due else { return Ok(()) };
@@ -267,7 +267,9 @@ impl Authority {
                 .stored_order(early.batch, early.index)?
                 .ok_or_else(|| corrupt(Table::Batches, &early.batch.to_be_bytes(), "an early order is missing"))?;
             self.settle_order(&next, early.batch, early.index as usize, changes)?;
+            changes.followers += 1;
         }
+        Ok(())
     }
 }
 

@@ -236,7 +236,8 @@ fn check_repeat(order: &Order, pass: &mut Pass, changes: &mut Changes<'_>) -> Re
         if pass.shown < PENDING_SHOWN_BYTES {
             let stored = changes.stored_order(pending.batch, pending.index)?;
             e.pending_order = stored.map(|o| o.body).unwrap_or_default();
-            pass.shown += e.pending_order.len();
+            // At least a 64th, as each may take reading a whole batch.
+            pass.shown += e.pending_order.len().max(PENDING_SHOWN_BYTES / 64);
         }
         return Ok(Err(e));
     }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::authority::input::Input;
 use crate::content::{TYPE_PAY, encode_pay};
-use crate::envelope::Order;
-use crate::limits::ORDERS_PER_BATCH_MAX;
+use crate::envelope::{self, Order};
+use crate::limits::*;
 use prost::Message;
 
 #[test]
@@ -114,4 +114,78 @@ fn conflicts_do_not_swell_the_reply() {
     assert_eq!(reply.errors.len(), orders.len());
     assert!(!reply.errors[0].pending_order.is_empty());
     assert!(reply.encoded_len() < crate::limits::MESSAGE_BYTES_MAX, "{} bytes", reply.encoded_len());
+}
+
+/// A step must fit one write of the storage, whatever waited for it: certificates of successors handed in first
+/// would otherwise settle by the thousand, in one step that no authority can write.
+#[test]
+fn what_waited_for_an_order_settles_in_steps_of_bounded_size() {
+    let (mut cluster, issuer) = (Cluster::new(&TestCommittee::default()), TestCommittee::issuer());
+    let mut signers: Vec<_> = (1..=4).map(Signer::new).collect();
+    for signer in &signers {
+        cluster.fund(signer.address, 1_000);
+    }
+    let chains: Vec<Vec<Bytes>> = signers
+        .iter_mut()
+        .map(|s| (0..PENDING_WINDOW).map(|_| s.pay(&[to(issuer.address, 1)], "")).collect())
+        .collect();
+    let mut certified = Vec::new();
+    for i in 0..PENDING_WINDOW {
+        for chain in &chains {
+            let orders = vec![chain[i].clone()];
+            certified.push((cluster.certify(0, &orders), orders));
+        }
+    }
+    let first: Vec<_> = chains.iter().map(|chain| chain[0].clone()).collect();
+    let together = cluster.certify(0, &first);
+    let node = cluster.node(0, 0);
+    for (certificate, orders) in certified.iter().skip(chains.len()) {
+        assert!(node.settle(certificate, orders).unwrap().acknowledgement.is_none());
+    }
+    let settled = |node: &Node| node.authority.totals(&node.state).unwrap().orders;
+    let before = settled(node);
+    node.settle(&together, &first).unwrap();
+    let at_once = settled(node) - before;
+    assert!(at_once <= (chains.len() + FOLLOWERS_MAX) as u64, "{at_once} orders in one step");
+    // Whoever hands in what is left gets it settled.
+    for (certificate, orders) in &certified {
+        assert!(node.settle(certificate, orders).unwrap().acknowledgement.is_some());
+    }
+    let totals = node.authority.totals(&node.state).unwrap();
+    assert_eq!((totals.orders - before, totals.waiting), ((chains.len() * PENDING_WINDOW) as u64, 0));
+}
+
+/// Envelopes may be padded with signatures that nobody checks once an order is certified; what is kept must still
+/// fit a message to peers.
+#[test]
+fn a_certified_batch_padded_beyond_a_message_is_refused() {
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    let mut orders = Vec::new();
+    for mut signer in (1..=5).map(Signer::new) {
+        cluster.fund(signer.address, 1_000);
+        orders.extend((0..PENDING_WINDOW).map(|_| signer.pay(&[to(cluster.issuer.address, 1)], "")));
+    }
+    let votes = (1..4).filter_map(|i| cluster.node(i, 0).vote(&orders).unwrap().vote).collect();
+    let certificate = cluster.certificate(&orders, votes);
+    let sigs = vec![Bytes::from(vec![7; SIG_BYTES_MAX]); SIGS_PER_AUTHORITY_MAX];
+    let junk = vec![envelope::Authority { key_type: 0, sigs }; AUTHORITIES_MAX];
+    let pad = |o: &Bytes| envelope::encode_envelope(&Order::decode(o.clone()).unwrap().body, &junk);
+    let padded: Vec<_> = orders.iter().map(pad).collect();
+    let node = cluster.node(0, 0);
+    assert_eq!(code(node.settle(&certificate, &padded)), Code::Limit);
+    assert!(node.settle(&certificate, &orders).unwrap().acknowledgement.is_some());
+}
+
+/// Reading a page of credits costs about what the page holds, not as much as the batches that they came in.
+#[test]
+fn credits_lie_in_small_records() {
+    let (mut cluster, mut alice) = funded(10_000);
+    let bob = Signer::new(2);
+    let orders: Vec<_> = (0..10).map(|_| alice.pay(&[to(bob.address, 1); OUTPUTS_MAX], "")).collect();
+    cluster.run(&orders);
+    let node = cluster.node(0, 0);
+    for (_, value) in node.state.iter(Table::Credits) {
+        let credits = wire::CreditsRecord::decode(value.clone()).unwrap().credits;
+        assert!(credits.len() <= CREDITS_PER_RECORD, "{} credits in one record", credits.len());
+    }
 }
