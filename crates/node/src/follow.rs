@@ -90,7 +90,7 @@ impl Follower {
         while let Some(mut page) = stream.message().await.map_err(from_status)? {
             self.lag.store(page.end.saturating_sub(position), Ordering::Relaxed);
             let Some(last) = page.entries.last() else { continue };
-            let next = last.position + 1;
+            let next = last.position.saturating_add(1);
             if page.entries[0].position != position || next <= position {
                 let found = page.entries[0].position;
                 return Err(Error::expected(Code::Decode, "position in the settled stream", position, found));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
 use florin_core::committee::Committee;
-use florin_core::limits::MESSAGE_BYTES_MAX;
 use florin_core::signatures::AuthorityPublicKey;
 use florin_core::wire::*;
 use florin_core::{Code, Error, Result, address::Address};
@@ -117,15 +116,6 @@ impl AuthorityService for Services {
 
     async fn vote(&self, request: Request<VoteRequest>) -> std::result::Result<Response<VoteReply>, Status> {
         let VoteRequest { shard, orders } = request.into_inner();
-        let bytes: usize = orders.iter().map(bytes::Bytes::len).sum();
-        if bytes > MESSAGE_BYTES_MAX {
-            return Err(to_status(Error::expected(
-                Code::Limit,
-                "bytes of the orders",
-                format!("at most {MESSAGE_BYTES_MAX}"),
-                bytes,
-            )));
-        }
         answer(match self.handle(shard, Input::Vote { orders }).await {
             Ok(Reply::Vote(reply)) => Ok(reply),
             Ok(other) => Err(unexpected(&other)),

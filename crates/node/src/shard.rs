@@ -33,7 +33,6 @@ enum Command {
         authority: u32,
         position: u64,
     },
-    Order(wire::OrderRequest, oneshot::Sender<Result<wire::OrderReply>>),
     /// Answered when all that was written before it is durable.
     Barrier(oneshot::Sender<Result<()>>),
 }
@@ -106,6 +105,11 @@ impl Shard {
 
         let name = |what: &str| format!("{what}-{}", authority.shard());
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            let watch = Watch(fault_sender.clone());
+            let run = move || {
+                let _watch = watch;
+                run();
+            };
             std::thread::Builder::new()
                 .name(name)
                 .spawn(run)
@@ -122,7 +126,7 @@ impl Shard {
             store: store.clone(),
             settled_end: settled_sender,
             outbox: outbox_sender,
-            fault: fault_sender,
+            fault: fault_sender.clone(),
             counters: counters.clone(),
         };
         let threads = vec![
@@ -183,11 +187,15 @@ impl Shard {
         response.await.map_err(|_| stopped())?
     }
 
-    /// What is known of an order. Its acknowledgement is a promise, so it waits for the disk as well.
+    /// What is known of an order. Its acknowledgement is a promise, so it waits for the disk as well. Proving it
+    /// hashes the whole batch: that is not the step thread's work, or whoever asks could keep others from voting.
     pub async fn order(&self, request: wire::OrderRequest) -> Result<wire::OrderReply> {
+        let (authority, store) = (self.authority.clone(), self.store.clone());
+        let reply = tokio::task::spawn_blocking(move || authority.order(&store, &request)).await;
+        let reply = reply.map_err(|_| stopped())??;
         let (respond, response) = oneshot::channel();
-        self.enqueue(Command::Order(request, respond))?;
-        response.await.map_err(|_| stopped())?
+        self.enqueue(Command::Barrier(respond))?;
+        response.await.map_err(|_| stopped())?.map(|()| reply)
     }
 
     /// Notes how far a peer's settled stream has been looked at.
@@ -209,6 +217,18 @@ impl Shard {
             }
             mpsc::error::TrySendError::Closed(_) => stopped(),
         })
+    }
+}
+
+/// Says why a shard is silent whose thread has panicked: an operator must see it.
+struct Watch(Arc<watch::Sender<Option<Error>>>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let e = Error::new(Code::StorageFailed, "a thread of the shard panicked; it promises nothing more");
+            self.0.send_if_modified(|fault| fault.is_none().then(|| *fault = Some(e)).is_some());
+        }
     }
 }
 
@@ -234,11 +254,6 @@ impl Step {
                     let effects = self.step(Input::Followed { authority, position });
                     effects.err().inspect(|e| error!("noting a position: {e}"));
                     continue;
-                }
-                Command::Order(request, respond) => {
-                    let reply = self.authority.order(&self.store, &request);
-                    let send = move |synced: Result<()>| drop(respond.send(synced.and(reply)));
-                    Release { written: false, outbox: Vec::new(), settled_end: None, send: Some(Box::new(send)) }
                 }
                 Command::Barrier(respond) => {
                     let send = move |synced: Result<()>| drop(respond.send(synced));
@@ -277,8 +292,11 @@ impl Step {
         let writes = std::mem::take(&mut effects.writes);
         let written = !writes.is_empty();
         if written && let Err(e) = self.store.write(&writes) {
-            error!("writing: {e}; this shard promises nothing more");
-            self.fault.send_replace(Some(e.clone()));
+            // A step too large for one write has done nothing; what comes after it can go on.
+            if e.code != Code::Limit {
+                error!("writing: {e}; this shard promises nothing more");
+                self.fault.send_replace(Some(e.clone()));
+            }
             return Err(e);
         }
         Ok((effects, written))
@@ -347,3 +365,7 @@ impl Sync {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;
