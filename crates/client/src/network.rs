@@ -282,6 +282,7 @@ impl Run<'_> {
             }
             let Some(send) = self.quorum.wanted(authority) else { continue };
             self.busy[authority] = true;
+            self.quorum.on_send(send);
             let mut client = self.network.authority(authority, self.shard);
             match send {
                 Send::Vote { .. } => {

@@ -51,6 +51,8 @@ struct Peer {
     acknowledgement: Option<(wire::Signed, Bitmap)>,
     lacks_batch: bool,
     failure: Option<Error>,
+    /// A request to vote may be on its way, or its answer was lost: it may lock what was refused before.
+    asked: bool,
 }
 
 /// One batch on its way.
@@ -100,10 +102,11 @@ impl Quorum {
         refusals.keys().min().and_then(|first| refusals.get(first))
     }
 
-    /// Whether a quorum refuses the order. Then it holds no lock at them, and they can certify another
-    /// order for its sequence number.
+    /// Whether a quorum refuses the order, and was not asked again since. Then it holds no lock at them, and
+    /// they can certify another order for its sequence number.
     pub fn refused_by_quorum(&self, order: usize) -> bool {
-        self.peers.iter().filter(|p| p.refusals.contains_key(&order)).count() >= self.committee.quorum()
+        let refuses = |p: &&Peer| !p.asked && p.refusals.contains_key(&order);
+        self.peers.iter().filter(refuses).count() >= self.committee.quorum()
     }
 
     /// Valid votes so far.
@@ -134,12 +137,20 @@ impl Quorum {
         }
     }
 
+    /// A request goes out.
+    pub fn on_send(&mut self, send: Send) {
+        if let Send::Vote { authority } = send {
+            self.peers[authority].asked = true;
+        }
+    }
+
     /// An answer to `Vote`.
     pub fn on_vote(&mut self, authority: usize, reply: Result<wire::VoteReply>) {
         match reply.and_then(|reply| self.check_vote(authority, reply)) {
             Ok((vote, refusals)) => {
                 let peer = &mut self.peers[authority];
                 peer.failure = None;
+                peer.asked = false;
                 peer.vote = vote.or(peer.vote.take());
                 peer.refusals = refusals;
             }
@@ -356,7 +367,7 @@ impl Quorum {
 }
 
 /// Refusals that an authority gives also when it has not yet settled what the others have.
-fn may_be_lag(code: Code) -> bool {
+pub(crate) fn may_be_lag(code: Code) -> bool {
     matches!(
         code,
         Code::BadSeq
@@ -375,3 +386,7 @@ fn may_be_lag(code: Code) -> bool {
 fn most_common<'a>(errors: &[&'a Error]) -> Option<&'a Error> {
     errors.iter().copied().max_by_key(|e| errors.iter().filter(|o| o.code == e.code).count())
 }
+
+#[cfg(test)]
+#[path = "quorum_tests.rs"]
+mod tests;

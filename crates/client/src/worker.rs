@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 use crate::journal::Journal;
 use crate::network::Network;
+use crate::quorum::may_be_lag;
 
 /// Orders that may wait for a batch, for each shard; more are refused as `BUSY`.
 const QUEUE: usize = 16_384;
@@ -319,7 +320,8 @@ async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) -> Vec<Job> {
         driven.answer(&order.id, &outcome);
         let tries = driven.tries[&order.id];
         match outcome {
-            Err(e) if !refused && may_come(e.code) && tries < TRIES => {
+            // What some authorities refuse, and others may have locked, is not to be forgotten half-way.
+            Err(e) if !refused && (may_come(e.code) || may_be_lag(e.code)) && tries < TRIES => {
                 let counts = u32::from(e.code != Code::QuorumUnreachable);
                 open.push(Job { order, answer: None, tries: tries + counts });
             }
@@ -342,10 +344,7 @@ async fn retry(undecided: Vec<Job>, again: mpsc::WeakSender<Job>) {
 
 /// Whether an order without a receipt may still get one.
 fn may_come(code: Code) -> bool {
-    matches!(
-        code,
-        Code::NotFinal | Code::QuorumUnreachable | Code::Unreachable | Code::Timeout | Code::Undecided | Code::Busy
-    )
+    matches!(code, Code::NotFinal | Code::QuorumUnreachable | Code::Unreachable | Code::Timeout | Code::Undecided)
 }
 
 async fn keep(shared: &Arc<Shared>, orders: &[Order]) -> Result<()> {

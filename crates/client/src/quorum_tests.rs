@@ -1,0 +1,53 @@
+//! What a wallet may conclude from the answers of authorities, some of which lag, lie or fall silent.
+
+use florin_core::testing::{Cluster, Signer, TestCommittee, to};
+
+use super::*;
+
+/// Asks these authorities for their votes, as the network does.
+fn ask(quorum: &mut Quorum, cluster: &mut Cluster, authorities: &[usize]) {
+    for authority in authorities {
+        quorum.on_send(Send::Vote { authority: *authority });
+        let reply = cluster.node(*authority, 0).vote(quorum.orders());
+        quorum.on_vote(*authority, reply);
+    }
+}
+
+/// A wallet signs another order for the sequence number then: nobody may be about to lock the first one.
+#[test]
+fn a_refusal_counts_no_more_once_its_authority_is_asked_again() {
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    let mut poor = Signer::new(1);
+    let order = poor.pay(&[to(cluster.issuer.address, 5)], "");
+    let mut quorum = Quorum::new(cluster.committee.clone(), vec![order]).unwrap();
+    ask(&mut quorum, &mut cluster, &[0, 1]);
+    assert!(!quorum.decided() && !quorum.refused_by_quorum(0));
+    // Two refuse, and might only lag; the first is asked again when the third answers.
+    quorum.on_send(quorum.wanted(0).unwrap());
+    ask(&mut quorum, &mut cluster, &[2]);
+    assert!(quorum.decided());
+    assert!(!quorum.refused_by_quorum(0), "the first may accept it by now");
+    quorum.on_vote(0, Err(Error::new(Code::Timeout, "no answer")));
+    assert!(!quorum.refused_by_quorum(0), "and nobody knows whether it did");
+    ask(&mut quorum, &mut cluster, &[0]);
+    assert!(quorum.refused_by_quorum(0));
+}
+
+#[test]
+fn one_silent_and_one_lagging_of_four_only_delay() {
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    let mut alice = Signer::new(1);
+    let funding = [cluster.issuer.pay(&[to(alice.address, 5)], "")];
+    let certificate = cluster.certify(0, &funding);
+    for authority in 0..2 {
+        cluster.node(authority, 0).settle(&certificate, &funding).unwrap();
+    }
+    let order = alice.pay(&[to(cluster.issuer.address, 5)], "");
+    let mut quorum = Quorum::new(cluster.committee.clone(), vec![order]).unwrap();
+    ask(&mut quorum, &mut cluster, &[0, 1, 2]);
+    assert!(!quorum.decided() && !quorum.certifiable() && !quorum.refused_by_quorum(0));
+    assert_eq!(quorum.wanted(2), Some(Send::Vote { authority: 2 }), "it is asked again");
+    cluster.node(2, 0).settle(&certificate, &funding).unwrap();
+    ask(&mut quorum, &mut cluster, &[2]);
+    assert!(quorum.decided() && quorum.certify());
+}
