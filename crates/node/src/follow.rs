@@ -11,7 +11,7 @@ use std::time::Duration;
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
 use florin_core::authority::query::covers;
-use florin_core::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, MESSAGE_BYTES_MAX};
+use florin_core::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, FOLLOWERS_MAX, MESSAGE_BYTES_MAX};
 use florin_core::wire::{BatchRequest, FollowRequest, SettledEntry};
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::from_status;
@@ -23,8 +23,8 @@ use crate::shard::Shard;
 
 /// How long what a peer has settled may take to arrive by itself.
 const GRACE: Duration = Duration::from_millis(500);
-/// Entries of one peer that may be left open at a time.
-const OPEN_MAX: usize = 256;
+/// Entries of one peer that may be left open at a time: more than one step of it can write.
+const OPEN_MAX: usize = 2 * FOLLOWERS_MAX;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
