@@ -4,12 +4,13 @@
 //! each other, each under a deadline that also covers the first bytes of HTTP/2, and only then is a
 //! connection handed to the gRPC server.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -45,10 +46,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections at a time, handshakes included; more are closed at once.
     pub connections: usize,
+    /// Of these, from one host (an IPv4 address, 64 bits of an IPv6 address): no one alone may shut out the others.
+    pub per_host: usize,
     /// Requests at a time on one connection; more wait.
     pub requests: usize,
     /// For TLS and the first bytes of HTTP/2.
     pub handshake: Duration,
+    /// From the head of a request to its answer (for a stream: to its start). One that is never sent to its end
+    /// would hold memory for ever.
+    pub request: Duration,
     /// For running requests to end, at shutdown.
     pub drain: Duration,
 }
@@ -57,8 +63,10 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: limits::CONNECTIONS_MAX,
+            per_host: limits::CONNECTIONS_MAX / 2,
             requests: limits::REQUESTS_PER_CONNECTION,
             handshake: Duration::from_secs(5),
+            request: Duration::from_secs(60),
             drain: Duration::from_secs(5),
         }
     }
@@ -141,6 +149,7 @@ pub async fn serve(
 
 fn builder(limits: &Limits) -> Server {
     Server::builder()
+        .timeout(limits.request)
         .concurrency_limit_per_connection(limits.requests)
         .max_concurrent_streams(u32::try_from(limits.requests).unwrap_or(u32::MAX))
         .initial_stream_window_size(crate::STREAM_WINDOW)
@@ -159,6 +168,7 @@ async fn accept(
     connected: watch::Receiver<()>,
 ) -> Infallible {
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let hosts = Hosts::default();
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -178,6 +188,11 @@ async fn accept(
             debug!(%remote, "closed: {} connections are the limit", limits.connections);
             continue;
         };
+        let Some(of_host) = hosts.take(remote.ip(), limits.per_host) else {
+            debug!(%remote, "closed: {} connections of one host are the limit", limits.per_host);
+            continue;
+        };
+        let slot = (slot, of_host);
         let (tls, ready, mut connected) = (tls.clone(), ready.clone(), connected.clone());
         handshakes.spawn(async move {
             let (io, peer) = match timeout(limits.handshake, handshake(socket, tls)).await {
@@ -192,6 +207,45 @@ async fn accept(
             let info = ConnectInfo { peer, remote };
             let _ = ready.send(Ok(Stream { io, info, preface: &PREFACE, cut, _slot: slot })).await;
         });
+    }
+}
+
+/// Connections by host.
+#[derive(Clone, Default)]
+struct Hosts(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection's place among those of its host.
+struct HostSlot {
+    hosts: Hosts,
+    host: IpAddr,
+}
+
+impl Hosts {
+    fn take(&self, host: IpAddr, limit: usize) -> Option<HostSlot> {
+        let host = match host.to_canonical() {
+            // Whoever has one address of a network has them all.
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+            v4 => v4,
+        };
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(host).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(HostSlot { hosts: self.clone(), host })
+    }
+}
+
+impl Drop for HostSlot {
+    fn drop(&mut self) {
+        let mut counts = self.hosts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.host) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.host);
+            }
+        }
     }
 }
 
@@ -228,7 +282,7 @@ struct Stream {
     preface: &'static [u8],
     /// Ready when the connection is to end at once.
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _slot: OwnedSemaphorePermit,
+    _slot: (OwnedSemaphorePermit, HostSlot),
 }
 
 impl Stream {

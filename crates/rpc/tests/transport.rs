@@ -302,6 +302,35 @@ async fn connections_over_the_limit_are_closed_and_their_place_comes_back() {
     eventually_info(&second).await;
 }
 
+/// Elsewhere than on Linux 127.0.0.1 is the only loopback address.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_host_cannot_take_every_place() {
+    let limits = server::Limits { per_host: 1, ..Default::default() };
+    let server = Running::start("127.0.0.1:0", None, limits).await;
+    let channel = || client::plain(&server.address.to_string(), client::Limits::default()).unwrap();
+    let (first, second) = (channel(), channel());
+    info(&first).await.unwrap();
+    assert_eq!(info(&second).await.unwrap_err().code, Code::Unreachable);
+    // The server speaks first to whoever has a place and knows HTTP/2.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = timeout(LONG, socket.connect(server.address)).await.unwrap().unwrap();
+    other.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    timeout(LONG, other.read_u8()).await.unwrap().unwrap();
+    drop(first);
+    eventually_info(&second).await;
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_cut_off() {
+    let limits = server::Limits { request: Duration::from_millis(50), ..Default::default() };
+    let server = Running::start("127.0.0.1:0", Some(&SERVER), limits).await;
+    let mut client = AuthorityServiceClient::new(server.channel(None));
+    let reply = timeout(LONG, client.settle(SettleRequest::default())).await.unwrap();
+    assert_eq!(from_status(reply.unwrap_err()).code, Code::Timeout);
+}
+
 #[tokio::test]
 async fn requests_over_the_limit_wait_for_their_turn() {
     let limits = server::Limits { requests: 2, ..Default::default() };
