@@ -10,7 +10,14 @@ use florin_core::{Code, Error, Result};
 /// It is a file of its own beside the locked one, which an atomic rewrite replaces. It is never removed:
 /// another process may have opened it and be about to lock it.
 #[derive(Debug)]
-pub(crate) struct Lock(#[allow(dead_code, reason = "closing it is what unlocks")] File);
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone is not enough while a child that was just started still shares the file.
+        let _ = self.0.unlock();
+    }
+}
 
 impl Lock {
     /// Locks `<path>.lock`. `BUSY` if another process, or another place in this one, holds it.
