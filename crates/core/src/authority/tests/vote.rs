@@ -8,7 +8,6 @@ use crate::envelope::{Order, encode_envelope};
 use crate::keys::Curve;
 use crate::limits::{AMOUNT_MAX, PENDING_WINDOW};
 use crate::permission::Permission;
-use prost::Message;
 
 /// Repeats a request and expects the same bits and no write.
 fn repeat(node: &mut Node, orders: &[Bytes], expected: &wire::VoteReply) {
