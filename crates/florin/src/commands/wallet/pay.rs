@@ -267,11 +267,16 @@ impl Payer {
             // A worker is not believed when it says no: it may lie, and then the order might be paid later.
             self.out.note(format_args!("the worker says {e}; asking the committee itself"));
         }
-        let mut progress = Progress { start, names: self.names(), out: self.out, said: Vec::new() };
+        let names = self.names();
+        let heard = vec![false; names.len()];
+        let mut progress = Progress { start, names, out: self.out, said: Vec::new(), heard };
         let submission = self.wallet.finish(&self.network, account, |event| progress.on(event)).await?;
         let Some(submission) = submission else { return Ok(Vec::new()) };
         for (authority, e) in &submission.culprits {
             self.out.detail(format_args!("{} broke the protocol: {e}", progress.names[*authority]));
+        }
+        for (name, _) in progress.names.iter().zip(&progress.heard).filter(|(_, heard)| !**heard) {
+            self.out.detail(format_args!("{name} had not answered ({})", ms(submission.took)));
         }
         collect(pending, submission.outcomes, submission.certified_after, submission.took)
     }
@@ -309,11 +314,20 @@ struct Progress {
     out: Output,
     /// Failures already shown: authorities are asked again and again.
     said: Vec<(usize, Code)>,
+    /// Authorities that gave any answer, or were found not to be there.
+    heard: Vec<bool>,
 }
 
 impl Progress {
     fn on(&mut self, event: Event) {
         let after = ms(self.start.elapsed());
+        if let Event::Vote { authority }
+        | Event::Settled { authority }
+        | Event::Refused { authority, .. }
+        | Event::Failed { authority, .. } = &event
+        {
+            self.heard[*authority] = true;
+        }
         match event {
             Event::Vote { authority } => self.out.note(format_args!("vote {} ({after})", self.names[authority])),
             Event::Certified => self.out.note(format_args!("certified {after}")),
