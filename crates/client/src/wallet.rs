@@ -9,6 +9,7 @@
 //! Receipts are checked, and must be for the very order that the journal holds, before anything is
 //! believed of them, whoever they come from.
 
+mod once;
 mod reads;
 mod records;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use florin_core::wire;
 use florin_core::{Code, Error, Result};
 use prost::Message;
 
+pub use once::Payment;
 pub use reads::{Balance, Received};
 pub use records::{Account, Pending, Record, Sent};
 
@@ -142,6 +144,15 @@ impl Wallet {
 
     /// Signs many payments with one sync; several of one account make a chain.
     pub fn sign_payments(&mut self, seed: &Seed, payments: &[(u32, Vec<Credit>, String)]) -> Result<Vec<Bytes>> {
+        self.sign(seed, payments, None)
+    }
+
+    fn sign(
+        &mut self,
+        seed: &Seed,
+        payments: &[(u32, Vec<Credit>, String)],
+        id: Option<&str>,
+    ) -> Result<Vec<Bytes>> {
         let mut records = Vec::with_capacity(payments.len());
         let mut envelopes = Vec::with_capacity(payments.len());
         let mut ahead: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
@@ -168,6 +179,7 @@ impl Wallet {
                 seqnum: at.0,
                 envelope: hex::encode(&envelope),
                 time: now_ms(),
+                id: id.map(str::to_owned),
             });
             let order = Order::decode(envelope.clone())?;
             Content::decode(&order)?;
@@ -319,7 +331,8 @@ impl Wallet {
                     .then_some((order, envelope))
             });
             let Some((order, envelope)) = found else { break };
-            records.push(Record::Signed { account, seqnum, envelope: hex::encode(&envelope), time: now_ms() });
+            let id = self.book.ids.owner(&order).cloned();
+            records.push(Record::Signed { account, seqnum, envelope: hex::encode(&envelope), time: now_ms(), id });
             (seqnum, prev_hash) = (seqnum + 1, order.next_hash());
         }
         self.record(records)

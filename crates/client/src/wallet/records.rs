@@ -9,6 +9,8 @@ use florin_core::{Code, Error, Result};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use super::once::Ids;
+
 /// One fact about an account, in the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -28,6 +30,9 @@ pub enum Record {
         envelope: String,
         /// Milliseconds since 1970.
         time: u64,
+        /// Id of the payment, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
     },
     /// It is final.
     Final {
@@ -126,6 +131,7 @@ impl Pending {
 pub(super) struct Book {
     pub(super) owner: Option<String>,
     pub(super) accounts: BTreeMap<u32, Account>,
+    pub(super) ids: Ids,
 }
 
 impl Book {
@@ -135,14 +141,15 @@ impl Book {
         let bytes = |text: &str| hex::decode(text).map(Bytes::from).map_err(|_| bad("something that is not hex"));
         match record {
             Record::Owner { address } => self.owner = Some(address),
-            Record::Signed { account, seqnum, envelope, time } => {
+            Record::Signed { account, seqnum, envelope, time, id } => {
                 let state = self.accounts.entry(account).or_default();
                 state.known = true;
                 let pending = Pending { seqnum, envelope: bytes(&envelope)?, time };
-                pending.order().map_err(|_| bad("a damaged order"))?;
+                let order = pending.order().map_err(|_| bad("a damaged order"))?;
                 if state.next().0 != seqnum {
                     return Err(bad("orders that do not follow each other"));
                 }
+                self.ids.note(id, account, &order, &pending);
                 state.pending.push(pending);
             }
             Record::Final { account, seqnum, receipt, time } => {

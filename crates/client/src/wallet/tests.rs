@@ -39,7 +39,7 @@ fn no_authority_is_believed_alone() {
 
 fn signed(signer: &mut Signer) -> Record {
     let envelope = hex::encode(signer.pay(&[to(signer.address, 1)], ""));
-    Record::Signed { account: 0, seqnum: signer.seqnum, envelope, time: 0 }
+    Record::Signed { account: 0, seqnum: signer.seqnum, envelope, time: 0, id: None }
 }
 
 fn seqnums(book: &Book) -> Vec<u32> {
@@ -81,7 +81,7 @@ fn what_another_copy_did_replaces_what_can_no_longer_follow() {
 fn a_journal_of_something_else_is_an_error() {
     let mut signer = Signer::new(1);
     let (_, second) = (signed(&mut signer), signed(&mut signer));
-    let signed = |envelope: &str| Record::Signed { account: 0, seqnum: 1, envelope: envelope.into(), time: 0 };
+    let signed = |envelope: &str| Record::Signed { account: 0, seqnum: 1, envelope: envelope.into(), time: 0, id: None };
     let receipt = |receipt: &str| Record::Final { account: 0, seqnum: 1, receipt: receipt.into(), time: 0 };
     let adopted = Record::Adopted { account: 0, seqnum: 1, prev_hash: "-1".into() };
     for record in [second, signed("zz"), signed("00ff"), receipt("zz"), receipt("ffff"), receipt(""), adopted] {

@@ -1,0 +1,198 @@
+//! Payments with an id, which are made once however often they are asked for.
+//!
+//! The id stands in the journal's record of the signed order, and that record is durable before the order is sent.
+//! An order whose number is free again (a quorum refused it, or another order took its place) is void for this
+//! journal, but whoever kept it may still offer it. So a next order of the id is signed only where it excludes each
+//! earlier one: nothing else is pending, and
+//! - an earlier one with the same sequence number and the next one can't both be certified;
+//! - of an earlier one with a lower sequence number, it is proved that another order is certified in its place.
+//!
+//! None can have a higher one: sequence numbers of an account go down only past pending orders, and an order with an
+//! id is never chained to one.
+//!
+//! An order's id is a hash of what is signed: two equal payments give the same order if the second takes the place of
+//! the first. It counts for whom it was signed last.
+
+use std::collections::BTreeMap;
+
+use florin_core::amount::format_amount;
+use florin_core::content::{Content, Credit};
+use florin_core::envelope::Order;
+use florin_core::receipt::verify;
+use florin_core::{Code, Error, Result};
+use prost::Message;
+
+use super::records::{Pending, Record, Sent};
+use super::{Wallet, now_ms};
+use crate::network::Network;
+use crate::seed::Seed;
+
+/// Characters of a payment's id.
+const ID_CHARS_MAX: usize = 64;
+
+/// A payment that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// 1 to 64 printable characters: with it, the payment is made once. Without, each time it is asked for.
+    pub id: Option<String>,
+    /// Account of the wallet that pays.
+    pub account: u32,
+    /// Who gets what.
+    pub outputs: Vec<Credit>,
+    /// A note for the recipients.
+    pub memo: String,
+}
+
+/// What the journal holds of an id: every order that was signed for it, on one account.
+#[derive(Clone, Debug)]
+pub(super) struct Signed {
+    account: u32,
+    orders: Vec<Pending>,
+}
+
+/// What a journal holds of payments with an id.
+#[derive(Default)]
+pub(super) struct Ids {
+    signed: BTreeMap<String, Signed>,
+    /// Whom an order was signed for last.
+    owners: BTreeMap<[u8; 32], String>,
+}
+
+impl Ids {
+    pub(super) fn note(&mut self, id: Option<String>, account: u32, order: &Order, pending: &Pending) {
+        let Some(id) = id else {
+            self.owners.remove(&order.id);
+            return;
+        };
+        let signed = self.signed.entry(id.clone()).or_insert_with(|| Signed { account, orders: Vec::new() });
+        signed.orders.push(pending.clone());
+        self.owners.insert(order.id, id);
+    }
+
+    /// Whom an order was signed for.
+    pub(super) fn owner(&self, order: &Order) -> Option<&String> {
+        self.owners.get(&order.id)
+    }
+
+    /// The orders that count for an id.
+    fn orders(&self, id: &str) -> Result<Vec<Order>> {
+        let orders = self.signed.get(id).map(|s| s.orders.as_slice()).unwrap_or_default();
+        let orders: Vec<Order> = orders.iter().map(Pending::order).collect::<Result<_>>()?;
+        Ok(orders.into_iter().filter(|o| self.owner(o).is_some_and(|owner| owner == id)).collect())
+    }
+}
+
+impl Payment {
+    fn check_id(&self) -> Result<()> {
+        let Some(id) = &self.id else { return Ok(()) };
+        let printable = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
+        if (1..=ID_CHARS_MAX).contains(&id.chars().count()) && id.chars().all(printable) {
+            return Ok(());
+        }
+        Err(Error::expected(Code::Usage, "id of the payment", "1 to 64 printable characters", format!("{id:?}")))
+    }
+}
+
+impl Wallet {
+    /// The payment's final order, if it has an id and the journal holds one. Errors: `USAGE` if the id is none, or
+    /// is another payment's.
+    pub fn paid(&self, payment: &Payment) -> Result<Option<&Sent>> {
+        payment.check_id()?;
+        let Some(id) = &payment.id else { return Ok(None) };
+        let Some(signed) = self.book.ids.signed.get(id) else { return Ok(None) };
+        self.check_same(id, signed, payment)?;
+        for order in self.book.ids.orders(id)? {
+            if let Some((sent, true)) = self.sent_at(payment.account, order.seqnum, &order)? {
+                return Ok(Some(sent));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The final order with a sequence number, and whether it is this one.
+    fn sent_at(&self, account: u32, seqnum: u32, order: &Order) -> Result<Option<(&Sent, bool)>> {
+        let Some(sent) = self.account(account).sent.iter().rev().find(|s| s.seqnum == seqnum) else { return Ok(None) };
+        Ok(Some((sent, Order::decode(sent.receipt.transaction.clone())?.id == order.id)))
+    }
+
+    fn check_same(&self, id: &str, signed: &Signed, payment: &Payment) -> Result<()> {
+        let differ = |what: &str, expected: String, found: String| {
+            let what = format!("{what} of the payment with id {id:?}");
+            Err(Error::expected(Code::Usage, &what, expected, found))
+        };
+        if signed.account != payment.account {
+            return differ("account", signed.account.to_string(), payment.account.to_string());
+        }
+        let Some(first) = signed.orders.first() else { return Ok(()) };
+        let content = Content::decode(&first.order()?)?;
+        let (old, new) = (content.credits(), &payment.outputs);
+        if old.len() != new.len() {
+            return differ("number of recipients", old.len().to_string(), new.len().to_string());
+        }
+        let network = &self.committee.network;
+        let show = |c: &Credit| {
+            let amount = format_amount(c.amount.into(), network.decimals);
+            format!("{amount} {} to {}", network.currency, c.address.to_text(&network.currency))
+        };
+        if let Some((old, new)) = old.iter().zip(new).find(|(old, new)| old != new) {
+            return differ("amount and recipient", show(old), show(new));
+        }
+        if content.memo() != payment.memo {
+            return differ("memo", format!("{:?}", content.memo()), format!("{:?}", payment.memo));
+        }
+        Ok(())
+    }
+
+    /// Signs a payment as the account's next order and makes it durable, unless it is found to be final by now; then
+    /// [`Wallet::paid`] has it. Says whether it signed; nothing is sent. With an id, nothing may be pending on
+    /// the account. Errors: as of [`Wallet::paid`] and [`Wallet::sign_pay`]; `UNDECIDED` if something is
+    /// pending, or nobody proves what became of an earlier order of the id.
+    pub async fn sign_once(&mut self, network: &Network, seed: &Seed, payment: &Payment) -> Result<bool> {
+        if self.paid(payment)?.is_some() {
+            return Ok(false);
+        }
+        if let Some(id) = &payment.id {
+            if let Some(open) = self.account(payment.account).pending.first() {
+                let message = format!("the payment before, seqnum {}, is not final", open.seqnum);
+                return Err(Error::new(Code::Undecided, message));
+            }
+            for order in self.book.ids.orders(id)? {
+                if self.was_certified(network, payment.account, &order).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        let request = (payment.account, payment.outputs.clone(), payment.memo.clone());
+        self.sign(seed, &[request], payment.id.as_deref())?;
+        Ok(true)
+    }
+
+    /// Whether an order that is not pending any more was certified all the same; its receipt is in the journal then.
+    async fn was_certified(&mut self, network: &Network, account: u32, order: &Order) -> Result<bool> {
+        let seqnum = order.seqnum;
+        // With the same number, the next order and this one exclude each other.
+        if seqnum >= self.account(account).next_seqnum() {
+            return Ok(false);
+        }
+        if let Some((_, same)) = self.sent_at(account, seqnum, order)? {
+            return Ok(same);
+        }
+        let Some(certified) = Wallet::certified(network, order.actor, seqnum).await else {
+            let message =
+                format!("no authority that answers proves which order of account {account} has seqnum {seqnum}");
+            return Err(Error::new(Code::Undecided, message));
+        };
+        if certified.id != order.id {
+            return Ok(false);
+        }
+        let receipt = Wallet::fetch_receipt(network, order.actor, seqnum).await?;
+        let found = verify(&self.committee, &receipt)?;
+        if found.id != order.id {
+            let (expected, found) = (hex::encode(order.id), hex::encode(found.id));
+            return Err(Error::expected(Code::BadProof, "order of the receipt", expected, found));
+        }
+        let receipt = hex::encode(receipt.encode_to_vec());
+        self.record(vec![Record::Final { account, seqnum, receipt, time: now_ms() }])?;
+        Ok(true)
+    }
+}
