@@ -81,11 +81,34 @@ fn what_another_copy_did_replaces_what_can_no_longer_follow() {
 fn a_journal_of_something_else_is_an_error() {
     let mut signer = Signer::new(1);
     let (_, second) = (signed(&mut signer), signed(&mut signer));
-    let signed = |envelope: &str| Record::Signed { account: 0, seqnum: 1, envelope: envelope.into(), time: 0, id: None };
+    let signed =
+        |envelope: &str| Record::Signed { account: 0, seqnum: 1, envelope: envelope.into(), time: 0, id: None };
     let receipt = |receipt: &str| Record::Final { account: 0, seqnum: 1, receipt: receipt.into(), time: 0 };
     let adopted = Record::Adopted { account: 0, seqnum: 1, prev_hash: "-1".into() };
     for record in [second, signed("zz"), signed("00ff"), receipt("zz"), receipt("ffff"), receipt(""), adopted] {
         let error = Book::default().apply(record.clone()).unwrap_err();
         assert_eq!(error.code, Code::BadFile, "{record:?}");
     }
+}
+
+#[test]
+fn ids_are_optional_in_the_journal() {
+    let mut signer = Signer::new(1);
+    let plain = serde_json::to_value(signed(&mut signer)).unwrap();
+    assert!(plain.get("id").is_none(), "as in journals from before there were ids: {plain}");
+    let mut keyed = plain.clone();
+    keyed["id"] = "invoice".into();
+    let owner = |records: &[&serde_json::Value]| {
+        let mut book = Book::default();
+        for record in records {
+            book.apply(serde_json::from_value((*record).clone()).unwrap()).unwrap();
+            book.apply(Record::Refused { account: 0, seqnum: 1, code: 403, message: String::new() }).unwrap();
+        }
+        let envelope = hex::decode(plain["envelope"].as_str().unwrap()).unwrap();
+        book.ids.owner(&florin_core::envelope::Order::decode(envelope.into()).unwrap()).cloned()
+    };
+    assert_eq!(owner(&[&plain]), None);
+    assert_eq!(owner(&[&plain, &keyed]).as_deref(), Some("invoice"));
+    // An equal payment without the id took the place of the first: the order is not the invoice's any more.
+    assert_eq!(owner(&[&keyed, &plain]), None);
 }

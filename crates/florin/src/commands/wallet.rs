@@ -2,6 +2,7 @@
 
 mod create;
 mod history;
+mod outcome;
 mod pay;
 mod place;
 mod secrets;
@@ -34,7 +35,9 @@ pub enum Command {
     /// Pay
     ///
     /// The order is on disk before it is sent. If anything goes wrong on the way, `florin wallet resume` finishes it, and
-    /// so does the next payment; the same payment given again while it is pending is made once.
+    /// so does the next payment; the same payment given again while it is pending is made once. With `--id` it is made
+    /// once for good: after whatever happened, the same command finishes it, or shows again what it made. The id is kept
+    /// in the journal beside the wallet, so two copies of a wallet do not know of each other's.
     Pay(pay::PayArgs),
     /// Finish payments that an earlier command could not
     Resume(pay::ResumeArgs),

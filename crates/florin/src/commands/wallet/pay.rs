@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use florin_client::network::{Event, Network};
 use florin_client::receipt_file;
-use florin_client::wallet::{Pending, Wallet};
+use florin_client::wallet::{Payment, Pending, Wallet};
 use florin_client::worker_client::WorkerClient;
 use florin_core::address::Address;
 use florin_core::amount::{format_amount, parse_amount};
@@ -13,10 +13,11 @@ use florin_core::committee::Committee;
 use florin_core::content::{Action, Content, Credit};
 use florin_core::envelope::Order;
 use florin_core::{Code, Error, Result, wire};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::outcome::{Outcome, ms};
 use super::place::{Passphrase, Place, block_on};
-use crate::commands::support::{fields, need_vacant};
+use crate::commands::support::need_vacant;
 use crate::output::Output;
 
 /// How often a payment is tried that was refused for a reason that is gone by now, and the pause between.
@@ -46,6 +47,9 @@ pub struct PayArgs {
     /// Account that pays
     #[arg(long, default_value_t = 0)]
     account: u32,
+    /// An id of your own, 1 to 64 printable characters: repeat the command with it, and it pays once
+    #[arg(long, value_name = "TEXT")]
+    id: Option<String>,
     /// Save the receipt here
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
@@ -71,16 +75,6 @@ struct Way {
     worker: Option<String>,
 }
 
-/// What became of one order.
-struct Outcome {
-    seqnum: u32,
-    order: Order,
-    content: Content,
-    result: Result<wire::Receipt>,
-    certified: Option<Duration>,
-    took: Duration,
-}
-
 /// A wallet on its way to the committee.
 struct Payer {
     wallet: Wallet,
@@ -93,48 +87,62 @@ struct Payer {
 pub fn pay(args: PayArgs, out: Output) -> Result<()> {
     let committee = args.place.committee()?;
     let outputs = outputs(&args, &committee)?;
-    if let Some(receipt) = &args.receipt {
-        // It would be a pity to find this out after having paid.
-        need_vacant([receipt])?;
-    }
-    let mut wallet = args.place.open(&committee)?;
+    let payment = Payment { id: args.id.clone(), account: args.account, outputs, memo: args.memo.clone() };
+    let wallet = args.place.open(&committee)?;
     wallet.address(args.account)?;
+    let outcome = match wallet.paid(&payment)? {
+        Some(sent) => {
+            out.note("The payment with this id is final; it was not made a second time.");
+            Outcome::kept(sent)?
+        }
+        None => {
+            if let Some(receipt) = &args.receipt {
+                // It would be a pity to find this out after having paid.
+                need_vacant([receipt])?;
+            }
+            make(&args, wallet, &payment, out)?
+        }
+    };
+    let receipt = outcome.result.as_ref().map_err(Clone::clone)?;
+    if let Some(path) = &args.receipt {
+        receipt_file::save(path, receipt, &committee)?;
+    }
+    let mut value = outcome.value(&committee);
+    value["account"] = args.account.into();
+    value["id"] = json!(args.id);
+    value["receipt_file"] = json!(args.receipt);
+    out.data(outcome.text(&committee), &value);
+    Ok(())
+}
+
+/// Makes a payment of which the journal does not know that it is final.
+fn make(args: &PayArgs, mut wallet: Wallet, payment: &Payment, out: Output) -> Result<Outcome> {
     let seed = args.passphrase.unlock(wallet.keystore())?;
-    let account = args.account;
-    let outcome = block_on(async {
-        let network = args.place.network(&committee);
+    let account = payment.account;
+    block_on(async {
+        let network = args.place.network(wallet.committee());
         let worker = args.way.client(args.place.timeout())?;
         if !wallet.account(account).known {
             wallet.catch_up(&network, account).await?;
         }
         let mut payer = Payer { wallet, network, worker, out };
         let earlier = payer.finish_earlier(account).await?;
-        let same = earlier.into_iter().find(|o| o.result.is_ok() && asks(&o.content, &outputs, &args.memo));
-        if let Some(outcome) = same {
+        if let Some(outcome) = payer.was_pending(earlier, payment)? {
             out.note(
                 "This payment was pending from an earlier command and is final now; it was not made a second time.",
             );
             return Ok(outcome);
         }
-        let mut outcome = payer.pay(&seed, account, &outputs, &args.memo).await?;
+        let mut outcome = payer.pay(&seed, payment).await?;
         for _ in 0..TRIES {
             if !payer.worth_another_try(account, &mut outcome).await? {
                 break;
             }
             tokio::time::sleep(PAUSE).await;
-            outcome = payer.pay(&seed, account, &outputs, &args.memo).await?;
+            outcome = payer.pay(&seed, payment).await?;
         }
         Ok(outcome)
-    })?;
-    let receipt = outcome.result.as_ref().map_err(Clone::clone)?;
-    if let Some(path) = &args.receipt {
-        receipt_file::save(path, receipt, &committee)?;
-    }
-    let mut value = value(&outcome, &committee);
-    value["account"] = account.into();
-    value["receipt_file"] = json!(args.receipt);
-    out.data(text(&outcome, &committee), &value);
-    Ok(())
+    })
 }
 
 fn outputs(args: &PayArgs, committee: &Committee) -> Result<Vec<Credit>> {
@@ -167,16 +175,27 @@ impl Way {
 }
 
 impl Payer {
-    async fn pay(
-        &mut self,
-        seed: &florin_client::seed::Seed,
-        account: u32,
-        outputs: &[Credit],
-        memo: &str,
-    ) -> Result<Outcome> {
-        self.wallet.sign_pay(seed, account, outputs, memo)?;
-        let outcome = self.drive(account).await?.pop();
+    async fn pay(&mut self, seed: &florin_client::seed::Seed, payment: &Payment) -> Result<Outcome> {
+        if !self.wallet.sign_once(&self.network, seed, payment).await?
+            && let Some(sent) = self.wallet.paid(payment)?
+        {
+            self.out.note("An earlier order with this id turned out to be final; it was not made a second time.");
+            return Outcome::kept(sent);
+        }
+        let outcome = self.drive(payment.account).await?.pop();
         outcome.ok_or_else(|| Error::new(Code::Undecided, "the order that was signed is not pending"))
+    }
+
+    /// The order that makes this payment, if it is among those that are final by now: by its id, or if it has none,
+    /// any that pays the same.
+    fn was_pending(&self, earlier: Vec<Outcome>, payment: &Payment) -> Result<Option<Outcome>> {
+        let mut done = earlier.into_iter().filter(|o| o.result.is_ok());
+        if payment.id.is_none() {
+            return Ok(done.find(|o| asks(&o.content, &payment.outputs, &payment.memo)));
+        }
+        let Some(sent) = self.wallet.paid(payment)? else { return Ok(None) };
+        let kept = Outcome::kept(sent)?;
+        Ok(Some(done.find(|o| o.order.id == kept.order.id).unwrap_or(kept)))
     }
 
     /// Finishes what is pending of the account that pays, or fails; of the others, as far as it goes.
@@ -302,7 +321,7 @@ fn collect(
 ) -> Result<Vec<Outcome>> {
     let outcome = |(p, result): (Pending, Result<wire::Receipt>)| {
         let order = p.order()?;
-        Ok(Outcome { seqnum: p.seqnum, content: Content::decode(&order)?, order, result, certified, took })
+        Ok(Outcome { seqnum: p.seqnum, content: Content::decode(&order)?, order, result, certified, took: Some(took) })
     };
     pending.into_iter().zip(results).map(outcome).collect()
 }
@@ -346,50 +365,6 @@ impl Progress {
     }
 }
 
-fn ms(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1_000.0)
-}
-
-fn text(outcome: &Outcome, committee: &Committee) -> String {
-    let network = &committee.network;
-    let amount = |minor: u64| format!("{} {}", format_amount(minor.into(), network.decimals), network.currency);
-    let mut rows = vec![
-        ("order", hex::encode(outcome.order.id)),
-        ("seqnum", outcome.seqnum.to_string()),
-        ("amount", amount(outcome.content.total)),
-    ];
-    for credit in outcome.content.credits() {
-        let address = credit.address.to_text(&network.currency);
-        let several = outcome.content.credits().len() > 1;
-        rows.push(("to", if several { format!("{address} {}", amount(credit.amount)) } else { address }));
-    }
-    let memo = outcome.content.memo();
-    if !memo.is_empty() {
-        rows.push(("memo", memo.escape_debug().to_string()));
-    }
-    if let Some(certified) = outcome.certified {
-        rows.push(("certified", ms(certified)));
-    }
-    rows.push(("final", ms(outcome.took)));
-    fields(&rows)
-}
-
-fn value(outcome: &Outcome, committee: &Committee) -> Value {
-    let network = &committee.network;
-    let amount = |minor: u64| format_amount(minor.into(), network.decimals);
-    let round = |d: Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
-    let outputs: Vec<Value> = (outcome.content.credits().iter())
-        .map(|c| {
-            json!({"address": c.address.to_text(&network.currency), "amount": amount(c.amount),
-                "amount_minor": c.amount.to_string()})
-        })
-        .collect();
-    let total = outcome.content.total;
-    json!({"status": "final", "order_id": hex::encode(outcome.order.id), "seqnum": outcome.seqnum,
-        "amount": amount(total), "amount_minor": total.to_string(), "currency": network.currency, "outputs": outputs,
-        "memo": outcome.content.memo(), "certified_ms": outcome.certified.map(round), "final_ms": round(outcome.took)})
-}
-
 /// `wallet resume`.
 pub fn resume(args: ResumeArgs, out: Output) -> Result<()> {
     let committee = args.place.committee()?;
@@ -417,9 +392,9 @@ pub fn resume(args: ResumeArgs, out: Output) -> Result<()> {
                 let (seqnum, still) = (outcome.seqnum, payer.is_pending(account, &outcome.order));
                 match &outcome.result {
                     Ok(_) => {
-                        let mut value = value(&outcome, &committee);
+                        let mut value = outcome.value(&committee);
                         value["account"] = account.into();
-                        lines.push(format!("account {account}, final\n{}", text(&outcome, &committee)));
+                        lines.push(format!("account {account}, final\n{}", outcome.text(&committee)));
                         done.push(value);
                     }
                     Err(e) if still => {
