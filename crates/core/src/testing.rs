@@ -375,7 +375,8 @@ impl Cluster {
     /// Balance of an address at an authority, minor units.
     pub fn balance(&self, authority: usize, address: &Address) -> i128 {
         let shard = address.shard(self.committee.shards) as usize;
-        self.nodes[authority][shard].account(address.actor()).holding(address).map_or(0, |h| h.balance)
+        let holding = Account::load_holding(&self.nodes[authority][shard].state, NETWORK_ID, address);
+        holding.expect("a state in memory").map_or(0, |h| h.balance)
     }
 }
 

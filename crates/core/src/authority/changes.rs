@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use super::state::{
-    Account, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64, link_key, need_record,
-    outbox_key,
+    Account, Holding, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64, holding_key,
+    link_key, need_record, outbox_key,
 };
 use crate::address::Address;
 use crate::bitmap::Bitmap;
@@ -62,7 +62,7 @@ pub(super) struct Changes<'a> {
     pub totals: Totals,
     before: Totals,
     /// Place in `slots` by (network, actor): moving numbers in the tree is cheaper than moving accounts.
-    accounts: BTreeMap<(u64, u64), usize>,
+    accounts: BTreeMap<SlotKey, usize>,
     slots: Vec<Slot>,
     progress: BTreeMap<u64, Progress>,
     credits: Vec<wire::CreditRecord>,
@@ -73,6 +73,9 @@ pub(super) struct Changes<'a> {
     /// The batch that was read last: thousands of orders of a step may point into the same one.
     stored: Option<(u64, Vec<bytes::Bytes>)>,
 }
+
+/// Network, actor, and the address where a further one of the actor has a record of its own.
+type SlotKey = (u64, u64, Option<Address>);
 
 /// An account that the step has looked at.
 struct Slot {
@@ -107,22 +110,45 @@ impl<'a> Changes<'a> {
 
     /// An account to look at.
     pub fn account(&mut self, network_id: u64, actor: u64) -> Result<&Account> {
-        Ok(&self.slot(network_id, actor)?.account)
+        Ok(&self.slot((network_id, actor, None))?.account)
     }
 
     /// An account to change.
     pub fn account_mut(&mut self, network_id: u64, actor: u64) -> Result<&mut Account> {
-        let slot = self.slot(network_id, actor)?;
+        let slot = self.slot((network_id, actor, None))?;
         slot.dirty = true;
         Ok(&mut slot.account)
     }
 
-    fn slot(&mut self, network_id: u64, actor: u64) -> Result<&mut Slot> {
+    /// Balance of an address, minor units.
+    pub fn balance(&mut self, network_id: u64, address: &Address) -> Result<i128> {
+        let key = self.keeper(network_id, address)?;
+        Ok(self.slot(key)?.account.holding(address).map_or(0, |h| h.balance))
+    }
+
+    /// Money at an address, to change it.
+    pub fn holding_mut(&mut self, network_id: u64, address: &Address) -> Result<&mut Holding> {
+        let key = self.keeper(network_id, address)?;
+        let slot = self.slot(key)?;
+        slot.dirty = true;
+        Ok(slot.account.holding_mut(address))
+    }
+
+    /// The record that keeps the money of an address.
+    fn keeper(&mut self, network_id: u64, address: &Address) -> Result<SlotKey> {
+        let own = (network_id, address.actor(), None);
+        let keeps = self.slot(own)?.account.keeps(address);
+        Ok(if keeps { own } else { (network_id, address.actor(), Some(*address)) })
+    }
+
+    fn slot(&mut self, key: SlotKey) -> Result<&mut Slot> {
         use std::collections::btree_map::Entry;
-        let place = match self.accounts.entry((network_id, actor)) {
+        let place = match self.accounts.entry(key) {
             Entry::Occupied(e) => *e.get(),
             Entry::Vacant(e) => {
-                self.slots.push(Slot { account: Account::load(self.state, network_id, actor)?, dirty: false });
+                let record: Option<wire::AccountRecord> = get_record(self.state, Table::Accounts, &record_key(&key))?;
+                let account = record.map(Account::decode).transpose()?.unwrap_or_default();
+                self.slots.push(Slot { account, dirty: false });
                 *e.insert(self.slots.len() - 1)
             }
         };
@@ -131,7 +157,7 @@ impl<'a> Changes<'a> {
 
     /// Takes the newest lock of an account back, in a step that has changed nothing else of it.
     pub fn unlock(&mut self, network_id: u64, actor: u64) -> Result<()> {
-        let slot = self.slot(network_id, actor)?;
+        let slot = self.slot((network_id, actor, None))?;
         slot.account.pending.pop();
         slot.dirty = false;
         Ok(())
@@ -181,7 +207,7 @@ impl<'a> Changes<'a> {
     pub fn credit(&mut self, network_id: u64, address: &Address, amount: u64, entry: wire::CreditEntry) -> Result<()> {
         let batch = self.totals.next.2 + (self.credits.len() / CREDITS_PER_RECORD) as u64;
         let index = (self.credits.len() % CREDITS_PER_RECORD) as u32;
-        let holding = self.account_mut(network_id, address.actor())?.holding_mut(address);
+        let holding = self.holding_mut(network_id, address)?;
         let previous = std::mem::replace(&mut holding.newest, (batch + 1, index));
         holding.balance += amount as i128;
         holding.credits += 1;
@@ -235,10 +261,10 @@ impl<'a> Changes<'a> {
             self.put(Table::Progress, number.to_be_bytes(), record.encode_to_vec());
         }
         self.writes.reserve(self.slots.len() + 1);
-        for ((network_id, actor), place) in std::mem::take(&mut self.accounts) {
+        for (key, place) in std::mem::take(&mut self.accounts) {
             if self.slots[place].dirty {
                 let record = self.slots[place].account.encode();
-                self.put(Table::Accounts, account_key(network_id, actor), record);
+                self.put(Table::Accounts, record_key(&key), record);
             }
         }
         assert_eq!(self.totals.sum(), 0, "the postings of a step sum to zero");
@@ -287,6 +313,13 @@ impl<'a> Changes<'a> {
         }
         self.put(Table::Links, key, sequence.to_be_bytes());
         Ok(sequence)
+    }
+}
+
+fn record_key(key: &SlotKey) -> Vec<u8> {
+    match key {
+        (network_id, actor, None) => account_key(*network_id, *actor).to_vec(),
+        (network_id, _, Some(address)) => holding_key(*network_id, address).to_vec(),
     }
 }
 

@@ -90,8 +90,7 @@ impl Authority {
         let issuer_here = self.issuer.shard(self.committee.shards) == self.shard;
         for (i, (address, amount)) in lines.iter().enumerate() {
             if issuer_here {
-                changes.account_mut(network_id, self.issuer.actor())?.holding_mut(&self.issuer).balance -=
-                    *amount as i128;
+                changes.holding_mut(network_id, &self.issuer)?.balance -= *amount as i128;
                 changes.totals.accounts -= *amount as i128;
                 changes.totals.issued += *amount as i128;
             }

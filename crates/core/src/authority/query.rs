@@ -27,9 +27,9 @@ impl Authority {
         let address = Address::from_slice(&request.address)?;
         self.served(request.network_id, address.actor())?;
         let account = Account::load(state, request.network_id, address.actor())?;
-        let holding = account.holding(&address);
+        let holding = Account::load_holding(state, request.network_id, &address)?;
         let mut reply = wire::AccountReply {
-            balance: holding.map_or(0, |h| h.balance).to_string(),
+            balance: holding.as_ref().map_or(0, |h| h.balance).to_string(),
             credits: holding.map_or(0, |h| h.credits),
             ..Default::default()
         };
@@ -111,9 +111,7 @@ impl Authority {
         let limit = (request.limit as usize).clamp(1, PAGE_MAX);
         // A cursor packs (batch + 1, index); it comes back from a client, so it proves nothing.
         let mut at = match request.before {
-            0 => Account::load(state, request.network_id, address.actor())?
-                .holding(&address)
-                .map_or((0, 0), |h| h.newest),
+            0 => Account::load_holding(state, request.network_id, &address)?.map_or((0, 0), |h| h.newest),
             cursor => (cursor >> 20, (cursor & 0xf_ffff) as u32),
         };
         let mut reply = wire::CreditsReply::default();

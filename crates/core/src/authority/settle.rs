@@ -209,7 +209,6 @@ impl Authority {
             account.permission = permission.clone();
         }
         let address = account.address.ok_or_else(|| conflict(order, "its account was never opened"))?;
-        account.holding_mut(&address).balance -= content.total as i128;
         account.seqnum = order.seqnum;
         account.prev_hash = order.next_hash();
         match account.pending.first() {
@@ -222,6 +221,7 @@ impl Authority {
             // for it names a predecessor that can't be certified any more.
             _ => account.pending.clear(),
         }
+        changes.holding_mut(order.network_id, &address)?.balance -= content.total as i128;
         changes.totals.accounts -= content.total as i128;
         for (output, credit) in content.credits().iter().enumerate() {
             let entry = wire::CreditEntry {

@@ -14,7 +14,7 @@ use crate::wire;
 /// A table of one shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Table {
-    /// (network, actor) -> `AccountRecord`.
+    /// (network, actor) -> `AccountRecord`; (network, actor, address) for further addresses of an actor.
     Accounts,
     /// Batch number -> `BatchRecord`: the envelopes.
     Batches,
@@ -108,6 +108,14 @@ pub fn account_key(network_id: u64, actor: u64) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&network_id.to_be_bytes());
     key[8..].copy_from_slice(&actor.to_be_bytes());
+    key
+}
+
+/// Key of the money at an address that is not the first seen of its actor.
+pub fn holding_key(network_id: u64, address: &Address) -> [u8; 48] {
+    let mut key = [0; 48];
+    key[..16].copy_from_slice(&account_key(network_id, address.actor()));
+    key[16..].copy_from_slice(address.as_bytes());
     key
 }
 
@@ -208,7 +216,8 @@ pub struct Holding {
 /// An account in memory: money by address, and the spending state of the actor.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Account {
-    /// One, but for addresses that share their first 63 bits.
+    /// That of the first address seen of the actor. Anyone may pay addresses that share its 63 bits, so
+    /// each further one has a record of its own, at [`holding_key`]: with its one holding and nothing else.
     pub holdings: Vec<Holding>,
     /// The address that the first settled order bound to the actor.
     pub address: Option<Address>,
@@ -285,9 +294,27 @@ impl Account {
         }
     }
 
-    /// Money at an address.
+    /// Whether money at this address is kept in this record.
+    pub fn keeps(&self, address: &Address) -> bool {
+        self.holdings.first().is_none_or(|h| h.address == *address)
+    }
+
+    /// Money at an address, as far as this record keeps it.
     pub fn holding(&self, address: &Address) -> Option<&Holding> {
         self.holdings.iter().find(|h| h.address == *address)
+    }
+
+    /// Reads the money at an address, wherever it is kept.
+    pub fn load_holding(state: &dyn State, network_id: u64, address: &Address) -> Result<Option<Holding>> {
+        let account = Account::load(state, network_id, address.actor())?;
+        let account = match account.keeps(address) {
+            true => account,
+            false => match get_record(state, Table::Accounts, &holding_key(network_id, address))? {
+                Some(record) => Account::decode(record)?,
+                None => return Ok(None),
+            },
+        };
+        Ok(account.holding(address).cloned())
     }
 
     /// Money at an address, made if there is none yet.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::changes::Changes;
 use super::state::{Account, Table, get_record, get_u64, order_key};
 use super::{Authority, Meter, Phase};
+use crate::address::Address;
 use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
 use crate::certificate::{Promise, sign};
@@ -120,8 +121,14 @@ impl Authority {
             return check_repeat(order, pass, changes);
         }
         let checked = Content::decode(order).and_then(|c| Ok((self.check_account(order, &c, account)?, c)));
-        let (permission, content) = match checked {
+        let ((address, permission, reserved), content) = match checked {
             Ok(both) => both,
+            Err(e) => return Ok(Err(e)),
+        };
+        let balance = changes.balance(order.network_id, &address)?;
+        let covered = self.check_balance(&address, content.total, reserved, balance);
+        let permission = match covered.and_then(|()| Permission::decode_kept(permission)) {
+            Ok(permission) => permission,
             Err(e) => return Ok(Err(e)),
         };
         if suspects.contains(&(order.network_id, order.actor)) {
@@ -170,8 +177,9 @@ impl Authority {
         Ok(())
     }
 
-    /// Checks 6 and 7 of an order that has the account's next seqnum; returns the permission it must satisfy.
-    fn check_account(&self, order: &Order, content: &Content, account: &Account) -> Result<Permission> {
+    /// Check 6 of an order that has the account's next seqnum. Returns the address that pays, the permission
+    /// that must be satisfied, and what pending orders reserve.
+    fn check_account(&self, order: &Order, content: &Content, account: &Account) -> Result<(Address, Bytes, i128)> {
         let expected = account.next_prev_hash();
         if order.prev_hash != expected {
             return Err(Error::expected(Code::BadPrevHash, "prev_hash", expected, order.prev_hash));
@@ -200,19 +208,18 @@ impl Authority {
                 return Err(Error::new(Code::UnknownActor, format!("actor {} has no settled order", order.actor)));
             }
         };
-        let balance = account.holding(&address).map_or(0, |h| h.balance);
-        let limit = if address == self.issuer { self.committee.network.issuer_limit as i128 } else { 0 };
-        let available = balance + limit - account.reserved();
-        if available < content.total as i128 {
+        Ok((address, permission, account.reserved()))
+    }
+
+    /// Check 7: what the address has, less what pending orders reserve, covers the order.
+    fn check_balance(&self, address: &Address, total: u64, reserved: i128, balance: i128) -> Result<()> {
+        let limit = if *address == self.issuer { self.committee.network.issuer_limit as i128 } else { 0 };
+        let available = balance + limit - reserved;
+        if available < total as i128 {
             let code = if limit > 0 { Code::IssuerLimit } else { Code::InsufficientFunds };
-            return Err(Error::expected(
-                code,
-                "minor units available",
-                format!("at least {}", content.total),
-                available,
-            ));
+            return Err(Error::expected(code, "minor units available", format!("at least {total}"), available));
         }
-        Permission::decode_kept(permission)
+        Ok(())
     }
 }
 

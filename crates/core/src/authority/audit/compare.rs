@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::books::{Book, Held};
 use super::{Audit, Pages, decode, read};
-use crate::authority::state::{Account, Table, Totals, corrupt};
+use crate::authority::state::{Account, Holding, Table, Totals, account_key, corrupt};
 use crate::content::{Action, Content};
 use crate::envelope::Order;
 use crate::error::Result;
@@ -27,13 +27,29 @@ impl Audit<'_> {
             self.out.balances += book.holdings.values().map(|h| h.balance).sum::<i128>();
         }
         let mut waiting = 0;
+        let mut last: Option<(u64, u64, Account)> = None;
         for entry in Pages::new(self.state, Table::Accounts) {
             let (key, value) = entry?;
-            let id = <[u8; 16]>::try_from(key.as_ref()).map_err(|_| corrupt(Table::Accounts, &key, "not 16 bytes"))?;
-            let (network_id, actor) = ((u128::from_be_bytes(id) >> 64) as u64, u128::from_be_bytes(id) as u64);
             let account = Account::decode(decode(Table::Accounts, &key, value)?)?;
             self.out.accounts += 1;
             waiting += account.early.len() as u64;
+            if let Ok(id) = <[u8; 16]>::try_from(key.as_ref()) {
+                let found = ((u128::from_be_bytes(id) >> 64) as u64, u128::from_be_bytes(id) as u64, account);
+                if let Some((network_id, actor, before)) = last.replace(found) {
+                    self.account(network_id, actor, &before)?;
+                }
+                continue;
+            }
+            // A further address of the actor before it: keys are in order.
+            let holding = self.further_holding(&key, account)?;
+            match &mut last {
+                Some((network_id, actor, before)) if key.starts_with(&account_key(*network_id, *actor)) => {
+                    before.holdings.push(holding);
+                }
+                _ => self.out.find(format!("address {:?}: expected a record of its actor before it", holding.address)),
+            }
+        }
+        if let Some((network_id, actor, account)) = last {
             self.account(network_id, actor, &account)?;
         }
         self.out.expect("totals: waiting orders", waiting, totals.waiting);
@@ -46,6 +62,20 @@ impl Audit<'_> {
             self.out.find(format!("actor {actor}: expected an account record, found none"));
         }
         Ok(())
+    }
+
+    /// The one holding in the record of a further address, which must have nothing else.
+    fn further_holding(&mut self, key: &[u8], account: Account) -> Result<Holding> {
+        let mut holdings = account.holdings.clone().into_iter();
+        let (Some(holding), None) = (holdings.next(), holdings.next()) else {
+            return Err(corrupt(Table::Accounts, key, "not one holding"));
+        };
+        if key.len() != 48 || key[16..] != holding.address.as_bytes()[..] {
+            return Err(corrupt(Table::Accounts, key, "not the key of its address"));
+        }
+        let nothing_else = Account { holdings: vec![holding.clone()], ..Account::default() };
+        self.out.expect(format!("address {:?}: record", holding.address), nothing_else, account);
+        Ok(holding)
     }
 
     fn account(&mut self, network_id: u64, actor: u64, account: &Account) -> Result<()> {
