@@ -83,6 +83,12 @@ impl Bitmap {
         self.bytes.iter_mut().zip(&other.bytes).for_each(|(a, b)| *a |= b);
     }
 
+    /// Its orders that are not in `other`, a set of the same batch.
+    pub fn without(&self, other: &Bitmap) -> Bitmap {
+        assert_eq!(self.count, other.count, "sets of one batch");
+        Bitmap { count: self.count, bytes: self.bytes.iter().zip(&other.bytes).map(|(a, b)| a & !b).collect() }
+    }
+
     /// Its orders, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.count).filter(|i| self.get(*i))

@@ -6,6 +6,9 @@ pub const ORDERS_PER_BATCH_MAX: usize = 4_096;
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes that certificates may add to the orders of a batch in one message.
 pub const CERTIFICATES_BYTES_MAX: usize = 1024 * 1024;
+/// Certificates of one batch that clients may hand in, each for orders that those before did not certify. An
+/// honest client needs one or a few; a lying authority's votes could make one for each order.
+pub const CERTIFICATES_PER_BATCH: usize = 16;
 /// Bytes of an encoded `TransactionBody` (PBTX).
 pub const BODY_BYTES_MAX: usize = 65_000;
 /// Bytes of `transaction_content` (PBTX).

@@ -51,6 +51,7 @@ fn wire_md_has_every_limit() {
         ORDERS_PER_BATCH_MAX,
         MESSAGE_BYTES_MAX,
         CERTIFICATES_BYTES_MAX,
+        CERTIFICATES_PER_BATCH,
         BODY_BYTES_MAX,
         CONTENT_BYTES_MAX,
         MEMO_BYTES_MAX,

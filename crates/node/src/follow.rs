@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
-use florin_core::authority::query::covers;
+use florin_core::authority::query::settled_by;
+use florin_core::bitmap::Bitmap;
 use florin_core::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, FOLLOWERS_MAX, MESSAGE_BYTES_MAX};
 use florin_core::wire::{BatchRequest, FollowRequest, SettledEntry};
 use florin_core::{Code, Error, Result};
@@ -156,16 +157,25 @@ impl Follower {
         if !self.shard.authority().missing(self.shard.store(), entry)? {
             return Ok(true);
         }
-        let request = BatchRequest { shard: self.shard.authority().shard(), root: entry.root.clone() };
-        let reply = self.client.batch(request).await.map_err(from_status)?.into_inner();
-        let mut covered = false;
-        for certificate in reply.certificates {
-            let input = Input::Settle { certificate, orders: reply.orders.clone() };
-            if let Reply::Settle(reply) = self.shard.handle_own(input).await? {
-                covered |= covers(&reply, entry);
+        let count = entry.count as usize;
+        let mut wanted = Bitmap::parse(&entry.bitmap, count)?;
+        loop {
+            let (shard, root) = (self.shard.authority().shard(), entry.root.clone());
+            let request = BatchRequest { shard, root, bitmap: wanted.to_bytes() };
+            let reply = self.client.batch(request).await.map_err(from_status)?.into_inner();
+            let mut left = wanted.clone();
+            for certificate in reply.certificates {
+                let input = Input::Fetched { certificate, orders: reply.orders.clone() };
+                if let Reply::Settle(reply) = self.shard.handle_own(input).await? {
+                    left = left.without(&settled_by(&reply, count));
+                }
             }
+            self.fetched += 1;
+            // What does not fit into one answer comes with the next; what brings nothing new waits.
+            if left.is_empty() || left == wanted {
+                return Ok(left.is_empty());
+            }
+            wanted = left;
         }
-        self.fetched += 1;
-        Ok(covered)
     }
 }

@@ -193,7 +193,7 @@ impl PeerService for Services {
     async fn batch(&self, request: Request<BatchRequest>) -> std::result::Result<Response<BatchReply>, Status> {
         self.peer(&request).map_err(to_status)?;
         let request = request.into_inner();
-        answer(self.shard(request.shard).and_then(|s| s.authority().batch(s.store(), &request.root)))
+        answer(self.shard(request.shard).and_then(|s| s.authority().batch(s.store(), &request)))
     }
 
     async fn deliver(&self, request: Request<Delivery>) -> std::result::Result<Response<DeliveryReply>, Status> {

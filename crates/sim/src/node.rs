@@ -12,8 +12,9 @@ use florin_core::address::Address;
 use florin_core::authority::audit::{ShardAudit, audit_shard};
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
-use florin_core::authority::query::covers;
+use florin_core::authority::query::settled_by;
 use florin_core::authority::{Authority, NoMeter};
+use florin_core::bitmap::Bitmap;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result, wire};
@@ -303,7 +304,8 @@ impl Node {
             Body::Deliver(delivery) => self.on_deliver(world, &envelope, delivery.clone()),
             Body::Follow(from) => self.on_follow(world, &envelope, *from),
             Body::Batch(root) => {
-                let reply = self.core.batch(self.view(), root).unwrap_or_default();
+                let request = wire::BatchRequest { shard: self.shard, root: root.clone(), bitmap: Bytes::new() };
+                let reply = self.core.batch(self.view(), &request).unwrap_or_default();
                 world.send(self.addr(), envelope.from, envelope.id, Body::Batches(reply));
             }
             Body::Delivered(Ok(reply)) => {
@@ -329,7 +331,7 @@ impl Node {
             Body::Batches(reply) => {
                 for certificate in reply.certificates.clone() {
                     let root = certificate.root.clone();
-                    let input = Input::Settle { certificate, orders: reply.orders.clone() };
+                    let input = Input::Fetched { certificate, orders: reply.orders.clone() };
                     match self.settle(world, input, &reply.orders) {
                         Ok(Reply::Settle(reply)) => drop(self.elsewhere.insert(root, reply)),
                         _ => world.fault("refused batches of peers"),
@@ -424,7 +426,10 @@ impl Node {
             if entry.position < cursor {
                 continue;
             }
-            let elsewhere = self.elsewhere.get(&entry.root).is_some_and(|reply| covers(reply, entry));
+            let elsewhere = self.elsewhere.get(&entry.root).is_some_and(|reply| {
+                let settled = settled_by(reply, entry.count as usize);
+                Bitmap::parse(&entry.bitmap, settled.count()).is_ok_and(|wanted| settled.contains(&wanted))
+            });
             match self.core.missing(self.view(), entry).map(|missing| missing && !elsewhere) {
                 Ok(false) if level => next = entry.position + 1,
                 Ok(false) => {}

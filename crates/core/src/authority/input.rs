@@ -20,6 +20,14 @@ pub enum Input {
         /// The batch, empty if this shard is believed to have it.
         orders: Vec<Bytes>,
     },
+    /// A certificate that this shard fetched from a peer: as `Settle`, without a limit to how many there are
+    /// for one batch, since what one honest authority settled all must be able to settle.
+    Fetched {
+        /// Votes of a quorum.
+        certificate: wire::Certificate,
+        /// The batch.
+        orders: Vec<Bytes>,
+    },
     /// Another shard of the same authority delivers credits. The shell has checked who sends.
     Deliver(wire::Delivery),
     /// Another shard has applied all deliveries up to this one, durably.

@@ -32,6 +32,7 @@ use sha2::{Digest, Sha256};
 use crate::address::Address;
 use crate::committee::Committee;
 use crate::error::{Code, Error, Result};
+use crate::limits::CERTIFICATES_PER_BATCH;
 use crate::signatures::AuthorityKey;
 use changes::Changes;
 use effect::{Effects, Reply};
@@ -108,7 +109,10 @@ impl Authority {
         let reply = match input {
             Input::Vote { orders } => Reply::Vote(self.vote(orders, &mut changes, meter)?),
             Input::Settle { certificate, orders } => {
-                Reply::Settle(self.settle(certificate, orders, &mut changes, meter)?)
+                Reply::Settle(self.settle(certificate, orders, CERTIFICATES_PER_BATCH, &mut changes, meter)?)
+            }
+            Input::Fetched { certificate, orders } => {
+                Reply::Settle(self.settle(certificate, orders, usize::MAX, &mut changes, meter)?)
             }
             Input::Deliver(delivery) => Reply::Deliver(self.deliver(delivery, &mut changes)?),
             Input::Delivered { to_shard, applied } => {

@@ -4,10 +4,11 @@
 //! until what they say is durable.
 
 use bytes::Bytes;
+use prost::Message;
 
 use super::Authority;
 use super::changes::load_progress;
-use super::settle::{read_order, stored_orders};
+use super::settle::{claimed, read_order, stored_orders};
 use super::state::{
     Account, Link, State, Table, Totals, corrupt, get_record, get_u64, link_key, need_record, order_key,
 };
@@ -17,7 +18,7 @@ use crate::bitmap::Bitmap;
 use crate::certificate::{BatchId, Promise, batch_id, sign};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::limits::{FOLLOW_PAGE, PAGE_MAX};
+use crate::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, PAGE_MAX};
 use crate::merkle;
 use crate::wire;
 
@@ -142,10 +143,32 @@ impl Authority {
         Ok(wire::FollowReply { entries, end })
     }
 
-    /// A batch with its certificates, for a peer that lacks it; empty if there is nothing to show.
-    pub fn batch(&self, state: &dyn State, root: &[u8]) -> Result<wire::BatchReply> {
-        let Some(number) = get_u64(state, Table::Roots, root)? else { return Ok(wire::BatchReply::default()) };
-        let certificates = load_progress(state, number)?.certificates;
+    /// A batch with certificates for the orders that a peer lacks; empty if there is nothing to show. What does
+    /// not fit into one message the peer asks for again.
+    pub fn batch(&self, state: &dyn State, request: &wire::BatchRequest) -> Result<wire::BatchReply> {
+        let Some(number) = get_u64(state, Table::Roots, &request.root)? else {
+            return Ok(wire::BatchReply::default());
+        };
+        let progress = load_progress(state, number)?;
+        let wanted = match request.bitmap.is_empty() {
+            true => Bitmap::full(progress.count),
+            false => Bitmap::parse(&request.bitmap, progress.count)?,
+        };
+        let mut proved = Bitmap::empty(progress.count);
+        let (mut certificates, mut bytes) = (Vec::new(), 0);
+        for certificate in progress.certificates {
+            let claimed = claimed(&certificate, progress.count, self.committee.quorum())?;
+            bytes += certificate.encoded_len();
+            if bytes > CERTIFICATES_BYTES_MAX {
+                break;
+            }
+            if proved.contains(&claimed) || wanted.without(&claimed) == wanted {
+                bytes -= certificate.encoded_len();
+                continue;
+            }
+            proved.union(&claimed);
+            certificates.push(certificate);
+        }
         if certificates.is_empty() {
             return Ok(wire::BatchReply::default());
         }
@@ -197,14 +220,11 @@ impl Authority {
     }
 }
 
-/// Whether a shard's answer to `Settle` says that all of a settled entry is settled here. That can be so
-/// though [`Authority::missing`] is true: orders that settled in other batches leave no trace of this one.
-pub fn covers(reply: &wire::SettleReply, entry: &wire::SettledEntry) -> bool {
-    let parse = |bytes: &Bytes| Bitmap::parse(bytes, entry.count as usize);
-    match (reply.acknowledgement.as_ref().map(|a| parse(&a.bitmap)), parse(&entry.bitmap)) {
-        (Some(Ok(settled)), Ok(wanted)) => settled.contains(&wanted),
-        _ => false,
-    }
+/// What a shard's answer to `Settle` says is settled here, of a batch of `count` orders. That can be so though
+/// [`Authority::missing`] is true: orders that settled in other batches leave no trace of this one.
+pub fn settled_by(reply: &wire::SettleReply, count: usize) -> Bitmap {
+    let parsed = reply.acknowledgement.as_ref().and_then(|a| Bitmap::parse(&a.bitmap, count).ok());
+    parsed.unwrap_or_else(|| Bitmap::empty(count))
 }
 
 /// The certificate that certifies order `index`.

@@ -34,6 +34,7 @@ impl Authority {
         &self,
         certificate: wire::Certificate,
         raw: Vec<Bytes>,
+        certificates_max: usize,
         changes: &mut Changes<'_>,
         meter: &mut dyn Meter,
     ) -> Result<wire::SettleReply> {
@@ -80,7 +81,7 @@ impl Authority {
             }
             changes.add_batch(batch.root, &orders);
         }
-        self.record_certificate(number, certificate, &certified, changes)?;
+        self.record_certificate(number, certificate, &certified, certificates_max, changes)?;
         // Predecessors first: then an order that is kept as early never waits for one of its own batch.
         due.sort_by_key(|(_, order)| order.seqnum);
         let mut waiting = Vec::new();
@@ -122,20 +123,29 @@ impl Authority {
         number: u64,
         certificate: wire::Certificate,
         certified: &Bitmap,
+        certificates_max: usize,
         changes: &mut Changes<'_>,
     ) -> Result<()> {
         let quorum = self.committee.quorum();
         let progress = changes.progress(number)?;
         let mut before = Bitmap::empty(progress.count);
         for c in &progress.certificates {
-            let bitmaps: Result<Vec<Bitmap>> =
-                c.votes.iter().map(|v| Bitmap::parse(&v.bitmap, progress.count)).collect();
-            before.union(&Bitmap::at_least(&bitmaps?, quorum, progress.count));
+            before.union(&claimed(c, progress.count, quorum)?);
         }
-        if !before.contains(certified) {
-            let replace = certified.contains(&before);
-            progress.certify(certificate, replace);
+        if before.contains(certified) {
+            return Ok(());
         }
+        let replace = certified.contains(&before);
+        if !replace && progress.certificates.len() >= certificates_max {
+            let expected = format!("at most {certificates_max}, or one for all orders");
+            return Err(Error::expected(
+                Code::Limit,
+                "certificates for parts of one batch",
+                expected,
+                certificates_max + 1,
+            ));
+        }
+        progress.certify(certificate, replace);
         Ok(())
     }
 
@@ -271,6 +281,12 @@ impl Authority {
         }
         Ok(())
     }
+}
+
+/// The orders that a certificate is for, by its bitmaps alone.
+pub(super) fn claimed(certificate: &wire::Certificate, count: usize, quorum: usize) -> Result<Bitmap> {
+    let bitmaps: Result<Vec<Bitmap>> = certificate.votes.iter().map(|v| Bitmap::parse(&v.bitmap, count)).collect();
+    Ok(Bitmap::at_least(&bitmaps?, quorum, count))
 }
 
 /// A stored order; `None` if its batch is not there (yet).

@@ -363,10 +363,13 @@ pub struct BatchRequest {
     pub shard: u32,
     #[prost(bytes = "bytes", tag = "2")]
     pub root: ::prost::bytes::Bytes,
+    /// the orders that are missing: what the certificates are to prove
+    #[prost(bytes = "bytes", tag = "3")]
+    pub bitmap: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchReply {
-    /// none: the batch is not known, or nothing of it is certified
+    /// At most 1 MiB of them; none: the batch is not known, or none of the orders is certified.
     #[prost(message, repeated, tag = "1")]
     pub certificates: ::prost::alloc::vec::Vec<Certificate>,
     #[prost(bytes = "bytes", repeated, tag = "2")]

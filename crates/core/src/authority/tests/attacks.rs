@@ -189,3 +189,85 @@ fn credits_lie_in_small_records() {
         assert!(credits.len() <= CREDITS_PER_RECORD, "{} credits in one record", credits.len());
     }
 }
+
+/// Anyone may pay addresses that begin with another's 63 bits. That must not make the other's record grow.
+#[test]
+fn dust_at_neighbouring_addresses_costs_an_account_nothing() {
+    let (mut cluster, mut alice) = funded(100);
+    let before = cluster.node(0, 0).account(alice.actor()).encode().len();
+    let neighbour = |i: u8| {
+        let mut bytes = *alice.address.as_bytes();
+        bytes[31] ^= i;
+        crate::address::Address::new(bytes)
+    };
+    for i in 1..=20 {
+        cluster.fund(neighbour(i), u64::from(i));
+    }
+    let account = cluster.node(0, 0).account(alice.actor());
+    assert_eq!(account.encode().len(), before);
+    for i in 1..=20 {
+        assert_eq!(cluster.balance(0, &neighbour(i)), i128::from(i));
+    }
+    // An address that was not the first of its actor spends like any other.
+    let issuer = cluster.issuer.address;
+    cluster.run(&[alice.pay(&[to(issuer, 40)], "")]);
+    assert_eq!(cluster.balance(3, &alice.address), 60);
+    let node = cluster.node(0, 0);
+    let audit = crate::authority::audit::audit_shard(&node.authority, &node.state, true).unwrap();
+    assert!(audit.is_clean(), "{:?}", audit.findings);
+}
+
+#[test]
+fn the_owner_of_an_address_spends_also_when_dust_came_first() {
+    let mut cluster = Cluster::new(&TestCommittee::new(4, 1));
+    let mut alice = Signer::new(9);
+    let mut bytes = *alice.address.as_bytes();
+    bytes[20] ^= 1;
+    cluster.fund(crate::address::Address::new(bytes), 5);
+    cluster.fund(alice.address, 50);
+    let issuer = cluster.issuer.address;
+    let too_much = cluster.node(0, 0).vote(&[alice.clone().pay(&[to(issuer, 51)], "")]).unwrap();
+    assert_eq!(refused(&too_much), [(0, Code::InsufficientFunds)]);
+    cluster.run(&[alice.pay(&[to(issuer, 50)], "")]);
+    assert_eq!(cluster.balance(1, &alice.address), 0);
+    assert_eq!(cluster.balance(1, &crate::address::Address::new(bytes)), 5);
+}
+
+/// A lying authority's votes can make a certificate for each order of a batch; they must not pile up.
+#[test]
+fn certificates_for_parts_of_a_batch_are_bounded() {
+    use crate::bitmap::Bitmap;
+    use crate::certificate::{Promise, sign};
+    let mut cluster = Cluster::new(&TestCommittee::new(4, 1));
+    let mut signers: Vec<Signer> = (1..=20).map(Signer::new).collect();
+    signers.iter().for_each(|s| cluster.fund(s.address, 10));
+    let issuer = cluster.issuer.address;
+    let orders: Vec<_> = signers.iter_mut().map(|s| s.pay(&[to(issuer, 1)], "")).collect();
+    let whole = cluster.certify(0, &orders);
+    let id = crate::batch::decode_batch(&orders).unwrap().id;
+    let part = |cluster: &Cluster, i: usize| {
+        let mut bitmap = Bitmap::empty(orders.len());
+        bitmap.set(i);
+        let vote = |a: usize| sign(Promise::Vote, &cluster.committee, a as u32, &cluster.keys[a], &id, &bitmap);
+        cluster.certificate(&orders, (0..3).map(vote).collect())
+    };
+    for i in 0..CERTIFICATES_PER_BATCH {
+        let certificate = part(&cluster, i);
+        cluster.node(0, 0).settle(&certificate, &orders).unwrap();
+    }
+    let one_more = part(&cluster, CERTIFICATES_PER_BATCH);
+    let before = cluster.node(0, 0).state.clone();
+    assert_eq!(code(cluster.node(0, 0).settle(&one_more, &orders)), Code::Limit);
+    assert_eq!(cluster.node(0, 0).state, before);
+    // What a peer could settle, everyone can; and it is served for just the orders that are missing.
+    cluster.node(0, 0).step(Input::Fetched { certificate: one_more, orders: orders.clone() }).unwrap();
+    let mut wanted = Bitmap::empty(orders.len());
+    wanted.set(3);
+    let root = Bytes::copy_from_slice(&id.root);
+    let request = wire::BatchRequest { shard: 0, root, bitmap: wanted.to_bytes() };
+    let node = cluster.node(0, 0);
+    assert_eq!(node.authority.batch(&node.state, &request).unwrap().certificates.len(), 1);
+    // One certificate for all takes the place of the many.
+    node.settle(&whole, &orders).unwrap();
+    assert_eq!(node.authority.batch(&node.state, &request).unwrap().certificates, [whole]);
+}

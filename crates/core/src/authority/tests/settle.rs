@@ -282,7 +282,7 @@ fn an_authority_catches_up_from_a_peers_stream() {
         let node = cluster.node(3, 0);
         if node.authority.missing(&node.state, &entry).unwrap() {
             let peer = cluster.node(0, 0);
-            let batch = peer.authority.batch(&peer.state, &entry.root).unwrap();
+            let batch = peer.authority.batch(&peer.state, &wanted(&entry.root)).unwrap();
             for certificate in &batch.certificates {
                 cluster.node(3, 0).settle(certificate, &batch.orders).unwrap();
             }
@@ -319,13 +319,13 @@ fn orders_of_one_batch_may_need_two_certificates() {
         crate::receipt::verify_certified(&committee, &receipt).unwrap();
     }
     let root = &certificates[0].root;
-    assert_eq!(node.authority.batch(&node.state, root).unwrap().certificates.len(), 2);
+    assert_eq!(node.authority.batch(&node.state, &wanted(root)).unwrap().certificates.len(), 2);
     // One that covers both takes their place, for a peer that has seen neither.
     let both = blind(&cluster, &orders, &[0, 1, 3], 0b11);
     let node = cluster.node(1, 0);
     node.settle(&certificates[0], &orders).unwrap();
     node.settle(&both, &orders).unwrap();
-    assert_eq!(node.authority.batch(&node.state, root).unwrap().certificates, [both]);
+    assert_eq!(node.authority.batch(&node.state, &wanted(root)).unwrap().certificates, [both]);
 }
 
 #[test]
@@ -356,4 +356,8 @@ fn impossible_certificates_are_named_and_change_nothing() {
         let certificate = blind(&cluster, orders, &[0, 1, 2, 3], 1);
         refuse(cluster.node(0, 0), &certificate, orders, Code::ConflictingCertificate, "a certificate of traitors");
     }
+}
+
+fn wanted(root: &Bytes) -> wire::BatchRequest {
+    wire::BatchRequest { shard: 0, root: root.clone(), bitmap: Bytes::new() }
 }
