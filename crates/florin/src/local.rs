@@ -2,7 +2,6 @@
 //! ordinary authorities, run by this same binary; dropping the value ends them.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -16,8 +15,10 @@ use florin_core::{Code, Error, Result};
 use florin_node::config::AuthorityFile;
 
 use crate::commands::committee::make::write_authority_file;
-use crate::commands::support::{PUBLIC, write_new};
+use crate::commands::support::{PUBLIC, host_port, ports, write_new};
 
+/// Where everything listens.
+const HOST: &str = "127.0.0.1";
 /// How long an authority may take to be ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,14 +63,18 @@ impl LocalCommittee {
         let mut seeds = Vec::with_capacity(plan.authorities);
         let mut authorities = Vec::with_capacity(plan.authorities);
         let mut http = Vec::with_capacity(plan.authorities);
-        // All ports are held until all are known, so that none is given twice.
-        let mut held = Vec::new();
+        let mut next = ports(HOST, 0, plan.authorities as u32 * (plan.shards + 1))?;
+        let mut free_address = || {
+            let address = host_port(HOST, next);
+            next += 1;
+            address
+        };
         for i in 0..plan.authorities {
             let seed = florin_client::keystore::new_entropy::<32>()?;
-            let addresses = (0..plan.shards).map(|_| free_address(&mut held)).collect::<Result<_>>()?;
+            let addresses = (0..plan.shards).map(|_| free_address()).collect();
             let key = AuthorityKey::from_seed(*seed).public();
             authorities.push(AuthorityInfo { name: format!("authority-{}", i + 1), key, addresses });
-            http.push(free_address(&mut held)?);
+            http.push(free_address());
             seeds.push(seed);
         }
         let network = Network {
@@ -201,12 +206,4 @@ impl Drop for LocalCommittee {
     fn drop(&mut self) {
         (0..self.children.len()).for_each(|i| self.kill(i));
     }
-}
-
-fn free_address(held: &mut Vec<TcpListener>) -> Result<String> {
-    let failed = |e: std::io::Error| Error::new(Code::Io, format!("looking for a free port: {e}"));
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?.to_string();
-    held.push(listener);
-    Ok(address)
 }
