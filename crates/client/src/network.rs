@@ -78,8 +78,10 @@ pub enum Event {
 pub struct Submission {
     /// For each order: its receipt, or why it has none.
     pub outcomes: Vec<Result<wire::Receipt>>,
-    /// For each order: whether a quorum refused it, so that its sequence number is free.
+    /// For each order: whether a quorum refused it. It may be accepted later all the same.
     pub refused: Vec<bool>,
+    /// For each order: whether it is void, so that its sequence number is free; see [`Quorum::void`].
+    pub void: Vec<bool>,
     /// Authorities that broke the protocol.
     pub culprits: Vec<(usize, Error)>,
     /// From the start to a certificate, if there was one.
@@ -189,6 +191,7 @@ impl Network {
         Ok(Submission {
             outcomes: quorum.outcomes(),
             refused: (0..quorum.orders().len()).map(|i| quorum.refused_by_quorum(i)).collect(),
+            void: (0..quorum.orders().len()).map(|i| quorum.void(i)).collect(),
             culprits: quorum.culprits().to_vec(),
             certified_after,
             took: start.elapsed(),

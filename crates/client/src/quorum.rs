@@ -109,6 +109,17 @@ impl Quorum {
         self.peers.iter().filter(refuses).count() >= self.committee.quorum()
     }
 
+    /// Whether the order is void: an honest authority says that it breaks a rule which does not depend on what has
+    /// settled, so no honest one ever accepts it; or a quorum refuses it, and an honest one has voted for another order
+    /// in its place. Refusals for want of money may pass: whoever keeps the order can offer it again then.
+    pub fn void(&self, order: usize) -> bool {
+        let give = |counts: fn(Code) -> bool| {
+            let refuses = |p: &&Peer| p.refusals.get(&order).is_some_and(|e| counts(e.code));
+            self.peers.iter().filter(refuses).count() >= self.committee.validity()
+        };
+        give(breaks_a_rule) || (give(|code| code == Code::PendingConflict) && self.refused_by_quorum(order))
+    }
+
     /// Valid votes so far.
     pub fn votes(&self) -> usize {
         self.peers.iter().filter(|p| p.vote.is_some()).count()
@@ -380,6 +391,24 @@ pub(crate) fn may_be_lag(code: Code) -> bool {
             | Code::KeyMismatch
             | Code::InsufficientWeight
             | Code::Busy
+    )
+}
+
+/// Refusals of what was signed, whatever the state of the account. Not among them is what anyone could mend without
+/// the key (signatures and their envelope), and `DECODE`, as which unknown codes are read.
+fn breaks_a_rule(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Limit
+            | Code::NonCanonical
+            | Code::Int63
+            | Code::UnknownNetwork
+            | Code::DuplicateCosignor
+            | Code::CosignorsRefused
+            | Code::SeqExhausted
+            | Code::BadContent
+            | Code::BadAmount
+            | Code::BadPermission
     )
 }
 

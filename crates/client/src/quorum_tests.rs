@@ -51,3 +51,32 @@ fn one_silent_and_one_lagging_of_four_only_delay() {
     ask(&mut quorum, &mut cluster, &[2]);
     assert!(quorum.decided() && quorum.certify());
 }
+
+/// Gives refusals with these codes, one authority after the other.
+fn refuse(codes: &[Code]) -> Quorum {
+    let cluster = Cluster::new(&TestCommittee::default());
+    let order = Signer::new(1).pay(&[to(cluster.issuer.address, 5)], "");
+    let mut quorum = Quorum::new(cluster.committee.clone(), vec![order]).unwrap();
+    for (authority, code) in codes.iter().enumerate() {
+        let error = wire::OrderError { index: 0, code: *code as u32, ..Default::default() };
+        quorum.on_vote(authority, Ok(wire::VoteReply { vote: None, errors: vec![error] }));
+    }
+    quorum
+}
+
+/// The wallet signs another order for the number of one that is void.
+#[test]
+fn only_what_no_honest_authority_ever_accepts_is_void() {
+    use Code::*;
+    for money in [InsufficientFunds, IssuerLimit, BadSeq, KeyMismatch, Busy, Decode, SigFormat] {
+        let quorum = refuse(&[money; 4]);
+        assert!(quorum.refused_by_quorum(0) && !quorum.void(0), "{money:?}");
+    }
+    assert!(refuse(&[BadContent, BadContent]).void(0));
+    assert!(refuse(&[InsufficientFunds, PendingConflict, PendingConflict]).void(0));
+    // One liar can't make it so.
+    assert!(!refuse(&[InsufficientFunds, BadSeq, BadContent]).void(0));
+    assert!(!refuse(&[InsufficientFunds, BadSeq, PendingConflict]).void(0));
+    // Another order has the votes of some, and this one may have those of others.
+    assert!(!refuse(&[PendingConflict, PendingConflict]).void(0));
+}

@@ -2,13 +2,15 @@
 //!
 //! An order is in the journal, synced, before it is sent anywhere. So whatever crashes, the wallet never
 //! signs a second order for a sequence number that someone may have voted for; it finishes the first one.
-//! A sequence number is used again only when a quorum has refused the order that had it. Then nothing of
-//! that order is locked at a quorum, so the next one can be certified. A refusal is no promise, though:
-//! until another order takes its place, whoever kept the refused one may offer it again.
+//! A sequence number is used again only when the order that had it is void: no honest authority will ever
+//! accept it. An order refused for want of money is not: whoever kept it may offer it when the money is
+//! there, and split the votes for the one in its place. It stays pending, and the user may drop it. So that
+//! it hardly happens, the balance is looked at before a payment is signed.
 //!
 //! Receipts are checked, and must be for the very order that the journal holds, before anything is
 //! believed of them, whoever they come from.
 
+mod funds;
 mod once;
 mod reads;
 mod records;
@@ -52,7 +54,8 @@ pub struct Wallet {
     book: Book,
 }
 
-static UNKNOWN: Account = Account { seqnum: 0, prev_hash: 0, pending: Vec::new(), sent: Vec::new(), known: false };
+static UNKNOWN: Account =
+    Account { seqnum: 0, prev_hash: 0, pending: Vec::new(), sent: Vec::new(), known: false, floor: None };
 
 /// Path of the journal beside a wallet file.
 pub fn journal_path(wallet: &Path) -> PathBuf {
@@ -144,15 +147,18 @@ impl Wallet {
 
     /// Signs many payments with one sync; several of one account make a chain.
     pub fn sign_payments(&mut self, seed: &Seed, payments: &[(u32, Vec<Credit>, String)]) -> Result<Vec<Bytes>> {
-        self.sign(seed, payments, None)
+        let (records, envelopes) = self.prepare(seed, payments, None)?;
+        self.record(records)?;
+        Ok(envelopes)
     }
 
-    fn sign(
-        &mut self,
+    /// Orders that are signed and go nowhere until the records are durable.
+    fn prepare(
+        &self,
         seed: &Seed,
         payments: &[(u32, Vec<Credit>, String)],
         id: Option<&str>,
-    ) -> Result<Vec<Bytes>> {
+    ) -> Result<(Vec<Record>, Vec<Bytes>)> {
         let mut records = Vec::with_capacity(payments.len());
         let mut envelopes = Vec::with_capacity(payments.len());
         let mut ahead: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
@@ -186,8 +192,7 @@ impl Wallet {
             *at = (at.0 + 1, order.next_hash());
             envelopes.push(envelope);
         }
-        self.record(records)?;
-        Ok(envelopes)
+        Ok((records, envelopes))
     }
 
     /// Sends what is pending of an account and waits until it is final or sure not to be. If another copy
@@ -206,7 +211,7 @@ impl Wallet {
         let envelopes: Vec<Bytes> = pending.iter().map(|p| p.envelope.clone()).collect();
         let seqnums: Vec<u32> = pending.iter().map(|p| p.seqnum).collect();
         let submission = network.submit(shard, envelopes, on_event).await?;
-        let outcomes = seqnums.into_iter().zip(&submission.outcomes).zip(&submission.refused);
+        let outcomes = seqnums.into_iter().zip(&submission.outcomes).zip(&submission.void);
         self.settle_outcomes(account, outcomes.map(|((s, o), r)| (s, o.clone(), *r)).collect())?;
         let first = submission.outcomes.iter().find_map(|o| o.as_ref().err());
         if first.is_some_and(|e| used_elsewhere(e.code)) {
@@ -228,13 +233,25 @@ impl Wallet {
         Ok(outcomes)
     }
 
-    /// Notes what became of pending orders, in sequence: (seqnum, receipt or error, refused by a quorum).
+    /// Gives up what is pending of an account, whatever becomes of it: its number is used again. Whoever kept such an
+    /// order may still offer it, and if authorities vote for different ones the account is locked. Returns the
+    /// sequence numbers. Errors: `IO`.
+    pub fn drop_pending(&mut self, account: u32) -> Result<Vec<u32>> {
+        let seqnums: Vec<u32> = self.account(account).pending.iter().map(|p| p.seqnum).collect();
+        if let Some(seqnum) = seqnums.first().copied() {
+            let message = "given up by the user".to_owned();
+            self.record(vec![Record::Refused { account, seqnum, code: Code::Undecided as u32, message }])?;
+        }
+        Ok(seqnums)
+    }
+
+    /// Notes what became of pending orders, in sequence: (seqnum, receipt or error, whether it is void).
     /// Errors: those of [`verify`], and `BAD_PROOF` for the receipt of another order; what came before is
     /// noted then.
     pub fn settle_outcomes(&mut self, account: u32, outcomes: Vec<(u32, Result<wire::Receipt>, bool)>) -> Result<()> {
         let mut records = Vec::new();
         let mut wrong = Ok(());
-        for (seqnum, outcome, refused) in outcomes {
+        for (seqnum, outcome, void) in outcomes {
             match outcome {
                 Ok(receipt) => {
                     wrong = self.check_receipt(account, seqnum, &receipt);
@@ -244,7 +261,7 @@ impl Wallet {
                     let receipt = hex::encode(receipt.encode_to_vec());
                     records.push(Record::Final { account, seqnum, receipt, time: now_ms() });
                 }
-                Err(e) if refused && frees_seqnum(e.code) => {
+                Err(e) if void => {
                     records.push(Record::Refused { account, seqnum, code: e.code as u32, message: e.message });
                     break;
                 }
@@ -359,12 +376,6 @@ fn open_journal(keystore: &Keystore) -> Result<(Journal<Record>, Book)> {
         }
     }
     Ok((journal, book))
-}
-
-/// Whether a quorum's refusal for this reason lets the wallet sign another order in its place. When the
-/// account has moved on elsewhere, the wallet must learn of that first.
-fn frees_seqnum(code: Code) -> bool {
-    !matches!(code, Code::BadSeq | Code::BadPrevHash | Code::Busy)
 }
 
 /// Whether the reason says that another copy of this wallet has used the account.

@@ -6,13 +6,14 @@
 //! restart, so that an order whose batch was cut off half-way does not stay locked. Tries are bounded where
 //! the committee answers: an order that waits for another one which nobody hands in must not stay for ever.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use florin_core::committee::Committee;
 use florin_core::envelope::Order;
 use florin_core::limits::{MESSAGE_BYTES_MAX, ORDERS_PER_BATCH_MAX};
 use florin_core::wire::{OrderError, Outcome, Receipt, SubmitReply, SubmitRequest};
@@ -41,6 +42,10 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const TRIES: u32 = 20;
 /// Orders in the journal, waiting for a decision; more are refused as `BUSY`.
 const UNFINISHED_MAX: usize = 65_536;
+/// Bytes of orders without a decision, in queues and in the journal; more are refused as `BUSY`.
+const BYTES_MAX: usize = 64 << 20;
+/// Bytes of an error's message in a reply.
+const MESSAGE_MAX: usize = 512;
 /// Bytes at which the journal is written anew.
 const COMPACT_BYTES: u64 = 64 << 20;
 
@@ -73,6 +78,26 @@ struct Job {
     answer: Option<Answer>,
     /// Undecided so far, this often.
     tries: u32,
+    /// Whether it is in the journal.
+    kept: bool,
+    held: Held,
+}
+
+/// Bytes of an order that count until this is dropped.
+struct Held(Arc<AtomicUsize>, usize);
+
+impl Held {
+    /// Counts without a limit.
+    fn new(all: &Arc<AtomicUsize>, bytes: usize) -> Held {
+        all.fetch_add(bytes, Ordering::Relaxed);
+        Held(all.clone(), bytes)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 /// A running worker.
@@ -88,6 +113,8 @@ struct Shared {
     journal: Mutex<Kept>,
     /// Orders in `journal`, for whoever must not wait while it syncs.
     unfinished: AtomicUsize,
+    /// Bytes of all orders without a decision.
+    bytes: Arc<AtomicUsize>,
 }
 
 struct Kept {
@@ -150,6 +177,7 @@ impl Worker {
             network,
             batching,
             unfinished: AtomicUsize::new(open.len()),
+            bytes: Arc::default(),
             journal: Mutex::new(Kept { journal, open }),
         });
         let mut queues = Vec::new();
@@ -161,12 +189,13 @@ impl Worker {
         let worker = Worker { shared, queues: Arc::new(queues) };
         if !left.is_empty() {
             info!(orders = left.len(), "driving what an earlier run left");
-            let queues = worker.queues.clone();
+            let (queues, bytes) = (worker.queues.clone(), worker.shared.bytes.clone());
             tokio::spawn(async move {
                 for raw in left {
                     if let Ok(order) = Order::decode(raw) {
                         let queue = &queues[(order.actor % queues.len() as u64) as usize];
-                        let _ = queue.send(Job { order, answer: None, tries: 0 }).await;
+                        let held = Held::new(&bytes, order.raw.len());
+                        let _ = queue.send(Job { order, answer: None, tries: 0, kept: true, held }).await;
                     }
                 }
             });
@@ -180,7 +209,8 @@ impl Worker {
     }
 
     fn enqueue(&self, raw: Bytes) -> Result<oneshot::Receiver<Result<Receipt>>> {
-        let order = Order::decode(raw)?;
+        // A copy: a slice would keep the whole request.
+        let order = Order::decode(Bytes::copy_from_slice(&raw))?;
         let network = self.shared.network.committee().network.id;
         if order.network_id != network {
             return Err(Error::expected(Code::UnknownNetwork, "network_id", network, order.network_id));
@@ -188,10 +218,14 @@ impl Worker {
         if self.unfinished() >= UNFINISHED_MAX {
             return Err(Error::new(Code::Busy, format!("{UNFINISHED_MAX} orders wait for a decision")));
         }
+        let held = Held::new(&self.shared.bytes, raw.len());
+        if self.shared.bytes.load(Ordering::Relaxed) > BYTES_MAX {
+            return Err(Error::new(Code::Busy, format!("orders of {BYTES_MAX} bytes wait for a decision")));
+        }
         let (answer, receiver) = oneshot::channel();
         let queue = &self.queues[(order.actor % self.queues.len() as u64) as usize];
         queue
-            .try_send(Job { order, answer: Some(answer), tries: 0 })
+            .try_send(Job { order, answer: Some(answer), tries: 0, kept: false, held })
             .map_err(|_| Error::new(Code::Busy, format!("{QUEUE} orders wait for this shard")))?;
         Ok(receiver)
     }
@@ -205,6 +239,13 @@ impl WorkerService for Worker {
             let e = Error::expected(Code::Limit, "orders", format!("1 to {ORDERS_PER_BATCH_MAX}"), orders.len());
             return Err(to_status(e));
         }
+        let receipt = receipt_bytes_max(self.shared.network.committee(), self.shared.batching.orders);
+        let sizes: Vec<usize> = orders.iter().map(|raw| raw.len() + receipt).collect();
+        let reply: usize = sizes.iter().sum();
+        if reply > MESSAGE_BYTES_MAX {
+            let what = format!("bytes that the receipts of {} orders may take in one reply", orders.len());
+            return Err(to_status(Error::expected(Code::Limit, &what, format!("at most {MESSAGE_BYTES_MAX}"), reply)));
+        }
         let waiting: Vec<_> = orders.into_iter().map(|raw| self.enqueue(raw)).collect();
         let mut outcomes = Vec::with_capacity(waiting.len());
         for (index, waiting) in waiting.into_iter().enumerate() {
@@ -216,12 +257,15 @@ impl WorkerService for Worker {
             };
             outcomes.push(match result {
                 Ok(receipt) => Outcome { receipt: Some(receipt), error: None },
-                Err(e) => {
+                Err(mut e) => {
+                    e.message.truncate(e.message.floor_char_boundary(MESSAGE_MAX));
+                    // It comes from authorities, and may be larger than a receipt.
+                    let fits = MESSAGE_MAX + e.pending_order.len() < sizes[index];
                     let error = OrderError {
                         index: index as u32,
                         code: e.code as u32,
                         message: e.message,
-                        pending_order: e.pending_order,
+                        pending_order: if fits { e.pending_order } else { Bytes::new() },
                     };
                     Outcome { receipt: None, error: Some(error) }
                 }
@@ -229,6 +273,16 @@ impl WorkerService for Worker {
         }
         Ok(Response::new(SubmitReply { outcomes }))
     }
+}
+
+/// Bytes that a receipt takes at most, without its order, in a reply.
+fn receipt_bytes_max(committee: &Committee, orders: usize) -> usize {
+    const SIGNATURE: usize = 64;
+    /// Tags, lengths and small numbers of one message or field.
+    const FRAME: usize = 32;
+    let path = 34 * ORDERS_PER_BATCH_MAX.ilog2() as usize;
+    let signed = orders.div_ceil(8) + SIGNATURE + FRAME;
+    (committee.size() + committee.quorum()) * signed + path + 32 + MESSAGE_MAX + 4 * FRAME
 }
 
 /// Gathers batches of one shard and drives a few of them at a time.
@@ -263,6 +317,8 @@ struct Driven {
     orders: Vec<Order>,
     answers: HashMap<[u8; 32], Vec<Answer>>,
     tries: HashMap<[u8; 32], u32>,
+    kept: HashSet<[u8; 32]>,
+    held: HashMap<[u8; 32], Held>,
 }
 
 impl Driven {
@@ -277,6 +333,10 @@ impl Driven {
             waiting.extend(job.answer);
             let tries = driven.tries.entry(job.order.id).or_default();
             *tries = job.tries.max(*tries);
+            if job.kept {
+                driven.kept.insert(job.order.id);
+            }
+            driven.held.entry(job.order.id).or_insert(job.held);
         }
         // Orders of one account go in sequence.
         driven.orders.sort_by_key(|o| o.seqnum);
@@ -287,6 +347,12 @@ impl Driven {
         for answer in self.answers.remove(id).unwrap_or_default() {
             let _ = answer.send(outcome.clone());
         }
+    }
+
+    /// An order to be tried again, which is in the journal.
+    fn again(&mut self, order: Order, tries: u32) -> Option<Job> {
+        let held = self.held.remove(&order.id)?;
+        Some(Job { order, answer: None, tries, kept: true, held })
     }
 
     fn answer_all(&mut self, e: &Error) {
@@ -300,7 +366,16 @@ async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) -> Vec<Job> {
     if let Err(e) = keep(shared, &driven.orders).await {
         warn!("journal: {e}");
         driven.answer_all(&e);
-        return Vec::new();
+        // What was in it before still is.
+        let orders = std::mem::take(&mut driven.orders);
+        let earlier = orders.into_iter().filter(|o| driven.kept.contains(&o.id)).collect::<Vec<_>>();
+        return earlier
+            .into_iter()
+            .filter_map(|o| {
+                let tries = driven.tries[&o.id];
+                driven.again(o, tries)
+            })
+            .collect();
     }
     let raw = driven.orders.iter().map(|o| o.raw.clone()).collect();
     let submission = match shared.network.submit(shard, raw, |_| ()).await {
@@ -308,7 +383,7 @@ async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) -> Vec<Job> {
         Err(e) => {
             warn!("batch: {e}");
             driven.answer_all(&e);
-            return Vec::new();
+            return try_again_or_finish(shared, driven).await;
         }
     };
     for (authority, e) in &submission.culprits {
@@ -323,8 +398,21 @@ async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) -> Vec<Job> {
             // What some authorities refuse, and others may have locked, is not to be forgotten half-way.
             Err(e) if !refused && (may_come(e.code) || may_be_lag(e.code)) && tries < TRIES => {
                 let counts = u32::from(e.code != Code::QuorumUnreachable);
-                open.push(Job { order, answer: None, tries: tries + counts });
+                open.extend(driven.again(order, tries + counts));
             }
+            _ => done.push(order.id),
+        }
+    }
+    finish(shared, done).await;
+    open
+}
+
+/// A batch that could not be sent: its orders are tried again, or leave the journal.
+async fn try_again_or_finish(shared: &Arc<Shared>, mut driven: Driven) -> Vec<Job> {
+    let (mut open, mut done) = (Vec::new(), Vec::new());
+    for order in std::mem::take(&mut driven.orders) {
+        match driven.tries[&order.id] {
+            tries if tries < TRIES => open.extend(driven.again(order, tries + 1)),
             _ => done.push(order.id),
         }
     }
@@ -387,3 +475,7 @@ async fn finish(shared: &Arc<Shared>, done: Vec<[u8; 32]>) {
 async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(Code::Io, format!("journal: {e}")))?
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

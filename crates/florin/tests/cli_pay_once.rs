@@ -219,31 +219,40 @@ fn envelopes(net: &Net, id: &str) -> Vec<bytes::Bytes> {
 }
 
 #[test]
-fn a_refused_payment_is_tried_again_and_never_made_twice() {
-    let net = Net::start(1);
-    net.funded("alice", "5.00");
+fn a_dropped_payment_is_tried_again_and_never_made_twice() {
+    let mut net = Net::start(1);
+    net.funded("alice", "100.00");
     let bob = net.wallet("bob");
-    let pay = format!("wallet pay --wallet alice --json {bob} 7");
-    let with = |id: &str| net.run_with(&pay, &["--id", id]);
+    let pay = format!("wallet pay --wallet alice --json --timeout 2s {bob} 7");
+    let drop = "wallet drop --wallet alice --account 0";
     // Three payments that nobody can tell apart but by their ids; each would take the same number.
+    net.down(3);
+    net.down(4);
     for id in ["one", "two", "three"] {
-        with(id).fails(3, "INSUFFICIENT_FUNDS");
+        net.run_with(&pay, &["--id", id]).fails(4, "QUORUM_UNREACHABLE");
+        net.run(drop).ok();
     }
     net.run_with(&format!("wallet pay --wallet alice {bob} 6"), &["--id", "one"]).fails(2, "USAGE");
     let alice = net.address("alice");
-    net.run(&format!("wallet pay --wallet issuer.wallet {alice} 95")).ok();
-    net.wait_for_balance("alice", "100.00");
+    net.up(3);
+    net.up(4);
+    let with = |id: &str| net.run_with(&pay, &["--id", id]);
     let (two, one) = (with("two").ok().json(), with("one").ok().json());
     assert_eq!((&two["seqnum"], &one["seqnum"]), (&1.into(), &2.into()));
     assert_eq!((order(&with("one").ok().json()), order(&with("two").ok().json())), (order(&one), order(&two)));
     net.wait_for_balance("bob", "14.00");
 
-    // A refused order that somebody kept and offers again, when there is money for it.
-    let dear = format!("wallet pay --wallet alice --json {bob} 90");
-    net.run_with(&dear, &["--id", "dear"]).fails(3, "INSUFFICIENT_FUNDS");
-    let kept = envelopes(&net, "dear").pop().unwrap();
+    // A dropped order that somebody kept and offers again.
     net.run(&format!("wallet pay --wallet issuer.wallet {alice} 14")).ok();
     net.wait_for_balance("alice", "100.00");
+    let dear = format!("wallet pay --wallet alice --json --timeout 2s {bob} 90");
+    net.down(3);
+    net.down(4);
+    net.run_with(&dear, &["--id", "dear"]).fails(4, "QUORUM_UNREACHABLE");
+    net.run(drop).ok();
+    net.up(3);
+    net.up(4);
+    let kept = envelopes(&net, "dear").pop().unwrap();
     let committee = Arc::new(read_committee(&net.path("committee.toml")).unwrap());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let offered = runtime.block_on(async {

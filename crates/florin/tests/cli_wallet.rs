@@ -248,6 +248,42 @@ fn two_people_pay_each_other() {
     }
 }
 
+/// Whoever kept a refused order can offer it when the money is there. Another one for its number would split the votes.
+#[test]
+fn a_payment_refused_for_want_of_money_is_kept_until_it_is_dropped() {
+    let net = Net::start(1);
+    let alice = net.funded("alice", "5.00");
+    let bob = net.wallet("bob");
+    let (pay, resume) = (format!("wallet pay --wallet alice --json {bob}"), "wallet resume --wallet alice --json");
+    // The wallet itself looks at the balance, and signs nothing.
+    net.run(&format!("{pay} 6")).fails(3, "INSUFFICIENT_FUNDS");
+    assert!(!net.read("alice.journal").contains("signed"));
+    // Signed all the same: it stays, and the next payment waits for it.
+    net.sign_without_looking("alice", &bob, 600);
+    for command in [resume, &format!("{pay} 1")] {
+        let said = net.run(command).fails(3, "INSUFFICIENT_FUNDS");
+        let next = "`florin wallet drop --account 0` gives it up";
+        assert!(said.stderr.contains("kept: it goes through") && said.stderr.contains(next), "{said:?}");
+    }
+    net.run(&format!("wallet pay --wallet issuer.wallet {alice} 1")).ok();
+    net.wait_for_balance("alice", "6.00");
+    assert_eq!(net.run(resume).ok().json()["finished"][0]["seqnum"], 1);
+    net.wait_for_balance("bob", "6.00");
+
+    net.run(&format!("wallet pay --wallet issuer.wallet {alice} 5")).ok();
+    net.wait_for_balance("alice", "5.00");
+    net.sign_without_looking("alice", &bob, 5_000);
+    net.run(resume).fails(3, "INSUFFICIENT_FUNDS");
+    let dropped = net.run("wallet drop --wallet alice --account 0 --json").ok();
+    assert!(dropped.stderr.contains("can still hand it in"), "{dropped:?}");
+    assert_eq!(dropped.json()["dropped"], serde_json::json!([2]));
+    assert_eq!(net.run("wallet drop --wallet alice --account 0").ok().line(), "nothing is pending");
+    assert_eq!(net.run(&format!("{pay} 1")).ok().json()["seqnum"], 2);
+    // By now the journal knows what there is: it says no, and yes, where it must.
+    assert_eq!(net.run(&format!("{pay} 4")).ok().json()["seqnum"], 3);
+    net.run(&format!("{pay} 0.01")).fails(3, "INSUFFICIENT_FUNDS");
+}
+
 #[test]
 fn a_payment_that_was_cut_off_is_finished_once() {
     let mut net = Net::start(1);

@@ -1,7 +1,7 @@
 //! Payments with an id, which are made once however often they are asked for.
 //!
 //! The id stands in the journal's record of the signed order, and that record is durable before the order is sent.
-//! An order whose number is free again (a quorum refused it, or another order took its place) is void for this
+//! An order whose number is free again (it is void, was dropped, or another order took its place) is void for this
 //! journal, but whoever kept it may still offer it. So a next order of the id is signed only where it excludes each
 //! earlier one: nothing else is pending, and
 //! - an earlier one with the same sequence number and the next one can't both be certified;
@@ -146,7 +146,8 @@ impl Wallet {
     /// Signs a payment as the account's next order and makes it durable, unless it is found to be final by now; then
     /// [`Wallet::paid`] has it. Says whether it signed; nothing is sent. With an id, nothing may be pending on
     /// the account. Errors: as of [`Wallet::paid`] and [`Wallet::sign_pay`]; `UNDECIDED` if something is
-    /// pending, or nobody proves what became of an earlier order of the id.
+    /// pending, or nobody proves what became of an earlier order of the id; `INSUFFICIENT_FUNDS` or `ISSUER_LIMIT`, and those of
+    /// [`Wallet::balance`], if the account is not known to have what it takes.
     pub async fn sign_once(&mut self, network: &Network, seed: &Seed, payment: &Payment) -> Result<bool> {
         if self.paid(payment)?.is_some() {
             return Ok(false);
@@ -163,7 +164,10 @@ impl Wallet {
             }
         }
         let request = (payment.account, payment.outputs.clone(), payment.memo.clone());
-        self.sign(seed, &[request], payment.id.as_deref())?;
+        let (signed, _) = self.prepare(seed, &[request], payment.id.as_deref())?;
+        let mut records = self.check_funds(network, payment).await?;
+        records.extend(signed);
+        self.record(records)?;
         Ok(true)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use florin_core::content::Content;
 use florin_core::envelope::Order;
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
@@ -45,7 +46,7 @@ pub enum Record {
         /// Milliseconds since 1970.
         time: u64,
     },
-    /// A quorum refused it: its sequence number is used again.
+    /// It is void, or the user gave it up: its sequence number is used again.
     Refused {
         /// Account of the wallet.
         account: u32,
@@ -55,6 +56,13 @@ pub enum Record {
         code: u32,
         /// Its message.
         message: String,
+    },
+    /// Enough authorities agreed on its balance, after its last final order.
+    Balance {
+        /// Account of the wallet.
+        account: u32,
+        /// Minor units; decimal.
+        minor: String,
     },
     /// The network has proved a later state than this journal knew (another copy of the wallet was used).
     Adopted {
@@ -102,6 +110,8 @@ pub struct Account {
     pub sent: Vec<Sent>,
     /// Whether the journal knows anything of it.
     pub known: bool,
+    /// Minor units that it has at least, after its last final order, if the journal can tell.
+    pub floor: Option<i128>,
 }
 
 impl Account {
@@ -159,6 +169,9 @@ impl Book {
                 state.known = true;
                 state.pending.retain(|p| p.seqnum > seqnum);
                 if seqnum > state.seqnum {
+                    let total = Content::decode(&order).map_err(|_| bad("a damaged receipt"))?.total;
+                    let follows = seqnum == state.seqnum + 1;
+                    state.floor = state.floor.filter(|_| follows).map(|floor| floor - i128::from(total));
                     (state.seqnum, state.prev_hash) = (seqnum, order.next_hash());
                 }
                 state.sent.push(Sent { seqnum, receipt, time });
@@ -168,11 +181,16 @@ impl Book {
                 let state = self.accounts.entry(account).or_default();
                 state.pending.retain(|p| p.seqnum < seqnum);
             }
+            Record::Balance { account, minor } => {
+                let minor = minor.parse().map_err(|_| bad("a balance that is no number"))?;
+                self.accounts.entry(account).or_default().floor = Some(minor);
+            }
             Record::Adopted { account, seqnum, prev_hash } => {
                 let prev_hash = prev_hash.parse().map_err(|_| bad("a prev_hash that is no number"))?;
                 let state = self.accounts.entry(account).or_default();
                 state.known = true;
                 if seqnum >= state.seqnum {
+                    state.floor = None;
                     (state.seqnum, state.prev_hash) = (seqnum, prev_hash);
                     state.pending.retain(|p| p.seqnum > seqnum);
                     let first = state.pending.first().map(|p| p.order()).transpose()?;

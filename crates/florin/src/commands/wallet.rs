@@ -41,6 +41,12 @@ pub enum Command {
     Pay(pay::PayArgs),
     /// Finish payments that an earlier command could not
     Resume(pay::ResumeArgs),
+    /// Give up the payments of an account that are pending
+    ///
+    /// For one that the committee refuses and that is not wanted any more. It can't be taken back for sure: whoever has
+    /// seen it can hand it in, and if authorities vote for both it and the next payment, the account is locked. When the
+    /// committee was only out of reach, use `florin wallet resume` instead.
+    Drop(pay::DropArgs),
     /// Payments sent and received
     History(history::HistoryArgs),
     /// Save the receipt of a payment, which anyone can check offline with `florin receipt verify`
@@ -59,6 +65,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Balance(args) => show::balance(args, out),
         Command::Pay(args) => pay::pay(args, out),
         Command::Resume(args) => pay::resume(args, out),
+        Command::Drop(args) => pay::give_up(args, out),
         Command::History(args) => history::history(args, out),
         Command::Receipt(args) => history::receipt(args, out),
     }

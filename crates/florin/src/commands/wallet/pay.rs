@@ -1,4 +1,4 @@
-//! `florin wallet pay` and `resume`.
+//! `florin wallet pay`, `resume` and `drop`.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -65,6 +65,16 @@ pub struct ResumeArgs {
     /// Only this account
     #[arg(long)]
     account: Option<u32>,
+}
+
+/// Options of `wallet drop`.
+#[derive(clap::Args)]
+pub struct DropArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Which account
+    #[arg(long)]
+    account: u32,
 }
 
 /// How orders get to the committee.
@@ -139,7 +149,16 @@ fn make(args: &PayArgs, mut wallet: Wallet, payment: &Payment, out: Output) -> R
                 break;
             }
             tokio::time::sleep(PAUSE).await;
-            outcome = payer.pay(&seed, payment).await?;
+            outcome = if payer.is_pending(account, &outcome.order) {
+                payer.drive_last(account).await?
+            } else {
+                payer.pay(&seed, payment).await?
+            };
+        }
+        if let Err(e) = &mut outcome.result
+            && payer.is_pending(account, &outcome.order)
+        {
+            *e = kept(account, e);
         }
         Ok(outcome)
     })
@@ -182,7 +201,11 @@ impl Payer {
             self.out.note("An earlier order with this id turned out to be final; it was not made a second time.");
             return Outcome::kept(sent);
         }
-        let outcome = self.drive(payment.account).await?.pop();
+        self.drive_last(payment.account).await
+    }
+
+    async fn drive_last(&mut self, account: u32) -> Result<Outcome> {
+        let outcome = self.drive(account).await?.pop();
         outcome.ok_or_else(|| Error::new(Code::Undecided, "the order that was signed is not pending"))
     }
 
@@ -216,8 +239,9 @@ impl Payer {
             self.report_refused(account, &earlier);
             let open = self.wallet.account(account).pending.first().map(|p| p.seqnum);
             if let Some(Err(e)) = earlier.iter().find(|o| Some(o.seqnum) == open).map(|o| &o.result) {
+                let e = kept(account, e);
                 let message = format!("the payment before, seqnum {}, is not final: {}", open.unwrap_or(0), e.message);
-                return Err(Error { message, ..e.clone() });
+                return Err(Error { message, ..e });
             }
         }
         Ok(earlier)
@@ -232,12 +256,10 @@ impl Payer {
         }
     }
 
-    /// Whether an order that can't become final any more was refused for a reason that is gone by now.
+    /// Whether an order was refused for a reason that is gone by now.
     async fn worth_another_try(&mut self, account: u32, outcome: &mut Outcome) -> Result<bool> {
+        let pending = self.is_pending(account, &outcome.order);
         let Err(e) = &mut outcome.result else { return Ok(false) };
-        if self.is_pending(account, &outcome.order) {
-            return Ok(false);
-        }
         match e.code {
             // Credits reach the authorities at different times.
             Code::InsufficientFunds => {
@@ -250,7 +272,7 @@ impl Payer {
                 Ok(balance.minor >= total)
             }
             // What took its place is known by now, and certified or locked at a quorum.
-            Code::BadSeq | Code::BadPrevHash | Code::PendingConflict => {
+            Code::BadSeq | Code::BadPrevHash | Code::PendingConflict if !pending => {
                 let seqnum = outcome.seqnum;
                 self.out
                     .note(format_args!("another copy of this wallet has used seqnum {seqnum}; trying the next one"));
@@ -311,6 +333,20 @@ fn may_come(code: Code) -> bool {
         code,
         Code::NotFinal | Code::QuorumUnreachable | Code::Unreachable | Code::Timeout | Code::Undecided | Code::Busy
     )
+}
+
+/// The error of an order that stays pending, with what can be done about it.
+fn kept(account: u32, e: &Error) -> Error {
+    if may_come(e.code) {
+        return e.clone();
+    }
+    let money = matches!(e.code, Code::InsufficientFunds | Code::IssuerLimit);
+    let when = if money { "it goes through when the money is there" } else { "it may go through later" };
+    let message = format!(
+        "{}; kept: {when}; `florin wallet resume` tries again, or `florin wallet drop --account {account}` gives it up",
+        e.message
+    );
+    Error { message, ..e.clone() }
 }
 
 fn collect(
@@ -398,7 +434,7 @@ pub fn resume(args: ResumeArgs, out: Output) -> Result<()> {
                         done.push(value);
                     }
                     Err(e) if still => {
-                        first_error.get_or_insert(e.clone());
+                        first_error.get_or_insert(kept(account, e));
                     }
                     Err(e) => {
                         lines.push(format!("account {account}, seqnum {seqnum}: refused, void: {e}"));
@@ -423,4 +459,25 @@ pub fn resume(args: ResumeArgs, out: Output) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// `wallet drop`.
+pub fn give_up(args: DropArgs, out: Output) -> Result<()> {
+    let committee = args.place.committee()?;
+    let mut wallet = args.place.open(&committee)?;
+    wallet.address(args.account)?;
+    let seqnums = wallet.drop_pending(args.account)?;
+    let value = json!({"account": args.account, "dropped": seqnums});
+    if seqnums.is_empty() {
+        out.data("nothing is pending", &value);
+        return Ok(());
+    }
+    out.note(
+        "Whoever has seen a dropped payment can still hand it in until another one with its number is final. If \
+         authorities have voted for it, or vote for it when the money is there, the next payment may find no quorum and \
+         the account may be locked.",
+    );
+    let list: Vec<String> = seqnums.iter().map(u32::to_string).collect();
+    out.data(format_args!("account {}: dropped seqnum {}", args.account, list.join(", ")), &value);
+    Ok(())
 }
