@@ -258,7 +258,8 @@ impl WorkerService for Worker {
             outcomes.push(match result {
                 Ok(receipt) => Outcome { receipt: Some(receipt), error: None },
                 Err(mut e) => {
-                    e.message.truncate(e.message.floor_char_boundary(MESSAGE_MAX));
+                    let end = (0..=MESSAGE_MAX).rev().find(|i| e.message.is_char_boundary(*i)).unwrap_or(0);
+                    e.message.truncate(end);
                     // It comes from authorities, and may be larger than a receipt.
                     let fits = MESSAGE_MAX + e.pending_order.len() < sizes[index];
                     let error = OrderError {
