@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::keys::{Curve, Signature, order_message};
+use crate::limits::VERIFICATIONS_PER_BATCH;
 use crate::permission::Permission;
 
 /// When a batch fails, its parts of this size are tried as batches, then the failing parts one by one. That bounds what
@@ -96,6 +97,11 @@ fn mismatch(index: usize, actor: u64) -> Error {
 
 fn insufficient(threshold: u32, found: u64, actor: u64) -> Error {
     Error::expected(Code::InsufficientWeight, &format!("weight for actor #{actor}"), threshold, found)
+}
+
+fn over_budget() -> Error {
+    let what = "the orders of several keys before this one took all curve operations of a batch";
+    Error::new(Code::Busy, format!("{what} ({VERIFICATIONS_PER_BATCH}); ask again with fewer of them"))
 }
 
 impl Job {
@@ -198,8 +204,16 @@ impl Batch {
         }
     }
 
-    /// Verifies all. One bad order spoils no other.
+    /// Verifies all. One bad order spoils no other, but orders of several keys share `VERIFICATIONS_PER_BATCH`
+    /// curve operations: the rest of them are `BUSY`.
     pub fn verify(self) -> Outcome {
+        self.verify_within(&mut { VERIFICATIONS_PER_BATCH })
+    }
+
+    /// [`Batch::verify`] with what is left of a budget of curve operations, and takes from it what orders of several
+    /// keys need. Once it is 0 they are `BUSY`; the one that uses it up is still judged. Orders of one ed25519 key
+    /// neither need nor touch it.
+    pub fn verify_within(self, budget: &mut usize) -> Outcome {
         let Batch { mut jobs, mut results } = self;
         let mut verifications = 0;
         jobs.retain(|(tag, _)| results.get(tag).is_some_and(Result::is_ok));
@@ -217,7 +231,14 @@ impl Batch {
                     if is_true { Ok(()) } else { Err(mismatch(0, actor)) }
                 }
                 JobKind::Many(_) if results.get(&tag).is_some_and(Result::is_err) => continue,
-                JobKind::Many(many) => many.verify(&mut verifications),
+                JobKind::Many(_) if *budget == 0 => Err(over_budget()),
+                JobKind::Many(many) => {
+                    let mut spent = 0;
+                    let outcome = many.verify(&mut spent);
+                    verifications += spent;
+                    *budget = budget.saturating_sub(spent);
+                    outcome
+                }
             };
             if let Some(result @ Ok(())) = results.get_mut(&tag) {
                 *result = outcome;

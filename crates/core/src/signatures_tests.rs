@@ -176,6 +176,43 @@ fn cosignors_sign_too() {
     assert_eq!(swapped.results[0].1.as_ref().unwrap_err().code, Code::KeyMismatch);
 }
 
+/// Nobody can make one request hold up a shard by signatures that need many tries.
+#[test]
+fn orders_of_several_keys_share_a_budget() {
+    let keys: Vec<SecretKey> = (1..=16).map(|n| secret(Curve::Ed25519, n)).collect();
+    let all = permission(16, &keys.iter().map(|key| (key, 1)).collect::<Vec<_>>());
+    let reversed: Vec<&SecretKey> = keys.iter().rev().collect();
+    // 16 + 15 + ... + 1 tries; in the order of the keys, 16.
+    assert_eq!(check(&all, &sign(&reversed)), (Ok(()), 136));
+    assert_eq!(check(&all, &sign(&keys.iter().collect::<Vec<_>>())), (Ok(()), 16));
+
+    let worst = order_with(&body(1, &[]), &[Authority::of(&sign(&reversed))]);
+    let single = order_with(&body(1, &[]), &[Authority::of(&sign(&[&keys[0]]))]);
+    let two_curves = permission(1, &[(&secret(Curve::K1, 1), 1), (&keys[0], 1)]);
+    let batch = |worsts: usize| {
+        let mut batch = Batch::new();
+        (0..worsts).for_each(|tag| batch.push(tag, &worst, 0, &all));
+        // One ed25519 key that is enough alone costs nothing of it, wherever it stands.
+        batch.push(worsts, &single, 0, &two_curves);
+        batch
+    };
+    let codes = |outcome: &Outcome| -> Vec<_> {
+        outcome.results.iter().map(|(_, result)| result.as_ref().copied().map_err(|e| e.code)).collect()
+    };
+    let mut budget = 2 * 136 + 1;
+    let outcome = batch(5).verify_within(&mut budget);
+    let busy = Err(Code::Busy);
+    assert_eq!(codes(&outcome), [Ok(()), Ok(()), Ok(()), busy, busy, Ok(())]);
+    assert_eq!((outcome.verifications, budget), (3 * 136 + 1, 0));
+    let outcome = batch(1).verify_within(&mut budget);
+    assert_eq!((codes(&outcome), outcome.verifications), (vec![busy, Ok(())], 1));
+
+    let fit = VERIFICATIONS_PER_BATCH.div_ceil(136);
+    let outcome = batch(fit + 20).verify();
+    assert_eq!(codes(&outcome).iter().filter(|code| **code == busy).count(), 20);
+    assert_eq!(outcome.verifications, fit * 136 + 1);
+}
+
 /// A batch of single-key orders in which those of `bad` are signed by another's key.
 fn outcome_with_bad(count: u32, bad: &[u32]) -> Outcome {
     let mut batch = Batch::new();

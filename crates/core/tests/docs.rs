@@ -49,6 +49,7 @@ fn wire_md_has_every_limit() {
     }
     let values: BTreeMap<&str, u128> = values!(
         ORDERS_PER_BATCH_MAX,
+        VERIFICATIONS_PER_BATCH,
         MESSAGE_BYTES_MAX,
         CERTIFICATES_BYTES_MAX,
         CERTIFICATES_PER_BATCH,
