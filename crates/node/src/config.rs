@@ -1,6 +1,8 @@
 //! The authority file: private, one per operator. It names the committee file, the key, the folder, and
 //! what to listen on.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::storage::Store;
 
 /// The file as it is written.
 #[derive(Serialize, Deserialize, Clone)]
@@ -133,6 +137,42 @@ pub fn check_data(dir: &Path) -> Result<()> {
     Err(Error::new(Code::BadConfig, message))
 }
 
+/// Opens a shard's folder, and makes it the first time only. The data folder keeps a file `shard-N.made` from then on,
+/// so that a lost folder (a disk of its own, an `rm`) is not taken for a shard that has never voted.
+///
+/// Errors: `BAD_CONFIG` if the folder was made and is gone; [`Store::open`]'s; `IO`.
+pub fn open_shard(config: &Config, shard: u32) -> Result<Store> {
+    let (dir, mark) = (config.shard_dir(shard), config.data.join(format!("shard-{shard}.made")));
+    let failed = |e: std::io::Error| Error::new(Code::Io, format!("{}: {e}", mark.display()));
+    let open = |create| Store::open(&dir, shard, *config.committee.id(), config.index, create);
+    let gone = || {
+        let message = format!(
+            "the folder of shard {shard} is gone or not complete ({}): an authority that forgot its votes must not \
+             vote. Is its disk mounted? See docs/operations.md",
+            dir.display()
+        );
+        Error::new(Code::BadConfig, message)
+    };
+    if mark.try_exists().map_err(failed)? {
+        // Without it the store would begin anew, whatever else is there.
+        if !dir.join("checkpoint").try_exists().map_err(failed)? {
+            return Err(gone());
+        }
+        return open(false).map_err(|e| if e.code == Code::BadFile { gone() } else { e });
+    }
+    let store = open(true)?;
+    store.sync()?;
+    // Before the first vote can be asked for.
+    let write = || {
+        let mut file = File::create(&mark)?;
+        file.write_all(b"The folder of this shard was made. Never remove this file.\n")?;
+        file.sync_all()?;
+        File::open(&config.data)?.sync_all()
+    };
+    write().map_err(failed)?;
+    Ok(store)
+}
+
 /// Reads a committee file.
 pub fn read_committee(path: &Path) -> Result<Committee> {
     Committee::from_toml(&read(path)?).map_err(|e| Error::new(e.code, format!("{}: {}", path.display(), e.message)))
@@ -160,4 +200,57 @@ pub fn secret(text: &str, base: &Path) -> Result<Zeroizing<[u8; 32]>> {
         )
     })?;
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use florin_core::testing::TestCommittee;
+
+    use super::*;
+
+    /// Whatever is lost of a shard's folder, the authority does not start as one that has never voted.
+    #[test]
+    fn a_lost_shard_is_never_made_again() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (committee, _) = TestCommittee::default().build();
+        let config = Config {
+            committee,
+            index: 0,
+            seed: Zeroizing::new([0; 32]),
+            data: dir.path().join("data"),
+            genesis: None,
+            http: None,
+            bind: None,
+        };
+        assert_eq!(check_data(&config.data).unwrap_err().code, Code::BadConfig);
+        make_data(&config.data).unwrap();
+        let id = open_shard(&config, 0).unwrap().identity();
+        assert_eq!(open_shard(&config, 0).unwrap().identity(), id);
+        let folder = config.shard_dir(0);
+
+        // One made before there were such files, or by a start that a crash cut off, is taken as it is.
+        std::fs::remove_file(config.data.join("shard-0.made")).unwrap();
+        drop(open_shard(&config, 0).unwrap());
+
+        let refused = |what: &str| {
+            make_data(&config.data).unwrap();
+            let error = open_shard(&config, 0).map(drop).unwrap_err();
+            assert_eq!(error.code, Code::BadConfig, "{what}: {error}");
+            assert!(error.message.contains("docs/operations.md"), "{what}: {error}");
+        };
+        std::fs::rename(folder.join("checkpoint"), dir.path().join("checkpoint")).unwrap();
+        refused("no checkpoint");
+        std::fs::rename(dir.path().join("checkpoint"), folder.join("checkpoint")).unwrap();
+        drop(open_shard(&config, 0).unwrap());
+        std::fs::rename(&folder, dir.path().join("elsewhere")).unwrap();
+        refused("no folder");
+        std::fs::create_dir(&folder).unwrap();
+        refused("an empty folder");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        std::fs::remove_dir(&folder).unwrap();
+        std::fs::rename(dir.path().join("elsewhere"), &folder).unwrap();
+        drop(open_shard(&config, 0).unwrap());
+        // Another shard is made when it is first run.
+        drop(open_shard(&config, 1).unwrap());
+    }
 }

@@ -19,12 +19,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use crate::config::{Config, check_data};
+use crate::config::{Config, check_data, open_shard};
 use crate::follow::{self, Lags};
 use crate::outbox::{self, Route};
 use crate::service::Services;
 use crate::shard::{Shard, ShardThreads};
-use crate::storage::Store;
 use crate::{genesis, http};
 
 /// Runs the given shards (all if none are given) until `shutdown`, then stops in order: no new requests,
@@ -41,8 +40,7 @@ pub async fn run(
     let mut threads: Vec<ShardThreads> = Vec::new();
     let key = Arc::new(config.key());
     for number in &numbers {
-        let dir = config.shard_dir(*number);
-        let store = Store::open(&dir, *number, *config.committee.id(), config.index, true)?;
+        let store = open_shard(&config, *number)?;
         let authority = Authority::new(config.committee.clone(), config.index, *number, key.clone());
         let (shard, thread) = Shard::start(authority, store)?;
         opened.insert(*number, shard);
@@ -175,15 +173,47 @@ async fn serve_all(
     info!(name = config.name(), shards = services.shards.len(), "serving");
     ready();
     tokio::pin!(shutdown);
-    let early = tokio::select! {
-        () = &mut shutdown => None,
-        Some(end) = servers.join_next() => Some(end),
+    let result = tokio::select! {
+        () = &mut shutdown => Ok(()),
+        Some(end) = servers.join_next() => {
+            end.map_err(|e| Error::new(Code::Io, format!("server: {e}"))).and_then(|r| r)
+        }
+        e = panicked(background) => Err(e),
     };
     stop.send_replace(true);
-    let mut result = Ok(());
-    if let Some(end) = early {
-        result = end.map_err(|e| Error::new(Code::Io, format!("server: {e}"))).and_then(|r| r);
-    }
     while servers.join_next().await.is_some() {}
     result
+}
+
+/// Waits for a background task to panic: without it the authority would go on and silently no longer deliver or
+/// follow. Those that just end, as loading genesis does, are fine.
+async fn panicked(background: &mut JoinSet<()>) -> Error {
+    while let Some(end) = background.join_next().await {
+        if let Err(e) = end
+            && e.is_panic()
+        {
+            return Error::new(Code::Io, format!("a background task: {e}"));
+        }
+    }
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_the_background_is_noticed_and_an_end_is_not() {
+        let mut background = JoinSet::new();
+        background.spawn(async {});
+        background.spawn(std::future::pending());
+        background.spawn(std::future::pending()).abort();
+        background.spawn(async {
+            tokio::task::yield_now().await;
+            panic!("out of luck");
+        });
+        let error = panicked(&mut background).await;
+        assert!(error.message.contains("out of luck"), "{error}");
+        assert_eq!(background.len(), 1);
+    }
 }
