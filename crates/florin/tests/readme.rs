@@ -1,5 +1,7 @@
 //! The README's commands, run as they stand there, in an empty folder.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 

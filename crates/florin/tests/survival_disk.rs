@@ -250,6 +250,7 @@ async fn an_authority_that_was_away_comes_level_by_itself() {
         local.parts_of(BAD).into_iter().for_each(|part| local.kill(part));
         // One of its shards loses all it had, as one that a new process serves.
         fs::remove_dir_all(local.data(BAD).join("shard-1")).unwrap();
+        fs::remove_file(local.data(BAD).join("shard-1.made")).unwrap();
     });
     rounds(&network, &mut accounts, &payee, shards, 20).await;
 

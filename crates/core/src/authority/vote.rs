@@ -20,7 +20,7 @@ use crate::certificate::{Promise, sign};
 use crate::content::{Action, Content};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::limits::PENDING_WINDOW;
+use crate::limits::{PENDING_WINDOW, VERIFICATIONS_PER_BATCH};
 use crate::permission::Permission;
 use crate::signatures::Batch;
 use crate::wire;
@@ -36,6 +36,8 @@ struct Pass {
     signatures: Batch,
     locked: Vec<(u64, u64)>,
     shown: usize,
+    /// What accounts with a bad signature may still cost, in verifications.
+    budget: usize,
 }
 
 impl Authority {
@@ -64,6 +66,7 @@ impl Authority {
                 signatures: Batch::new(),
                 locked: Vec::new(),
                 shown: 0,
+                budget: VERIFICATIONS_PER_BATCH,
             };
             meter.begin(Phase::State);
             for (i, order) in batch.orders.iter().enumerate() {
@@ -134,7 +137,7 @@ impl Authority {
         if suspects.contains(&(order.network_id, order.actor)) {
             let mut alone = Batch::new();
             alone.push(index, order, 0, &permission);
-            if let Some((_, Err(e))) = alone.verify().results.pop() {
+            if let Some((_, Err(e))) = alone.verify_within(&mut pass.budget).results.pop() {
                 return Ok(Err(e));
             }
         } else if suspects.is_empty() {
