@@ -8,6 +8,7 @@ mod http;
 pub mod meter;
 mod metrics;
 pub mod node;
+pub mod ordering;
 pub mod outbox;
 pub mod service;
 pub mod shard;

@@ -1,0 +1,157 @@
+//! What the tasks of one engine share: how far the file is durable, the first fault, the pace, counters.
+
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use florin_core::error::{Error, Result};
+use tokio::sync::{Notify, watch};
+
+use super::wire::Unit;
+use super::{Counters, Pace};
+
+/// The pace stays busy for this long after the last unit with data.
+const BUSY: Duration = Duration::from_secs(1);
+
+pub(super) struct Shared {
+    pub(super) own: u32,
+    pub(super) pace: Pace,
+    /// Bytes in the file; more than are durable while `unsynced`.
+    pub(super) written: AtomicU64,
+    pub(super) unsynced: Notify,
+    /// Held while writing; nothing is written any more once it is true, as another engine may have the file.
+    pub(super) is_closed: Mutex<bool>,
+    synced: watch::Sender<u64>,
+    ended: watch::Sender<Option<Result<()>>>,
+    pub(super) counters: Counters,
+    began: Instant,
+    /// Milliseconds after `began` until which there is something to order.
+    busy_until: AtomicU64,
+    hurry: Notify,
+    /// By authority, the newest round seen; -1 for none.
+    rounds: Vec<AtomicI32>,
+}
+
+impl Shared {
+    pub(super) fn new(own: u32, authorities: usize, pace: Pace, length: u64, own_round: Option<u16>) -> Arc<Shared> {
+        let shared = Shared {
+            own,
+            pace,
+            written: AtomicU64::new(length),
+            unsynced: Notify::new(),
+            is_closed: Mutex::new(false),
+            synced: watch::Sender::new(length),
+            ended: watch::Sender::new(None),
+            counters: Counters::default(),
+            began: Instant::now(),
+            busy_until: AtomicU64::new(0),
+            hurry: Notify::new(),
+            rounds: (0..authorities).map(|_| AtomicI32::new(-1)).collect(),
+        };
+        if let Some(round) = own_round {
+            shared.rounds[own as usize].store(i32::from(round), Ordering::SeqCst);
+        }
+        Arc::new(shared)
+    }
+
+    /// Bytes of the file that are durable.
+    pub(super) fn synced(&self) -> u64 {
+        *self.synced.borrow()
+    }
+
+    pub(super) fn note_synced(&self, length: u64) {
+        self.synced.send_replace(length);
+    }
+
+    /// Waits until so much is durable, or the engine has failed or been stopped; says whether it may speak.
+    pub(super) async fn durable(&self, length: u64) -> bool {
+        let mut synced = self.synced.subscribe();
+        let mut ended = self.ended.subscribe();
+        tokio::select! {
+            biased;
+            _ = ended.wait_for(|end| end.is_some()) => false,
+            waited = synced.wait_for(|synced| *synced >= length) => waited.is_ok(),
+        }
+    }
+
+    /// Notes the first fault of an engine that hasn't been stopped: nothing more is sent.
+    pub(super) fn fail(&self, error: Error) {
+        if self.end(Err(error.clone())) {
+            tracing::error!(%error, "the ordering engine stops");
+        }
+    }
+
+    /// Whether this was the first reason to end.
+    pub(super) fn end(&self, how: Result<()>) -> bool {
+        self.ended.send_if_modified(|end| {
+            let is_first = end.is_none();
+            if is_first {
+                *end = Some(how);
+            }
+            is_first
+        })
+    }
+
+    pub(super) fn fault(&self) -> Option<Error> {
+        self.ended.borrow().as_ref().and_then(|end| end.as_ref().err().cloned())
+    }
+
+    pub(super) fn ended(&self) -> watch::Receiver<Option<Result<()>>> {
+        self.ended.subscribe()
+    }
+
+    /// A unit is in the file.
+    pub(super) fn note_saved(&self, unit: &Unit) {
+        if let Some(round) = self.rounds.get(unit.creator as usize) {
+            round.fetch_max(i32::from(unit.round), Ordering::SeqCst);
+        }
+    }
+
+    /// The newest of the authority's own rounds in the file; -1 for none.
+    pub(super) fn own_round(&self) -> i32 {
+        self.rounds[self.own as usize].load(Ordering::SeqCst)
+    }
+
+    /// A peer sent a unit that is signed and valid.
+    pub(super) fn note_seen(&self, unit: &Unit) {
+        if unit.data.is_some() {
+            self.wake();
+        }
+        let before = self.is_behind();
+        if unit.creator != u64::from(self.own) {
+            self.note_saved(unit);
+        }
+        if !before && self.is_behind() {
+            self.hurry.notify_one();
+        }
+    }
+
+    /// Whether more than f others are beyond the round after the own newest.
+    fn is_behind(&self) -> bool {
+        let next = self.own_round() + 1;
+        let ahead = self.rounds.iter().filter(|round| round.load(Ordering::Relaxed) > next).count();
+        ahead > (self.rounds.len() - 1) / 3
+    }
+
+    /// There is something to order: the pace is busy for a while.
+    pub(super) fn wake(&self) {
+        let until = self.began.elapsed() + BUSY;
+        self.busy_until.fetch_max(until.as_millis() as u64, Ordering::Relaxed);
+        self.hurry.notify_one();
+    }
+
+    /// Waits out what an idle unit takes longer than a busy one, or until there is a reason to hurry.
+    pub(super) async fn rest(&self) {
+        let until = tokio::time::Instant::now() + self.pace.idle.saturating_sub(self.pace.busy);
+        loop {
+            let is_busy = (self.began.elapsed().as_millis() as u64) < self.busy_until.load(Ordering::Relaxed);
+            if is_busy || self.is_behind() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                () = self.hurry.notified() => {}
+            }
+        }
+    }
+}
