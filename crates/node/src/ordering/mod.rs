@@ -5,12 +5,12 @@
 //!
 //! What makes it safe, given that at most f authorities lie:
 //! 1. An authority creates one unit a round, for ever: a unit is in the backup, and the backup synced, before any message
-//!    that AlephBFT handed over after writing it leaves ([`link::send_loop`]). A restart goes on after the newest one.
+//!    that AlephBFT handed over after writing it leaves (`link::send_loop`). A restart goes on after the newest one.
 //! 2. After a failed write or sync nothing is sent any more. A damaged backup refuses to start.
 //! 3. A peer that shows a unit of ours that the backup lacks stops the engine: we forgot, and must not create.
 //!    This is a last resort. *The caller's rule:* an authority whose folder is new or old does not start an engine in a
 //!    session that it may have been in; it joins with one that begins later.
-//! 4. Nothing of a peer reaches AlephBFT unchecked ([`wire::Gate`]); what it may send is bounded ([`frames::Incoming`]).
+//! 4. Nothing of a peer reaches AlephBFT unchecked (`wire::Gate`); what it may send is bounded (`frames::Incoming`).
 //!
 //! What makes it live: lost messages are asked for again within tenths of a second, sessions end by rounds, and an idle
 //! authority wakes as soon as anyone has something to order.
