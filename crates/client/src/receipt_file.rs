@@ -108,7 +108,8 @@ pub fn readable(receipt: &wire::Receipt, committee: &Committee) -> Result<Value>
     Ok(json!({
         "order_id": hex::encode(order.id),
         "network_id": order.network_id.to_string(),
-        "action": match content.action { Action::Pay { .. } => "pay", Action::SetPermission(_) => "set-permission" },
+        "action": match content.action { Action::Pay { .. } => "pay", Action::SetPermission(_) => "set-permission",
+            Action::Call { .. } => "call", Action::Recover { .. } => "recover" },
         "payer": order.actor.to_string(),
         "seqnum": order.seqnum,
         "currency": network.currency,

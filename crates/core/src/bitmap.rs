@@ -57,6 +57,12 @@ impl Bitmap {
         self.bytes[i / 8] |= 1 << (i % 8);
     }
 
+    /// Takes order `i` out.
+    pub fn clear(&mut self, i: usize) {
+        assert!(i < self.count, "order {i} of {}", self.count);
+        self.bytes[i / 8] &= !(1 << (i % 8));
+    }
+
     /// Whether order `i` is in it.
     pub fn get(&self, i: usize) -> bool {
         i < self.count && self.bytes[i / 8] >> (i % 8) & 1 == 1

@@ -1,4 +1,4 @@
-//! What an account order in a payment network says: PAY or SET_PERMISSION.
+//! What an account order in a payment network says: PAY, SET_PERMISSION, CALL or RECOVER.
 //!
 //! An account opens itself: its first order (seqnum 1) carries the permission whose hash is its address,
 //! and no other order does. So nobody registers before being paid, and a certificate alone is enough to
@@ -10,7 +10,8 @@ use prost::Message;
 use crate::address::Address;
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::limits::{AMOUNT_MAX, MEMO_BYTES_MAX, OUTPUTS_MAX};
+use crate::limits::{AMOUNT_MAX, CALL_BYTES_MAX, INPUTS_MAX, MEMO_BYTES_MAX, OUTPUTS_MAX};
+use crate::ordered::modules;
 use crate::permission::Permission;
 use crate::wire;
 
@@ -18,6 +19,10 @@ use crate::wire;
 pub const TYPE_PAY: u32 = 1;
 /// `transaction_type` of a change of keys.
 pub const TYPE_SET_PERMISSION: u32 = 2;
+/// `transaction_type` of an operation on shared objects.
+pub const TYPE_CALL: u32 = 3;
+/// `transaction_type` of a request to free a locked account.
+pub const TYPE_RECOVER: u32 = 4;
 
 /// A credit that a payment makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +34,7 @@ pub struct Credit {
 }
 
 /// What the order does.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Action {
     /// Pays outputs.
     Pay {
@@ -40,10 +45,22 @@ pub enum Action {
     },
     /// Replaces the account's permission (encoded, actor 0).
     SetPermission(Bytes),
+    /// Operates on shared objects, in the order of the log.
+    Call {
+        /// The address of the account itself.
+        account: Address,
+        /// The operation; inputs and outputs are well formed and balance.
+        call: wire::Call,
+    },
+    /// Asks the log to free the account.
+    Recover {
+        /// The address of the account itself.
+        account: Address,
+    },
 }
 
 /// Checked content of an order.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Content {
     /// What the order does.
     pub action: Action,
@@ -76,13 +93,19 @@ impl Content {
                 Permission::decode_account(&set.permission)?;
                 (Action::SetPermission(set.permission), set.open, 0)
             }
+            TYPE_CALL => {
+                let call: wire::Call = canonical(&order.content)?;
+                let debit = check_call(&call, order.content.len())?;
+                let open = call.open.clone();
+                (Action::Call { account: own_address(&call.account)?, call }, open, debit)
+            }
+            TYPE_RECOVER => {
+                let recover: wire::Recover = canonical(&order.content)?;
+                (Action::Recover { account: own_address(&recover.account)? }, recover.open, 0)
+            }
             other => {
-                return Err(Error::expected(
-                    Code::BadContent,
-                    "transaction_type",
-                    "1 (PAY) or 2 (SET_PERMISSION)",
-                    other,
-                ));
+                let known = "1 (PAY), 2 (SET_PERMISSION), 3 (CALL) or 4 (RECOVER)";
+                return Err(Error::expected(Code::BadContent, "transaction_type", known, other));
             }
         };
         let open = match (order.seqnum, open.is_empty()) {
@@ -108,11 +131,19 @@ impl Content {
         Ok(Content { action, open, total })
     }
 
-    /// The credits that it makes.
+    /// The credits that it makes when it settles; those of a CALL come from the log.
     pub fn credits(&self) -> &[Credit] {
         match &self.action {
             Action::Pay { outputs, .. } => outputs,
-            Action::SetPermission(_) => &[],
+            Action::SetPermission(_) | Action::Call { .. } | Action::Recover { .. } => &[],
+        }
+    }
+
+    /// The address that a CALL or RECOVER says is its account's.
+    pub fn claimed_account(&self) -> Option<&Address> {
+        match &self.action {
+            Action::Call { account, .. } | Action::Recover { account } => Some(account),
+            Action::Pay { .. } | Action::SetPermission(_) => None,
         }
     }
 
@@ -120,7 +151,8 @@ impl Content {
     pub fn memo(&self) -> &str {
         match &self.action {
             Action::Pay { memo, .. } => memo,
-            Action::SetPermission(_) => "",
+            Action::Call { call, .. } => &call.memo,
+            Action::SetPermission(_) | Action::Recover { .. } => "",
         }
     }
 }
@@ -142,6 +174,84 @@ pub fn encode_pay(outputs: &[Credit], memo: &str, open: Option<Bytes>) -> Bytes 
 /// Encoded content of a change of keys, for wallets.
 pub fn encode_set_permission(permission: Bytes, open: Option<Bytes>) -> Bytes {
     wire::SetPermission { permission, open: open.unwrap_or_default() }.encode_to_vec().into()
+}
+
+/// Encoded content of an operation on shared objects, for wallets.
+pub fn encode_call(call: &wire::Call) -> Bytes {
+    call.encode_to_vec().into()
+}
+
+/// Encoded content of a request to free an account, for wallets.
+pub fn encode_recover(account: &Address, open: Option<Bytes>) -> Bytes {
+    let account = Bytes::copy_from_slice(account.as_bytes());
+    wire::Recover { account, open: open.unwrap_or_default() }.encode_to_vec().into()
+}
+
+fn own_address(bytes: &[u8]) -> Result<Address> {
+    let bytes = <[u8; 32]>::try_from(bytes)
+        .map_err(|_| Error::expected(Code::BadContent, "bytes of the account's address", 32, bytes.len()))?;
+    Ok(Address::new(bytes))
+}
+
+/// Form of a CALL, and what its account is debited: outputs less inputs. What the shared objects say is known only
+/// in the log's order.
+fn check_call(call: &wire::Call, bytes: usize) -> Result<u64> {
+    let limit = |what: &str, max: usize, found: usize| {
+        Err(Error::expected(Code::Limit, what, format!("at most {max}"), found))
+    };
+    if bytes > CALL_BYTES_MAX {
+        return limit("bytes of the content", CALL_BYTES_MAX, bytes);
+    }
+    if call.inputs.len() > INPUTS_MAX {
+        return limit("inputs", INPUTS_MAX, call.inputs.len());
+    }
+    if call.outputs.len() > OUTPUTS_MAX {
+        return limit("outputs", OUTPUTS_MAX, call.outputs.len());
+    }
+    if call.memo.len() > MEMO_BYTES_MAX {
+        return limit("bytes of the memo", MEMO_BYTES_MAX, call.memo.len());
+    }
+    if call.inputs.is_empty() && call.outputs.is_empty() {
+        return Err(Error::new(Code::BadContent, "a CALL has inputs or outputs, found neither"));
+    }
+    let mut value: i128 = 0;
+    for (i, output) in call.outputs.iter().enumerate() {
+        let kind = output.kind.as_ref().ok_or_else(|| unknown_kind("output", i))?;
+        value += modules::check_output(kind).map_err(|e| placed(e, "output", i))? as i128;
+    }
+    for (i, input) in call.inputs.iter().enumerate() {
+        let kind = input.kind.as_ref().ok_or_else(|| unknown_kind("input", i))?;
+        check_amount(input.amount).and_then(|()| modules::check_input(kind)).map_err(|e| placed(e, "input", i))?;
+        value -= input.amount as i128;
+    }
+    u64::try_from(value).ok().filter(|debit| *debit <= AMOUNT_MAX).ok_or_else(|| {
+        let expected = "0 to 2^63 - 1 (pay what inputs bring to an output)";
+        Error::expected(Code::BadAmount, "outputs less inputs", expected, value)
+    })
+}
+
+fn unknown_kind(what: &str, i: usize) -> Error {
+    Error::new(Code::BadContent, format!("{what} {i} has no kind that this network knows"))
+}
+
+fn placed(mut e: Error, what: &str, i: usize) -> Error {
+    e.message = format!("{what} {i}: {}", e.message);
+    e
+}
+
+/// An amount of money that moves. Errors: `BAD_AMOUNT`.
+pub fn check_amount(amount: u64) -> Result<()> {
+    if amount == 0 || amount > AMOUNT_MAX {
+        return Err(Error::expected(Code::BadAmount, "amount", "1 to 2^63 - 1", amount));
+    }
+    Ok(())
+}
+
+/// A 32-byte address inside a content. Errors: `BAD_CONTENT`.
+pub fn check_address(what: &str, bytes: &[u8]) -> Result<Address> {
+    <[u8; 32]>::try_from(bytes)
+        .map(Address::new)
+        .map_err(|_| Error::expected(Code::BadContent, &format!("bytes of the {what}"), 32, bytes.len()))
 }
 
 fn outputs(pay: &wire::Pay) -> Result<(Vec<Credit>, u64)> {

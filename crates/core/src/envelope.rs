@@ -86,17 +86,32 @@ impl Order {
     pub fn decode(raw: Bytes) -> Result<Order> {
         let (body, authorities) = read_envelope(&raw).ok_or_else(|| explain_envelope(&raw))?;
         let mut order = read_body(&body).ok_or_else(|| explain_body(&body))?;
-        let ids = [("network_id", order.network_id), ("actor", order.actor)];
-        for (what, id) in ids.into_iter().chain(order.cosignors.iter().map(|id| ("cosignor", *id))) {
-            if id > ID_MAX {
-                return Err(Error::expected(Code::Int63, what, "at most 2^63 - 1", id));
-            }
-        }
+        order.check_ids()?;
         order.id = order_id(&body);
         order.raw = raw;
         order.body = body;
         order.authorities = authorities;
         Ok(order)
+    }
+
+    /// Decodes a body alone, as a certificate proves it: `raw` and `authorities` are empty.
+    /// Errors: those of [`Order::decode`] for the body.
+    pub fn decode_body(body: Bytes) -> Result<Order> {
+        let mut order = read_body(&body).ok_or_else(|| explain_body(&body))?;
+        order.check_ids()?;
+        order.id = order_id(&body);
+        order.body = body;
+        Ok(order)
+    }
+
+    fn check_ids(&self) -> Result<()> {
+        let ids = [("network_id", self.network_id), ("actor", self.actor)];
+        for (what, id) in ids.into_iter().chain(self.cosignors.iter().map(|id| ("cosignor", *id))) {
+            if id > ID_MAX {
+                return Err(Error::expected(Code::Int63, what, "at most 2^63 - 1", id));
+            }
+        }
+        Ok(())
     }
 
     /// Cosignors are distinct and not the actor (`DUPLICATE_COSIGNOR`), and each account has its authority

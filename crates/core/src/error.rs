@@ -50,12 +50,26 @@ codes! {
     PendingConflict = 303, "PENDING_CONFLICT", "finish the pending order that is shown; never sign two orders for one seqnum";
     WindowFull = 304, "WINDOW_FULL", "settle the pending orders first";
     PermissionPending = 305, "PERMISSION_PENDING", "wait until the change of permission has settled";
+    CallWaits = 306, "CALL_WAITS", "settle the account's earlier orders first";
+    BadCallChain = 307, "BAD_CALL_CHAIN", "name the account's last CALL in `previous_call`";
+    Recovering = 308, "RECOVERING", "wait until the recovery is decided: run `florin wallet recover`";
+    Voided = 309, "VOIDED", "sign again with the next sequence number: a recovery has voided this one";
     // 4xx: content and money.
     BadContent = 400, "BAD_CONTENT", "see docs/wire.md for the contents of orders";
     BadAmount = 401, "BAD_AMOUNT", "amounts are from 1 to 2^63 - 1 minor units";
     BadPermission = 402, "BAD_PERMISSION", "a permission needs 1 to 16 distinct valid keys and a threshold within their weights";
     InsufficientFunds = 403, "INSUFFICIENT_FUNDS", "pay less, or wait for incoming payments to settle";
     IssuerLimit = 404, "ISSUER_LIMIT", "the issuer has reached the limit set at genesis";
+    UnknownContract = 405, "UNKNOWN_CONTRACT", "check the contract's id, and that its order is ordered";
+    ContractClosed = 406, "CONTRACT_CLOSED", "nothing: its money went to the other party or to an earlier order of yours";
+    ContractExpired = 407, "CONTRACT_EXPIRED", "claims end at the expiry; the sender can take the money back";
+    ContractOpen = 408, "CONTRACT_OPEN", "wait until the contract has expired";
+    WrongPreimage = 409, "WRONG_PREIMAGE", "the preimage's sha256 must be the contract's hash";
+    NotAParty = 410, "NOT_A_PARTY", "use the account that the contract names";
+    PrimaryFunds = 411, "PRIMARY_FUNDS", "deposit at most what the address has on the primary";
+    NetworkExists = 412, "NETWORK_EXISTS", "choose another network id";
+    NotAdmin = 413, "NOT_ADMIN", "use the account that is the network's admin";
+    NetworkInUse = 414, "NETWORK_IN_USE", "remove the network's actors first";
     // 5xx: signatures.
     KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
     SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";
@@ -75,6 +89,8 @@ codes! {
     BadProof = 608, "BAD_PROOF", "the Merkle path does not lead to the root";
     NotFinal = 609, "NOT_FINAL", "2f + 1 acknowledgements make it final; run `florin wallet resume`";
     ConflictingCertificate = 610, "CONFLICTING_CERTIFICATE", "more than f authorities misbehaved: keep the evidence and stop";
+    BadSession = 611, "BAD_SESSION", "the session is not what a quorum signed: ask another authority";
+    SessionMismatch = 612, "SESSION_MISMATCH", "stop this authority, keep the folder, compare with its peers";
     // 7xx: an authority that can't.
     StorageFull = 700, "STORAGE_FULL", "free space in the data folder and restart the authority";
     StorageFailed = 701, "STORAGE_FAILED", "see the authority's log; it keeps what it promised and votes no more";
@@ -85,6 +101,7 @@ codes! {
     NotServed = 706, "NOT_SERVED", "this process does not run that shard";
     PeerRefused = 707, "PEER_REFUSED", "only authorities of the committee file may call this";
     OutOfOrder = 708, "OUT_OF_ORDER", "send the missing one first";
+    BatchMissing = 709, "BATCH_MISSING", "send the orders of the batch too";
     // 8xx: a client that can't.
     Unreachable = 800, "UNREACHABLE", "check that the authority runs and that its address is right";
     Timeout = 801, "TIMEOUT", "the order is kept: run `florin wallet resume`";
@@ -125,6 +142,20 @@ impl Error {
     /// "expected X, found Y".
     pub fn expected(code: Code, what: &str, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
         Error::new(code, format!("{what}: expected {expected}, found {found}"))
+    }
+}
+
+impl Error {
+    /// Whether it is this authority's storage that failed, and not what it was asked.
+    pub fn is_own_fault(&self) -> bool {
+        matches!(
+            self.code,
+            Code::StorageFull
+                | Code::StorageFailed
+                | Code::StorageVersion
+                | Code::StorageCorrupt
+                | Code::StorageBusy
+        )
     }
 }
 

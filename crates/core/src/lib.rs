@@ -15,6 +15,7 @@ pub mod error;
 pub mod keys;
 pub mod limits;
 pub mod merkle;
+pub mod ordered;
 pub mod permission;
 pub mod receipt;
 pub mod signatures;

@@ -41,6 +41,30 @@ pub const SIGS_PER_AUTHORITY_MAX: usize = 16;
 pub const SIG_BYTES_MAX: usize = 128;
 /// Outputs of an order.
 pub const OUTPUTS_MAX: usize = 256;
+/// Inputs of an order.
+pub const INPUTS_MAX: usize = 256;
+/// Bytes of the content of a CALL: with the votes of the largest committee it fits into a unit of the log.
+pub const CALL_BYTES_MAX: usize = 8_192;
+/// Bytes of a preimage.
+pub const PREIMAGE_BYTES_MAX: usize = 64;
+/// Bytes of a network's metadata.
+pub const METADATA_BYTES_MAX: usize = 1_024;
+/// Listeners of a network.
+pub const LISTENERS_MAX: usize = 16;
+/// Bytes of the data of one unit of the log.
+pub const UNIT_BYTES_MAX: usize = 65_536;
+/// Rounds of the ordering engine in one session.
+pub const SESSION_ROUNDS: u32 = 500;
+/// Bytes of the data of all units in one session.
+pub const SESSION_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Milliseconds of log time between the freeze of an account and the decision of its recovery.
+pub const RECOVERY_WAIT_MS: u64 = 600_000;
+/// Certificates that one authority shows of a frozen account.
+pub const SHOWN_MAX: usize = 2 * PENDING_WINDOW;
+/// Sessions in one answer.
+pub const SESSIONS_PAGE: usize = 256;
+/// Bytes of units in one answer.
+pub const UNITS_PAGE_BYTES: usize = 1024 * 1024;
 /// Largest amount, minor units: amounts are below 2^63.
 pub const AMOUNT_MAX: u64 = (1 << 63) - 1;
 /// Largest network id and actor id: their top bit is clear.
@@ -58,6 +82,10 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 /// Entries in one message of the settled stream.
 pub const FOLLOW_PAGE: usize = 1_024;
 
+// A CALL with the votes of the largest committee and its path fits into a unit.
+const _: () = assert!(
+    CALL_BYTES_MAX + 1_024 + COMMITTEE_MAX * (ORDERS_PER_BATCH_MAX / 8 + 96) * 2 / 3 + 12 * 34 < UNIT_BYTES_MAX
+);
 const _: () = assert!(COMMITTEE_MIN >= 4 && COMMITTEE_MAX >= COMMITTEE_MIN);
 const _: () = assert!(AUTHORITIES_MAX > COSIGNORS_MAX);
 const _: () = assert!(CONTENT_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < MESSAGE_BYTES_MAX);

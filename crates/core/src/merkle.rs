@@ -80,6 +80,55 @@ impl Tree {
     }
 }
 
+impl Tree {
+    /// What [`root_from_parts`] needs beside the orders at `indices` (ascending): the hashes of the largest subtrees
+    /// without any of them, left to right.
+    pub fn parts(&self, indices: &[usize]) -> Vec<Hash> {
+        let mut out = Vec::new();
+        self.part(self.levels.len() - 1, 0, indices, &mut out);
+        out
+    }
+
+    fn part(&self, height: usize, at: usize, indices: &[usize], out: &mut Vec<Hash>) {
+        if indices.is_empty() {
+            return out.push(self.levels[height][at]);
+        }
+        if height > 0 {
+            let middle = (2 * at + 1) << (height - 1);
+            let (left, right) = indices.split_at(indices.partition_point(|i| *i < middle));
+            self.part(height - 1, 2 * at, left, out);
+            if 2 * at + 1 < self.levels[height - 1].len() {
+                self.part(height - 1, 2 * at + 1, right, out);
+            }
+        }
+    }
+}
+
+/// Root of a tree of `count` orders of which some are given, by (index, id), ascending, with [`Tree::parts`] for the
+/// others. `None` if the parts are not exactly those.
+pub fn root_from_parts(orders: &[(usize, Hash)], count: usize, parts: &[Hash]) -> Option<Hash> {
+    let sorted = orders.windows(2).all(|w| w[0].0 < w[1].0) && orders.last().is_some_and(|(i, _)| *i < count);
+    if !sorted {
+        return None;
+    }
+    let mut parts = parts.iter();
+    let root = join(0, count, orders, &mut parts)?;
+    parts.next().is_none().then_some(root)
+}
+
+fn join(from: usize, width: usize, orders: &[(usize, Hash)], parts: &mut std::slice::Iter<'_, Hash>) -> Option<Hash> {
+    match orders {
+        [] => parts.next().copied(),
+        [(_, id)] if width == 1 => Some(leaf(id)),
+        _ => {
+            let half = width.next_power_of_two() / 2;
+            let (left, right) = orders.split_at(orders.partition_point(|(i, _)| *i < from + half));
+            let left = join(from, half, left, parts)?;
+            Some(node(&left, &join(from + half, width - half, right, parts)?))
+        }
+    }
+}
+
 /// Root that `order_id` at `index` of `count` leads to by `path`; `None` if the path has the wrong length.
 pub fn root_from_path(order_id: &Hash, index: usize, count: usize, path: &[Hash]) -> Option<Hash> {
     if index >= count {
@@ -144,6 +193,35 @@ mod tests {
                 }
             }
             assert_eq!(root_from_path(&ids[0], n, n, &[]), None);
+        }
+    }
+
+    #[test]
+    fn any_part_of_the_orders_leads_to_the_root_and_nothing_else_does() {
+        for n in 1..12 {
+            let ids = ids(n);
+            let (tree, root) = (Tree::new(&ids), root(&ids));
+            for set in 1..1_usize << n {
+                let indices: Vec<usize> = (0..n).filter(|i| set >> i & 1 == 1).collect();
+                let orders: Vec<(usize, Hash)> = indices.iter().map(|i| (*i, ids[*i])).collect();
+                let parts = tree.parts(&indices);
+                assert_eq!(root_from_parts(&orders, n, &parts), Some(root), "{indices:?} of {n}");
+                let mut wrong = orders.clone();
+                wrong[0].1[0] ^= 1;
+                assert_ne!(root_from_parts(&wrong, n, &parts), Some(root));
+                let mut long = parts.clone();
+                long.push([0; 32]);
+                assert_eq!(root_from_parts(&orders, n, &long), None);
+                if !parts.is_empty() {
+                    assert_eq!(root_from_parts(&orders, n, &parts[1..]), None);
+                }
+                if orders.len() > 1 {
+                    let twisted: Vec<_> = orders.iter().rev().copied().collect();
+                    assert_eq!(root_from_parts(&twisted, n, &parts), None);
+                }
+            }
+            assert_eq!(root_from_parts(&[], n, &[root]), None);
+            assert_eq!(root_from_parts(&[(n, ids[0])], n, &[]), None);
         }
     }
 

@@ -10,14 +10,18 @@ use sha2::{Digest, Sha256};
 use crate::address::Address;
 use crate::authority::effect::{Effects, Reply};
 use crate::authority::input::Input;
-use crate::authority::state::{Account, State, Table, Write};
+use crate::authority::state::{Account, LOG, State, Table, Write};
 use crate::authority::{Authority, NoMeter};
 use crate::batch::decode_batch;
 use crate::committee::{AuthorityInfo, Committee, Network};
-use crate::content::{Credit, TYPE_PAY, TYPE_SET_PERMISSION, encode_pay, encode_set_permission};
+use crate::content::{
+    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_SET_PERMISSION, encode_call, encode_pay, encode_recover,
+    encode_set_permission,
+};
 use crate::envelope::{self, Body, Order, encode_body, encode_envelope};
 use crate::error::Result;
 use crate::keys::{Curve, SecretKey};
+use crate::ordered::{self, OrderedLog, item};
 use crate::permission::Permission;
 use crate::signatures::AuthorityKey;
 use crate::wire;
@@ -149,6 +153,8 @@ pub struct Signer {
     pub seqnum: u32,
     /// What the next order names.
     pub prev_hash: u64,
+    /// Its last CALL.
+    pub last_call: u32,
     /// The network it pays in.
     pub network_id: u64,
 }
@@ -163,7 +169,8 @@ impl Signer {
     /// An account of any permission, and the keys that sign for it.
     pub fn with(permission: Permission, keys: Vec<SecretKey>) -> Signer {
         let address = permission.address(NETWORK_ID);
-        Signer { keys: Arc::new(keys), permission, address, seqnum: 0, prev_hash: 0, network_id: NETWORK_ID }
+        let keys = Arc::new(keys);
+        Signer { keys, permission, address, seqnum: 0, prev_hash: 0, last_call: 0, network_id: NETWORK_ID }
     }
 
     /// The same keys in another network, where the account has another address.
@@ -198,6 +205,32 @@ impl Signer {
         let order = self.order(TYPE_SET_PERMISSION, content);
         self.keys = Arc::new(keys);
         order
+    }
+
+    /// Signs an operation on shared objects.
+    pub fn call(&mut self, inputs: Vec<wire::Input>, outputs: Vec<wire::output::Kind>) -> Bytes {
+        let call = wire::Call {
+            account: Bytes::copy_from_slice(self.address.as_bytes()),
+            previous_call: self.last_call,
+            inputs,
+            outputs: outputs.into_iter().map(|kind| wire::Output { kind: Some(kind) }).collect(),
+            memo: String::new(),
+            open: self.open().unwrap_or_default(),
+        };
+        let order = self.order(TYPE_CALL, encode_call(&call));
+        self.last_call = self.seqnum;
+        order
+    }
+
+    /// Signs a request to free the account at its next seqnum. The chain does not go on: what follows depends on
+    /// what the log decides.
+    pub fn recover(&self) -> Bytes {
+        self.sign(&self.next_body(TYPE_RECOVER, encode_recover(&self.address, self.open())))
+    }
+
+    /// Goes on from what an authority says of the account.
+    pub fn resume(&mut self, account: &Account) {
+        (self.seqnum, self.prev_hash, self.last_call) = (account.seqnum, account.prev_hash, account.last_call);
     }
 
     /// Signs the next order, whatever it says.
@@ -275,7 +308,31 @@ impl Node {
     }
 }
 
-/// All authorities of a committee, all their shards.
+/// The log of one authority.
+pub struct LogNode {
+    /// The state machine.
+    pub log: OrderedLog,
+    /// Its disk.
+    pub state: MemState,
+}
+
+impl LogNode {
+    /// One step, its writes applied.
+    pub fn step(&mut self, input: ordered::input::Input) -> Result<ordered::effect::Effects> {
+        let effects = self.log.handle(input, &self.state)?;
+        self.state.apply(&effects.writes);
+        Ok(effects)
+    }
+
+    /// The next unit.
+    pub fn unit(&mut self, creator: u32, data: &Bytes) -> Result<ordered::effect::Effects> {
+        let book = self.log.book(&self.state)?;
+        let (session, position) = (book.session, book.units);
+        self.step(ordered::input::Input::Unit { session, position, creator, round: 0, data: data.clone() })
+    }
+}
+
+/// All authorities of a committee, all their shards and logs.
 pub struct Cluster {
     /// The committee.
     pub committee: Arc<Committee>,
@@ -283,6 +340,10 @@ pub struct Cluster {
     pub keys: Vec<Arc<AuthorityKey>>,
     /// By authority, then shard.
     pub nodes: Vec<Vec<Node>>,
+    /// By authority.
+    pub logs: Vec<LogNode>,
+    /// Every unit so far, in its order: creator, data.
+    pub units: Vec<(u32, Bytes)>,
     /// The issuer.
     pub issuer: Signer,
 }
@@ -296,7 +357,12 @@ impl Cluster {
             state: MemState::default(),
         };
         let nodes = (0..keys.len()).map(|i| (0..committee.shards).map(|s| node(i, s)).collect()).collect();
-        Cluster { nodes, keys, issuer: TestCommittee::issuer(), committee }
+        let log = |i: usize| LogNode {
+            log: OrderedLog::new(committee.clone(), i as u32, keys[i].clone()),
+            state: MemState::default(),
+        };
+        let logs = (0..keys.len()).map(log).collect();
+        Cluster { nodes, logs, units: Vec::new(), keys, issuer: TestCommittee::issuer(), committee }
     }
 
     /// One shard of one authority.
@@ -372,11 +438,113 @@ impl Cluster {
         self.run(&[order]);
     }
 
+    /// Orders a unit: every log applies it.
+    pub fn order(&mut self, creator: u32, data: &Bytes) {
+        self.units.push((creator, data.clone()));
+        for log in &mut self.logs {
+            log.unit(creator, data).expect("the next unit");
+        }
+    }
+
+    /// Orders items as one authority's, with its clock vote (0: none).
+    pub fn order_items(&mut self, creator: u32, clock_ms: u64, items: Vec<Bytes>) {
+        for data in item::pack(clock_ms, items) {
+            self.order(creator, &data);
+        }
+    }
+
+    /// All clocks say so.
+    pub fn set_time(&mut self, clock_ms: u64) {
+        for authority in 0..self.logs.len() as u32 {
+            self.order_items(authority, clock_ms, Vec::new());
+        }
+    }
+
+    /// What one authority's shards hand to its log, as items.
+    pub fn log_items(&self, authority: usize) -> Vec<Bytes> {
+        let mut items = Vec::new();
+        for node in &self.nodes[authority] {
+            let calls = log_calls(node);
+            let offers = node.authority.log_items(&node.state, &calls).expect("stored orders");
+            items.extend(offers.into_iter().map(|o| o.item));
+        }
+        items
+    }
+
+    /// Orders what all shards hand to their logs, delivers what comes of it, until nothing is left.
+    pub fn order_all(&mut self) {
+        for _ in 0..64 {
+            for authority in 0..self.nodes.len() {
+                let items = self.log_items(authority);
+                if !items.is_empty() {
+                    self.order_items(authority as u32, 0, items);
+                }
+            }
+            for authority in 0..self.nodes.len() {
+                deliver_log(&mut self.logs[authority], &mut self.nodes[authority]);
+                acknowledge_calls(&self.logs[authority], &mut self.nodes[authority]);
+            }
+            self.deliver_all();
+            if self.nodes.iter().flatten().all(|n| log_calls(n).is_empty()) {
+                return;
+            }
+        }
+        panic!("the shards hand in what the log never takes");
+    }
+
+    /// Runs orders, and the log until nothing is left for it.
+    pub fn run_ordered(&mut self, orders: &[Bytes]) {
+        self.run(orders);
+        self.order_all();
+    }
+
+    /// What became of a signer's order, as one authority tells.
+    pub fn status(&self, authority: usize, signer: &Signer, seqnum: u32) -> wire::OrderStatus {
+        let request = wire::OrderStatusRequest { network_id: signer.network_id, actor: signer.actor(), seqnum };
+        let shard = &self.nodes[authority][(signer.actor() % u64::from(self.committee.shards)) as usize];
+        let status = shard.authority.order_status(&shard.state, &request).expect("an actor of the shard");
+        let log = &self.logs[authority];
+        log.log.order_status(&log.state, &request, status).expect("a state in memory")
+    }
+
     /// Balance of an address at an authority, minor units.
     pub fn balance(&self, authority: usize, address: &Address) -> i128 {
         let shard = address.shard(self.committee.shards) as usize;
         let holding = Account::load_holding(&self.nodes[authority][shard].state, NETWORK_ID, address);
         holding.expect("a state in memory").map_or(0, |h| h.balance)
+    }
+}
+
+/// What a shard hands to its log and the log has not taken.
+pub fn log_calls(node: &Node) -> Vec<wire::LogCall> {
+    let (first, last) = node.authority.outbox_range(&node.state, LOG).expect("readable links");
+    let read = |sequence| node.authority.outbox(&node.state, LOG, sequence).expect("an entry that is kept");
+    (first..=last).flat_map(|sequence| read(sequence).calls).collect()
+}
+
+/// Takes out of the shards' outboxes what the log has.
+pub fn acknowledge_calls(log: &LogNode, shards: &mut [Node]) {
+    for node in shards {
+        let (first, _) = node.authority.outbox_range(&node.state, LOG).expect("readable links");
+        let calls = log_calls(node);
+        let done = calls.iter().take_while(|call| log.log.is_done(&log.state, call).expect("a state in memory"));
+        let applied = first - 1 + done.count() as u64;
+        node.step(Input::Delivered { to_shard: LOG, applied }).expect("what was sent");
+    }
+}
+
+/// Delivers what the log has for the shards of its authority. Stops at what a shard can't take yet.
+pub fn deliver_log(log: &mut LogNode, shards: &mut [Node]) {
+    for (to, shard) in shards.iter_mut().enumerate() {
+        let to_shard = to as u32;
+        let (first, last) = log.log.outbox_range(&log.state, to_shard).expect("readable links");
+        for sequence in first..=last {
+            let delivery = log.log.outbox(&log.state, to_shard, sequence).expect("an entry that is kept");
+            let Ok(effects) = shard.step(Input::Deliver(delivery)) else { break };
+            let Reply::Deliver(reply) = effects.reply else { panic!("a delivery is acknowledged") };
+            let input = ordered::input::Input::Delivered { to_shard, applied: reply.applied };
+            log.step(input).expect("an acknowledgement of what was sent");
+        }
     }
 }
 

@@ -104,6 +104,7 @@ fn entry() -> wire::CreditEntry {
         order_id: Bytes::from_static(&[3; 32]),
         amount: 1 << 40,
         memo: "é".into(),
+        kind: 0,
     }
 }
 
@@ -125,8 +126,10 @@ fn account_record() {
             amount: 10,
             set_permission: true,
             open: Bytes::from_static(&[5; 3]),
+            call: false,
         }],
         early: vec![wire::EarlyRecord { seqnum: 11, batch: 12, index: 13 }],
+        ..Default::default()
     };
     let bytes = account.encode();
     golden("record_account", &bytes);
@@ -142,9 +145,9 @@ fn other_records() {
     golden("record_batch", wire::BatchRecord { orders }.encode_to_vec());
     let settled = Bytes::from_static(&[0b101]);
     let progress =
-        wire::ProgressRecord { root: hash(), count: 3, settled: settled.clone(), certificates: vec![certificate] };
+        wire::ProgressRecord { root: hash(), count: 3, settled: settled.clone(), certificates: vec![certificate], voided: Default::default() };
     golden("record_progress", progress.encode_to_vec());
-    golden("record_order", wire::OrderRecord { order_id: hash(), batch: 300, index: 4_095 }.encode_to_vec());
+    golden("record_order", wire::OrderRecord { order_id: hash(), batch: 300, index: 4_095, ..Default::default() }.encode_to_vec());
     let credit = wire::CreditRecord {
         address: Bytes::copy_from_slice(address(2).as_bytes()),
         entry: Some(entry()),
@@ -152,10 +155,10 @@ fn other_records() {
         previous_index: 7,
     };
     golden("record_credits", wire::CreditsRecord { credits: vec![credit.clone(), credit] }.encode_to_vec());
-    let entry_settled = wire::SettledEntry { position: 1 << 33, root: hash(), count: 3, bitmap: settled };
+    let entry_settled = wire::SettledEntry { position: 1 << 33, root: hash(), count: 3, bitmap: settled, undone: false };
     golden("record_settled", entry_settled.encode_to_vec());
     let delivered = wire::DeliveredCredit { address: hash(), amount: 1 << 40, source: Some(entry()) };
-    let delivery = wire::Delivery { from_shard: 1, to_shard: 2, sequence: 300, credits: vec![delivered] };
+    let delivery = wire::Delivery { from_shard: 1, to_shard: 2, sequence: 300, credits: vec![delivered], ..Default::default() };
     golden("record_delivery", delivery.encode_to_vec());
     let totals = Totals {
         accounts: -1,
@@ -168,6 +171,7 @@ fn other_records() {
         genesis_lines: 10,
         genesis_done: true,
         waiting: 11,
+        voided: 0,
     };
     golden("record_totals", totals.encode().encode_to_vec());
 }

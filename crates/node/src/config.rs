@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use florin_core::authority::state::LOG;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result};
@@ -103,10 +104,19 @@ impl Config {
         Ok(format!("{}:{port}", self.bind.as_deref().unwrap_or(host)))
     }
 
-    /// Folder of a shard.
+    /// Folder of a shard, or of the log.
     pub fn shard_dir(&self, shard: u32) -> PathBuf {
-        self.data.join(format!("shard-{shard}"))
+        self.data.join(folder_name(shard))
     }
+
+    /// Folder of the ordering engine's backups.
+    pub fn ordering_dir(&self) -> PathBuf {
+        self.data.join("ordering")
+    }
+}
+
+fn folder_name(shard: u32) -> String {
+    if shard == LOG { "log".into() } else { format!("shard-{shard}") }
 }
 
 /// File in a data folder that says: this is where this authority's votes are kept.
@@ -137,17 +147,18 @@ pub fn check_data(dir: &Path) -> Result<()> {
     Err(Error::new(Code::BadConfig, message))
 }
 
-/// Opens a shard's folder, and makes it the first time only. The data folder keeps a file `shard-N.made` from then on,
+/// Opens the folder of a shard, or of the log, and makes it the first time only. The data folder keeps a file `shard-N.made` from then on,
 /// so that a lost folder (a disk of its own, an `rm`) is not taken for a shard that has never voted.
 ///
 /// Errors: `BAD_CONFIG` if the folder was made and is gone; [`Store::open`]'s; `IO`.
 pub fn open_shard(config: &Config, shard: u32) -> Result<Store> {
-    let (dir, mark) = (config.shard_dir(shard), config.data.join(format!("shard-{shard}.made")));
+    let name = folder_name(shard);
+    let (dir, mark) = (config.shard_dir(shard), config.data.join(format!("{name}.made")));
     let failed = |e: std::io::Error| Error::new(Code::Io, format!("{}: {e}", mark.display()));
     let open = |create| Store::open(&dir, shard, *config.committee.id(), config.index, create);
     let gone = || {
         let message = format!(
-            "the folder of shard {shard} is gone or not complete ({}): an authority that forgot its votes must not \
+            "the folder {name} is gone or not complete ({}): an authority that forgot its votes must not \
              vote. Is its disk mounted? See docs/operations.md",
             dir.display()
         );

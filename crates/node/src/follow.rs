@@ -161,7 +161,7 @@ impl Follower {
         let mut wanted = Bitmap::parse(&entry.bitmap, count)?;
         loop {
             let (shard, root) = (self.shard.authority().shard(), entry.root.clone());
-            let request = BatchRequest { shard, root, bitmap: wanted.to_bytes() };
+            let request = BatchRequest { shard, root, bitmap: wanted.to_bytes(), orders_only: false };
             let reply = self.client.batch(request).await.map_err(from_status)?.into_inner();
             let mut left = wanted.clone();
             for certificate in reply.certificates {

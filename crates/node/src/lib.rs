@@ -1,15 +1,20 @@
 //! A Florin authority as a server: the shell that runs `florin-core`'s effects in order, storage, gRPC,
 //! delivery between shards, catching up with peers, metrics.
 
+pub mod calls;
 pub mod config;
+pub mod consensus;
 pub mod follow;
 pub mod genesis;
 mod http;
+pub mod log;
 pub mod meter;
 mod metrics;
 pub mod node;
 pub mod ordering;
 pub mod outbox;
+pub mod peers;
 pub mod service;
 pub mod shard;
+pub mod steps;
 pub mod storage;

@@ -6,24 +6,36 @@ use std::future::Future;
 use std::sync::Arc;
 
 use florin_core::authority::Authority;
+use florin_core::authority::state::LOG;
 use florin_core::limits::{CERTIFICATES_BYTES_MAX, MESSAGE_BYTES_MAX};
+use florin_core::ordered::OrderedLog;
+use florin_core::signatures::AuthorityKey;
+use florin_core::wire::Signed;
 use florin_core::{Code, Error, Result};
 use florin_rpc::client::{self, connect_lazy};
 use florin_rpc::server::{self, serve};
+use florin_rpc::services::authority_service_client::AuthorityServiceClient;
 use florin_rpc::services::authority_service_server::AuthorityServiceServer;
 use florin_rpc::services::peer_service_client::PeerServiceClient;
 use florin_rpc::services::peer_service_server::PeerServiceServer;
 use florin_rpc::tls;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 use tracing::{error, info};
 
+use crate::calls::{self, LogRoute};
 use crate::config::{Config, check_data, open_shard};
+use crate::consensus::{self, Consensus, Queues};
 use crate::follow::{self, Lags};
+use crate::log::{LogShell, LogThreads};
+use crate::ordering::{Aleph, EngineConfig, Pace};
 use crate::outbox::{self, Route};
-use crate::service::Services;
+use crate::peers::{Clients, Peers};
+use crate::service::{LogPart, Services};
 use crate::shard::{Shard, ShardThreads};
+use crate::steps::{self, StepRoute};
 use crate::{genesis, http};
 
 /// Runs the given shards (all if none are given) until `shutdown`, then stops in order: no new requests,
@@ -47,6 +59,23 @@ pub async fn run(
         threads.push(thread);
     }
     let shards = Arc::new(opened);
+    let peers: BTreeMap<u32, Arc<Clients>> =
+        numbers.iter().map(|shard| (*shard, Arc::new(clients(&config, *shard)))).collect();
+    // The log runs beside shard 0.
+    let mut log_threads = Vec::new();
+    let mut task = None;
+    let log = match numbers.contains(&0) {
+        true => {
+            let log = OrderedLog::new(config.committee.clone(), config.index, key.clone());
+            let (shell, threads) = LogShell::start(log, open_shard(&config, LOG)?)?;
+            let (threads, closed) = threads.split();
+            log_threads = threads;
+            let (consensus, queues) = Consensus::new(config.committee.size());
+            task = Some((queues, closed));
+            Some(LogPart { shell, consensus })
+        }
+        false => None,
+    };
     let lags = Arc::new(Lags::default());
     let (stop, stopping) = watch::channel(false);
     let services = Services {
@@ -55,9 +84,15 @@ pub async fn run(
         committee: config.committee.clone(),
         index: config.index,
         lags: lags.clone(),
+        log_elsewhere: log.is_none().then(|| AuthorityServiceClient::new(channel(&config, config.index as usize, 0))),
+        log,
+        peers: Arc::new(peers),
     };
 
     let mut background = JoinSet::new();
+    if let (Some(log), Some((queues, closed))) = (&services.log, task) {
+        start_log(&config, &key, &services, log, queues, closed, &mut background);
+    }
     load_genesis(&config, &services, &mut background);
     start_background(&config, &services, &mut background);
     let served = serve_all(&config, &services, &mut background, ready, shutdown, &stop).await;
@@ -65,7 +100,11 @@ pub async fn run(
     drop(services);
     drop(shards);
     // The last handles are gone, so the threads end once everything queued is durable.
-    tokio::task::spawn_blocking(move || threads.into_iter().for_each(ShardThreads::join))
+    let join = move || {
+        threads.into_iter().for_each(ShardThreads::join);
+        LogThreads::join(log_threads);
+    };
+    tokio::task::spawn_blocking(join)
         .await
         .map_err(|e| Error::new(Code::Io, format!("waiting for the shards: {e}")))?;
     info!("stopped");
@@ -94,17 +133,76 @@ fn load_genesis(config: &Config, services: &Services, background: &mut JoinSet<(
     }
 }
 
-fn start_background(config: &Config, services: &Services, background: &mut JoinSet<()>) {
-    let connect = |authority: usize, shard: u32| {
-        let info = &config.committee.authorities[authority];
-        let channel = connect_lazy(
-            &info.addresses[shard as usize],
-            *info.key.as_bytes(),
-            Some(&config.seed),
-            client::Limits::default(),
-        );
-        PeerServiceClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX)
+fn channel(config: &Config, authority: usize, shard: u32) -> Channel {
+    let info = &config.committee.authorities[authority];
+    let address = &info.addresses[shard as usize];
+    connect_lazy(address, *info.key.as_bytes(), Some(&config.seed), client::Limits::default())
+}
+
+fn connect(config: &Config, authority: usize, shard: u32) -> PeerServiceClient<Channel> {
+    let limit = MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX;
+    PeerServiceClient::new(channel(config, authority, shard))
+        .max_encoding_message_size(limit)
+        .max_decoding_message_size(limit)
+}
+
+/// The same shard of each peer.
+fn clients(config: &Config, shard: u32) -> Clients {
+    let own = config.index as usize;
+    (0..config.committee.size()).map(|peer| (peer != own).then(|| connect(config, peer, shard))).collect()
+}
+
+/// The log's own tasks: frames, consensus, steps for the shards.
+fn start_log(
+    config: &Config,
+    key: &Arc<AuthorityKey>,
+    services: &Services,
+    log: &LogPart,
+    queues: Queues,
+    closed: mpsc::UnboundedReceiver<(u64, Signed)>,
+    background: &mut JoinSet<()>,
+) {
+    // Frames have connections of their own: a batch that is being fetched must not hold them up.
+    let (peers, runs) = Peers::new(clients(config, 0));
+    for run in runs {
+        background.spawn(run);
+    }
+    let engine = EngineConfig {
+        committee: config.committee.clone(),
+        index: config.index,
+        key: key.clone(),
+        folder: config.ordering_dir(),
+        pace: Pace::default(),
     };
+    let own = config.index as usize;
+    let reads = (0..config.committee.size())
+        .map(|peer| {
+            let client = AuthorityServiceClient::new(channel(config, peer, 0));
+            (peer != own).then(|| client.max_decoding_message_size(MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX))
+        })
+        .collect();
+    let task = consensus::Task {
+        shell: log.shell.clone(),
+        aleph: Aleph::new(engine, peers.clone()),
+        peers,
+        clients: reads,
+        handle: log.consensus.clone(),
+        queues,
+        closed,
+        join_file: config.data.join("join-session"),
+    };
+    background.spawn(task.run());
+    for to in 0..config.committee.shards {
+        let route = match (services.shards.get(&to), services.peers.get(&to)) {
+            (Some(shard), Some(peers)) => StepRoute::Local(shard.clone(), peers.clone()),
+            _ => StepRoute::Remote(connect(config, own, to)),
+        };
+        background.spawn(steps::pump(log.shell.clone(), to, route));
+    }
+}
+
+fn start_background(config: &Config, services: &Services, background: &mut JoinSet<()>) {
+    let connect = |authority: usize, shard: u32| connect(config, authority, shard);
     let own = config.index as usize;
     for (number, shard) in services.shards.iter() {
         for to in (0..config.committee.shards).filter(|to| to != number) {
@@ -114,6 +212,11 @@ fn start_background(config: &Config, services: &Services, background: &mut JoinS
             };
             background.spawn(outbox::pump(shard.clone(), to, route));
         }
+        let route = match &services.log {
+            Some(log) => LogRoute::Local(log.shell.clone(), log.consensus.clone()),
+            None => LogRoute::Remote(connect(own, 0)),
+        };
+        background.spawn(calls::pump(shard.clone(), route));
         for peer in (0..config.committee.size()).filter(|peer| *peer != own) {
             background.spawn(follow::follow(shard.clone(), peer as u32, connect(peer, *number), services.lags.clone()));
         }

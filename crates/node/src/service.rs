@@ -3,23 +3,32 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
+use florin_core::authority::state::LOG;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityPublicKey;
 use florin_core::wire::*;
 use florin_core::{Code, Error, Result, address::Address};
-use florin_rpc::errors::to_status;
+use florin_rpc::errors::{from_status, to_status};
 use florin_rpc::server::peer_identity;
+use florin_rpc::services::authority_service_client::AuthorityServiceClient;
 use florin_rpc::services::authority_service_server::AuthorityService;
 use florin_rpc::services::peer_service_server::PeerService;
 use tokio::sync::watch;
 use tokio_stream::Stream;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::calls::LogRoute;
+use crate::consensus::Consensus;
 use crate::follow::Lags;
+use crate::log::LogShell;
+use crate::peers::Clients;
 use crate::shard::Shard;
+use crate::steps;
 
 /// The shards of this process, by number.
 pub type Shards = Arc<BTreeMap<u32, Arc<Shard>>>;
@@ -37,7 +46,27 @@ pub struct Services {
     pub lags: Arc<Lags>,
     /// Becomes true when the process stops: streams end then.
     pub stopping: watch::Receiver<bool>,
+    /// The ordered log, in the process that runs shard 0.
+    pub log: Option<LogPart>,
+    /// Elsewhere: the way to it.
+    pub log_elsewhere: Option<AuthorityServiceClient<Channel>>,
+    /// By shard of this process: the same shard of the peers.
+    pub peers: Arc<BTreeMap<u32, Arc<Clients>>>,
 }
+
+/// The ordered log of this process.
+#[derive(Clone)]
+pub struct LogPart {
+    /// State machine and store.
+    pub shell: Arc<LogShell>,
+    /// The task that feeds it.
+    pub consensus: Consensus,
+}
+
+/// Messages of a stream to one client that may wait.
+const WATCH_QUEUE: usize = 4;
+/// How often a watched order is looked at when nothing says that it changed.
+const WATCH: Duration = Duration::from_millis(200);
 
 impl Services {
     fn shard(&self, shard: u32) -> Result<&Arc<Shard>> {
@@ -49,6 +78,52 @@ impl Services {
 
     fn shard_of(&self, address: &[u8]) -> Result<&Arc<Shard>> {
         self.shard(Address::from_slice(address)?.shard(self.committee.shards))
+    }
+
+    /// The log, where it is. Errors: `NOT_SERVED`.
+    pub fn log(&self) -> Result<&LogPart> {
+        self.log.as_ref().ok_or_else(|| Error::new(Code::NotServed, "the log runs where shard 0 does"))
+    }
+
+    /// Status of the log.
+    pub fn log_status(&self) -> Result<LogStatus> {
+        let LogPart { shell, consensus } = self.log()?;
+        let mut status = shell.log().status(shell.store())?;
+        status.peers = consensus.heard();
+        status.fault = shell.fault().or(consensus.fault()).map(|e| e.to_string()).unwrap_or_default();
+        for shard in self.shards.values() {
+            let (next, last) = shard.authority().outbox_range(shard.store(), LOG)?;
+            status.queued += (last + 1).saturating_sub(next);
+        }
+        Ok(status)
+    }
+
+    /// What became of an order, durably: what is answered here must not be forgotten.
+    async fn order_status(&self, request: &OrderStatusRequest) -> Result<OrderStatus> {
+        let number = (request.actor % self.committee.shards as u64) as u32;
+        let mut status = match self.shards.get(&number) {
+            Some(shard) => {
+                let status = shard.authority().order_status(shard.store(), request)?;
+                shard.barrier().await?;
+                status
+            }
+            // Asked by the process of the shard, for what the log says.
+            None if self.log.is_some() => OrderStatus::default(),
+            None => return Err(self.shard(number).err().unwrap_or_else(|| Error::new(Code::NotServed, "shard"))),
+        };
+        if let Some(log) = &self.log {
+            let (shell, before) = (&log.shell, status.clone());
+            status = shell.log().order_status(shell.store(), request, status)?;
+            if status != before {
+                shell.barrier().await?;
+            }
+        } else if let (Some(client), true) = (&self.log_elsewhere, status.calls) {
+            let found = client.clone().order_status(*request).await.map_err(from_status)?.into_inner();
+            if found.state() != order_status::State::Unknown {
+                status = found;
+            }
+        }
+        Ok(status)
     }
 
     async fn handle(&self, shard: u32, input: Input) -> Result<Reply> {
@@ -95,6 +170,16 @@ impl Services {
 
 fn answer<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
     result.map(Response::new).map_err(to_status)
+}
+
+/// Whether nothing more can become of the order.
+fn is_last(status: &OrderStatus) -> bool {
+    use order_status::State as S;
+    match status.state() {
+        S::Ordered | S::Failed | S::Void => true,
+        S::Settled => !status.calls,
+        S::Unknown | S::Pending | S::Certified => false,
+    }
 }
 
 fn unexpected(reply: &Reply) -> Error {
@@ -149,6 +234,85 @@ impl AuthorityService for Services {
         })
     }
 
+    async fn order_status(
+        &self,
+        request: Request<OrderStatusRequest>,
+    ) -> std::result::Result<Response<OrderStatus>, Status> {
+        answer(self.order_status(&request.into_inner()).await)
+    }
+
+    type WatchOrderStream = Pin<Box<dyn Stream<Item = std::result::Result<OrderStatus, Status>> + Send>>;
+
+    async fn watch_order(
+        &self,
+        request: Request<OrderStatusRequest>,
+    ) -> std::result::Result<Response<Self::WatchOrderStream>, Status> {
+        let request = request.into_inner();
+        let (sender, receiver) = tokio::sync::mpsc::channel(WATCH_QUEUE);
+        let services = self.clone();
+        let mut stopping = self.stopping.clone();
+        tokio::spawn(async move {
+            let mut decided = services.log.as_ref().map(|log| log.shell.decided());
+            let mut shown = None;
+            loop {
+                let status = services.order_status(&request).await;
+                let last = status.as_ref().map_or(true, is_last);
+                if shown.as_ref() != status.as_ref().ok() {
+                    shown = status.as_ref().ok().cloned();
+                    if sender.send(status.map_err(to_status)).await.is_err() {
+                        return;
+                    }
+                }
+                if last {
+                    return;
+                }
+                let news = async {
+                    match &mut decided {
+                        Some(decided) => drop(decided.recv().await),
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = news => {}
+                    () = tokio::time::sleep(WATCH) => {}
+                    () = sender.closed() => return,
+                    _ = stopping.wait_for(|stop| *stop) => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
+    }
+
+    async fn log(&self, _: Request<LogStatusRequest>) -> std::result::Result<Response<LogStatus>, Status> {
+        answer(self.log_status())
+    }
+
+    async fn sessions(
+        &self,
+        request: Request<SessionsRequest>,
+    ) -> std::result::Result<Response<SessionsReply>, Status> {
+        answer(Services::log(self).and_then(|l| l.shell.log().sessions(l.shell.store(), &request.into_inner())))
+    }
+
+    async fn units(&self, request: Request<UnitsRequest>) -> std::result::Result<Response<UnitsReply>, Status> {
+        answer(Services::log(self).and_then(|l| l.shell.log().units(l.shell.store(), &request.into_inner())))
+    }
+
+    async fn contract(
+        &self,
+        request: Request<ContractRequest>,
+    ) -> std::result::Result<Response<ContractReply>, Status> {
+        answer(Services::log(self).and_then(|l| l.shell.log().contract(l.shell.store(), &request.into_inner())))
+    }
+
+    async fn primary(&self, request: Request<PrimaryRequest>) -> std::result::Result<Response<PrimaryReply>, Status> {
+        answer(Services::log(self).and_then(|l| l.shell.log().primary(l.shell.store(), &request.into_inner())))
+    }
+
+    async fn network(&self, request: Request<NetworkRequest>) -> std::result::Result<Response<NetworkReply>, Status> {
+        answer(Services::log(self).and_then(|l| l.shell.log().network(l.shell.store(), &request.into_inner())))
+    }
+
     async fn credits(&self, request: Request<CreditsRequest>) -> std::result::Result<Response<CreditsReply>, Status> {
         let request = request.into_inner();
         answer(self.shard_of(&request.address).and_then(|s| s.authority().credits(s.store(), &request)))
@@ -196,6 +360,44 @@ impl PeerService for Services {
         answer(self.shard(request.shard).and_then(|s| s.authority().batch(s.store(), &request)))
     }
 
+    async fn hand(&self, request: Request<HandRequest>) -> std::result::Result<Response<HandReply>, Status> {
+        let peer = self.peer(&request).map_err(to_status)?;
+        if peer != self.index {
+            let e = Error::expected(Code::PeerRefused, "authority that hands in", self.index, peer);
+            return Err(to_status(e));
+        }
+        let LogPart { shell, consensus } = Services::log(self).map_err(to_status)?.clone();
+        answer(LogRoute::Local(shell, consensus).hand(request.into_inner()).await)
+    }
+
+    type OrderStream = Pin<Box<dyn Stream<Item = std::result::Result<OrderFrame, Status>> + Send>>;
+
+    async fn order(
+        &self,
+        request: Request<tonic::Streaming<OrderFrame>>,
+    ) -> std::result::Result<Response<Self::OrderStream>, Status> {
+        let peer = self.peer(&request).map_err(to_status)?;
+        let consensus = Services::log(self).map_err(to_status)?.consensus.clone();
+        let mut frames = request.into_inner();
+        let mut stopping = self.stopping.clone();
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            let read = async {
+                while let Ok(Some(frame)) = frames.message().await {
+                    if consensus.receive(peer, frame).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = read => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+            drop(sender);
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
+    }
+
     async fn deliver(&self, request: Request<Delivery>) -> std::result::Result<Response<DeliveryReply>, Status> {
         // Credits are believed from this same authority's other shards alone: only they hold its key.
         let peer = self.peer(&request).map_err(to_status)?;
@@ -204,6 +406,14 @@ impl PeerService for Services {
             return Err(to_status(e));
         }
         let delivery = request.into_inner();
+        if delivery.from_shard == LOG {
+            let to = delivery.to_shard;
+            return answer(match (self.shard(to), self.peers.get(&to)) {
+                (Ok(shard), Some(peers)) => steps::deliver(shard, peers, delivery).await,
+                (Err(e), _) => Err(e),
+                (Ok(_), None) => Err(Error::expected(Code::NotServed, "shard", "one of this process", to)),
+            });
+        }
         answer(match self.handle(delivery.to_shard, Input::Deliver(delivery)).await {
             Ok(Reply::Deliver(reply)) => Ok(reply),
             Ok(other) => Err(unexpected(&other)),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use super::state::{
-    Account, Holding, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64, holding_key,
+    Account, Holding, LOG, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64, holding_key,
     link_key, need_record, outbox_key,
 };
 use crate::address::Address;
@@ -20,10 +20,12 @@ use crate::wire;
 const DELIVERY_BYTES: usize = 1 << 20;
 
 /// Progress of a batch, in memory.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     pub root: Hash,
     pub count: usize,
     pub settled: Bitmap,
+    /// Certified orders that a recovery has voided.
+    pub voided: Bitmap,
     pub certificates: Vec<wire::Certificate>,
     /// Orders that this step settled.
     pub fresh: Bitmap,
@@ -36,6 +38,7 @@ impl Progress {
             root,
             count,
             settled: Bitmap::empty(count),
+            voided: Bitmap::empty(count),
             certificates: Vec::new(),
             fresh: Bitmap::empty(count),
             dirty: false,
@@ -45,6 +48,21 @@ impl Progress {
     pub fn mark(&mut self, index: usize) {
         self.settled.set(index);
         self.dirty = true;
+    }
+
+    /// Notes that a recovery has voided the order, settled here or not.
+    pub fn void(&mut self, index: usize) {
+        self.settled.clear(index);
+        self.fresh.clear(index);
+        self.voided.set(index);
+        self.dirty = true;
+    }
+
+    /// Whether nothing more can become of the orders.
+    pub fn done(&self, orders: &Bitmap) -> bool {
+        let mut done = self.settled.clone();
+        done.union(&self.voided);
+        done.contains(orders)
     }
 
     pub fn certify(&mut self, certificate: wire::Certificate, replace: bool) {
@@ -57,7 +75,7 @@ impl Progress {
 }
 
 /// The changes of one step.
-pub(super) struct Changes<'a> {
+pub(crate) struct Changes<'a> {
     pub state: &'a dyn State,
     pub totals: Totals,
     before: Totals,
@@ -66,7 +84,12 @@ pub(super) struct Changes<'a> {
     slots: Vec<Slot>,
     progress: BTreeMap<u64, Progress>,
     credits: Vec<wire::CreditRecord>,
+    /// Batch and index of orders taken back.
+    undone: Vec<(u64, usize)>,
+    /// Orders that this step has settled or undone.
+    orders: BTreeMap<[u8; 20], Option<wire::OrderRecord>>,
     deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
+    calls: Vec<wire::LogCall>,
     writes: Vec<Write>,
     /// Orders settled because what they waited for has settled.
     pub followers: usize,
@@ -84,7 +107,7 @@ struct Slot {
 }
 
 /// What a step leaves behind.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     pub writes: Vec<Write>,
     pub outbox: Vec<(u32, u64)>,
     pub settled_end: Option<u64>,
@@ -101,7 +124,10 @@ impl<'a> Changes<'a> {
             slots: Vec::new(),
             progress: BTreeMap::new(),
             credits: Vec::new(),
+            undone: Vec::new(),
+            orders: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            calls: Vec::new(),
             writes: Vec::new(),
             followers: 0,
             stored: None,
@@ -173,6 +199,31 @@ impl<'a> Changes<'a> {
         orders.get(index as usize).cloned().map(Order::decode).transpose()
     }
 
+    /// The settled order at a key, as this step sees it.
+    pub fn order_record(&self, key: &[u8; 20]) -> Result<Option<wire::OrderRecord>> {
+        match self.orders.get(key) {
+            Some(record) => Ok(record.clone()),
+            None => get_record(self.state, Table::Orders, key),
+        }
+    }
+
+    /// Settles an order.
+    pub fn put_order_record(&mut self, key: [u8; 20], record: &wire::OrderRecord) {
+        self.orders.insert(key, Some(record.clone()));
+    }
+
+    /// Undoes an order.
+    pub fn delete_order_record(&mut self, key: [u8; 20]) {
+        self.orders.insert(key, None);
+    }
+
+    /// Notes that an order is taken back.
+    pub fn undo(&mut self, batch: u64, index: usize) -> Result<()> {
+        self.progress(batch)?.void(index);
+        self.undone.push((batch, index));
+        Ok(())
+    }
+
     /// Progress of a batch that is stored.
     pub fn progress(&mut self, batch: u64) -> Result<&mut Progress> {
         use std::collections::btree_map::Entry;
@@ -199,6 +250,10 @@ impl<'a> Changes<'a> {
         self.writes.push(Write::put(table, key, value));
     }
 
+    pub fn write(&mut self, write: Write) {
+        self.writes.push(write);
+    }
+
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
         self.writes.push(Write::delete(table, key));
     }
@@ -221,10 +276,29 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    /// Puts a credit for another shard in flight.
+    /// Takes a credit back, of an order that a recovery has voided. The balance may go below zero for a while.
+    pub fn take_back(
+        &mut self,
+        network_id: u64,
+        address: &Address,
+        amount: u64,
+        entry: wire::CreditEntry,
+    ) -> Result<()> {
+        self.credit(network_id, address, 0, entry)?;
+        self.holding_mut(network_id, address)?.balance -= amount as i128;
+        self.totals.accounts -= amount as i128;
+        Ok(())
+    }
+
+    /// Puts a credit for another shard in flight, or the order to take it back.
     pub fn send(&mut self, to_shard: u32, credit: wire::DeliveredCredit) {
-        self.totals.sent += credit.amount as i128;
+        self.totals.sent += signed_amount(&credit);
         self.deliveries.entry(to_shard).or_default().push(credit);
+    }
+
+    /// Hands something to the log.
+    pub fn call(&mut self, call: wire::LogCall) {
+        self.calls.push(call);
     }
 
     /// Everything that changed, as writes.
@@ -236,6 +310,9 @@ impl<'a> Changes<'a> {
         for (to_shard, credits) in std::mem::take(&mut self.deliveries) {
             outbox.push((to_shard, self.write_deliveries(shard, to_shard, credits)?));
         }
+        if !self.calls.is_empty() {
+            outbox.push((LOG, self.write_calls(shard)?));
+        }
         let mut credits = std::mem::take(&mut self.credits).into_iter();
         while credits.len() > 0 {
             let record = wire::CreditsRecord { credits: credits.by_ref().take(CREDITS_PER_RECORD).collect() };
@@ -244,12 +321,22 @@ impl<'a> Changes<'a> {
             self.put(Table::Credits, number.to_be_bytes(), record.encode_to_vec());
         }
         let mut settled_end = None;
+        for (number, index) in std::mem::take(&mut self.undone) {
+            let progress = self.progress(number)?;
+            let mut bits = Bitmap::empty(progress.count);
+            bits.set(index);
+            let entry = settled_entry(progress, &bits, true);
+            self.put_settled(entry);
+            self.totals.orders -= 1;
+            settled_end = Some(self.totals.next.1);
+        }
         for (number, progress) in std::mem::take(&mut self.progress) {
             if !progress.dirty {
                 continue;
             }
             if !progress.fresh.is_empty() {
-                self.write_settled(&progress);
+                self.totals.orders += progress.fresh.ones() as u64;
+                self.put_settled(settled_entry(&progress, &progress.fresh, false));
                 settled_end = Some(self.totals.next.1);
             }
             let record = wire::ProgressRecord {
@@ -257,8 +344,15 @@ impl<'a> Changes<'a> {
                 count: progress.count as u32,
                 settled: progress.settled.to_bytes(),
                 certificates: progress.certificates,
+                voided: if progress.voided.is_empty() { Default::default() } else { progress.voided.to_bytes() },
             };
             self.put(Table::Progress, number.to_be_bytes(), record.encode_to_vec());
+        }
+        for (key, record) in std::mem::take(&mut self.orders) {
+            match record {
+                Some(record) => self.put(Table::Orders, key, record.encode_to_vec()),
+                None => self.delete(Table::Orders, key),
+            }
         }
         self.writes.reserve(self.slots.len() + 1);
         for (key, place) in std::mem::take(&mut self.accounts) {
@@ -275,23 +369,32 @@ impl<'a> Changes<'a> {
         Ok(Outcome { writes: self.writes, outbox, settled_end })
     }
 
-    fn write_settled(&mut self, progress: &Progress) {
+    fn put_settled(&mut self, mut entry: wire::SettledEntry) {
         let position = self.totals.next.1;
         self.totals.next.1 += 1;
-        self.totals.orders += progress.fresh.ones() as u64;
-        let entry = wire::SettledEntry {
-            position,
-            root: bytes::Bytes::copy_from_slice(&progress.root),
-            count: progress.count as u32,
-            bitmap: progress.fresh.to_bytes(),
-        };
+        entry.position = position;
         self.put(Table::Settled, position.to_be_bytes(), entry.encode_to_vec());
+    }
+
+    /// One delivery a call: each leaves the outbox when the log has it.
+    fn write_calls(&mut self, from_shard: u32) -> Result<u64> {
+        let key = link_key(Link::Sent, LOG);
+        let mut sequence = get_u64(self.state, Table::Links, &key)?.unwrap_or(0);
+        for call in std::mem::take(&mut self.calls) {
+            sequence += 1;
+            let part =
+                wire::Delivery { from_shard, to_shard: LOG, sequence, calls: vec![call], ..Default::default() };
+            self.put(Table::Outbox, outbox_key(LOG, sequence), part.encode_to_vec());
+        }
+        self.put(Table::Links, key, sequence.to_be_bytes());
+        Ok(sequence)
     }
 
     fn write_deliveries(&mut self, from_shard: u32, to_shard: u32, credits: Vec<wire::DeliveredCredit>) -> Result<u64> {
         let key = link_key(Link::Sent, to_shard);
         let mut sequence = get_u64(self.state, Table::Links, &key)?.unwrap_or(0);
-        let mut part = wire::Delivery { from_shard, to_shard, sequence: sequence + 1, credits: Vec::new() };
+        let empty = |sequence| wire::Delivery { from_shard, to_shard, sequence, ..Default::default() };
+        let mut part = empty(sequence + 1);
         let mut size = 0;
         let mut parts = Vec::new();
         for credit in credits {
@@ -299,8 +402,7 @@ impl<'a> Changes<'a> {
             part.credits.push(credit);
             if size >= DELIVERY_BYTES {
                 sequence += 1;
-                let next = wire::Delivery { from_shard, to_shard, sequence: sequence + 1, credits: Vec::new() };
-                parts.push(std::mem::replace(&mut part, next));
+                parts.push(std::mem::replace(&mut part, empty(sequence + 1)));
                 size = 0;
             }
         }
@@ -316,6 +418,22 @@ impl<'a> Changes<'a> {
     }
 }
 
+fn settled_entry(progress: &Progress, orders: &Bitmap, undone: bool) -> wire::SettledEntry {
+    wire::SettledEntry {
+        position: 0,
+        root: bytes::Bytes::copy_from_slice(&progress.root),
+        count: progress.count as u32,
+        bitmap: orders.to_bytes(),
+        undone,
+    }
+}
+
+/// What a delivered credit moves: below zero if it is taken back.
+pub(crate) fn signed_amount(credit: &wire::DeliveredCredit) -> i128 {
+    let reversed = credit.source.as_ref().is_some_and(|s| s.kind() == wire::credit_entry::Kind::Reversed);
+    if reversed { -(credit.amount as i128) } else { credit.amount as i128 }
+}
+
 fn record_key(key: &SlotKey) -> Vec<u8> {
     match key {
         (network_id, actor, None) => account_key(*network_id, *actor).to_vec(),
@@ -324,13 +442,17 @@ fn record_key(key: &SlotKey) -> Vec<u8> {
 }
 
 /// Progress of a batch, from its record.
-pub(super) fn load_progress(state: &dyn State, batch: u64) -> Result<Progress> {
+pub(crate) fn load_progress(state: &dyn State, batch: u64) -> Result<Progress> {
     let record: wire::ProgressRecord = need_record(state, Table::Progress, &batch.to_be_bytes())?;
     let count = record.count as usize;
     Ok(Progress {
         root: super::state::hash_of(&record.root)?,
         count,
         settled: Bitmap::parse(&record.settled, count)?,
+        voided: match record.voided.is_empty() {
+            true => Bitmap::empty(count),
+            false => Bitmap::parse(&record.voided, count)?,
+        },
         certificates: record.certificates,
         fresh: Bitmap::empty(count),
         dirty: false,

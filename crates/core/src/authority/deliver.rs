@@ -5,17 +5,23 @@
 //! each until it is acknowledged. That is the design's "once by order id and output index" with a
 //! constant amount of state.
 
-use super::Authority;
-use super::changes::Changes;
-use super::state::{Link, Table, get_u64, link_key, outbox_key};
+use super::changes::{Changes, signed_amount};
+use super::state::{LOG, Link, State, Table, Write, get_u64, link_key, outbox_key};
+use super::{Authority, Meter};
 use crate::address::Address;
 use crate::error::{Code, Error, Result};
 use crate::wire;
 
 impl Authority {
-    pub(super) fn deliver(&self, delivery: wire::Delivery, changes: &mut Changes<'_>) -> Result<wire::DeliveryReply> {
+    pub(super) fn deliver(
+        &self,
+        delivery: wire::Delivery,
+        changes: &mut Changes<'_>,
+        meter: &mut dyn Meter,
+    ) -> Result<wire::DeliveryReply> {
         let from = delivery.from_shard;
-        if delivery.to_shard != self.shard || from == self.shard || from >= self.committee.shards {
+        let known = from < self.committee.shards || from == LOG;
+        if delivery.to_shard != self.shard || from == self.shard || !known {
             return Err(Error::expected(
                 Code::WrongShard,
                 "shards of the delivery",
@@ -36,8 +42,15 @@ impl Authority {
                 delivery.sequence,
             ));
         }
+        if from != LOG && !delivery.steps.is_empty() || !delivery.calls.is_empty() {
+            return Err(Error::expected(Code::WrongShard, "shard that sends steps of the log", LOG, from));
+        }
+        for step in delivery.steps {
+            self.log_step(step, changes, meter)?;
+        }
         for credit in delivery.credits {
             let address = Address::from_slice(&credit.address)?;
+            let amount = signed_amount(&credit);
             let entry = credit.source.ok_or_else(|| Error::new(Code::Decode, "a delivered credit has no source"))?;
             if address.shard(self.committee.shards) != self.shard {
                 return Err(Error::expected(
@@ -47,32 +60,14 @@ impl Authority {
                     address.shard(self.committee.shards),
                 ));
             }
-            changes.totals.received += credit.amount as i128;
-            changes.credit(entry.network_id, &address, credit.amount, entry)?;
+            changes.totals.received += amount;
+            match amount < 0 {
+                true => changes.take_back(entry.network_id, &address, credit.amount, entry)?,
+                false => changes.credit(entry.network_id, &address, credit.amount, entry)?,
+            }
         }
         changes.put(Table::Links, key, delivery.sequence.to_be_bytes());
         Ok(wire::DeliveryReply { applied: delivery.sequence })
-    }
-
-    pub(super) fn delivered(&self, to_shard: u32, applied: u64, changes: &mut Changes<'_>) -> Result<()> {
-        let key = link_key(Link::Acknowledged, to_shard);
-        let before = get_u64(changes.state, Table::Links, &key)?.unwrap_or(0);
-        let sent = get_u64(changes.state, Table::Links, &link_key(Link::Sent, to_shard))?.unwrap_or(0);
-        if applied > sent {
-            return Err(Error::expected(
-                Code::StorageCorrupt,
-                &format!("deliveries applied by shard {to_shard}"),
-                format!("at most {sent}"),
-                applied,
-            ));
-        }
-        for sequence in before + 1..=applied {
-            changes.delete(Table::Outbox, outbox_key(to_shard, sequence));
-        }
-        if applied > before {
-            changes.put(Table::Links, key, applied.to_be_bytes());
-        }
-        Ok(())
     }
 
     pub(super) fn genesis(
@@ -106,6 +101,7 @@ impl Authority {
                 order_id: bytes::Bytes::new(),
                 amount: *amount,
                 memo: String::new(),
+                kind: wire::credit_entry::Kind::Payment as i32,
             };
             changes.totals.genesis += *amount as i128;
             changes.credit(network_id, address, *amount, entry)?;
@@ -123,4 +119,26 @@ impl Authority {
         }
         Ok(())
     }
+}
+
+/// What leaves the outbox when a shard has applied all up to a sequence. Errors: `STORAGE_CORRUPT` if it has applied
+/// more than was ever sent: then this folder is an old one.
+pub(crate) fn delivered(state: &dyn State, to_shard: u32, applied: u64) -> Result<Vec<Write>> {
+    let key = link_key(Link::Acknowledged, to_shard);
+    let before = get_u64(state, Table::Links, &key)?.unwrap_or(0);
+    let sent = get_u64(state, Table::Links, &link_key(Link::Sent, to_shard))?.unwrap_or(0);
+    if applied > sent {
+        return Err(Error::expected(
+            Code::StorageCorrupt,
+            &format!("deliveries applied by shard {to_shard}"),
+            format!("at most {sent}"),
+            applied,
+        ));
+    }
+    let mut writes: Vec<Write> =
+        (before + 1..=applied).map(|sequence| Write::delete(Table::Outbox, outbox_key(to_shard, sequence))).collect();
+    if applied > before {
+        writes.push(Write::put(Table::Links, key, applied.to_be_bytes()));
+    }
+    Ok(writes)
 }

@@ -12,16 +12,19 @@
 //!    ([`changes`]). Credits to other shards are in flight in the outbox until their shard has applied
 //!    them, once, by sequence ([`deliver`]).
 //!
+//! What only the ordered log may undo is in [`recover`]: the one vote for a seqnum that it has frozen and decided.
+//!
 //! Liveness: an order of a correct wallet is voted for by every honest authority that has settled its
 //! predecessors; one that has not gets them from its peers' settled streams ([`query::missing`]).
 
 pub mod audit;
-mod changes;
-mod deliver;
+pub(crate) mod changes;
+pub(crate) mod deliver;
 pub mod effect;
 pub mod input;
 pub mod query;
-mod settle;
+mod recover;
+pub(crate) mod settle;
 pub mod state;
 mod vote;
 
@@ -114,9 +117,11 @@ impl Authority {
             Input::Fetched { certificate, orders } => {
                 Reply::Settle(self.settle(certificate, orders, usize::MAX, &mut changes, meter)?)
             }
-            Input::Deliver(delivery) => Reply::Deliver(self.deliver(delivery, &mut changes)?),
+            Input::Deliver(delivery) => Reply::Deliver(self.deliver(delivery, &mut changes, meter)?),
             Input::Delivered { to_shard, applied } => {
-                self.delivered(to_shard, applied, &mut changes)?;
+                for write in deliver::delivered(state, to_shard, applied)? {
+                    changes.write(write);
+                }
                 Reply::Done
             }
             Input::Followed { authority, position } => {

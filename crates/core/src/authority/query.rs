@@ -42,6 +42,8 @@ impl Authority {
             reply.seqnum = account.seqnum;
             reply.prev_hash = account.prev_hash;
             reply.permission = account.permission.clone();
+            reply.last_call = account.newest_call();
+            reply.frozen = account.frozen;
             for (i, p) in account.pending.iter().enumerate() {
                 let order = read_order(state, p.batch, p.index)?;
                 reply.pending.push(wire::PendingOrder {
@@ -60,7 +62,10 @@ impl Authority {
         self.served(request.network_id, request.actor)?;
         let key = order_key(request.network_id, request.actor, request.seqnum);
         if let Some(record) = get_record::<wire::OrderRecord>(state, Table::Orders, &key)? {
-            return self.proof(state, record.batch, record.index, S::Settled);
+            return match record.order_id.is_empty() {
+                true => Ok(wire::OrderReply::default()),
+                false => self.proof(state, record.batch, record.index, S::Settled),
+            };
         }
         let account = Account::load(state, request.network_id, request.actor)?;
         if let Some(early) = account.early.iter().find(|e| e.seqnum == request.seqnum) {
@@ -103,6 +108,38 @@ impl Authority {
             acknowledgements,
         };
         Ok(wire::OrderReply { state: found as i32, receipt: Some(receipt) })
+    }
+
+    /// What became of an order here; what the log knows is added by [`crate::ordered::OrderedLog::order_status`].
+    pub fn order_status(&self, state: &dyn State, request: &wire::OrderStatusRequest) -> Result<wire::OrderStatus> {
+        use wire::order_status::State as S;
+        self.served(request.network_id, request.actor)?;
+        let key = order_key(request.network_id, request.actor, request.seqnum);
+        let mut status = wire::OrderStatus::default();
+        let mut set = |state, order_id: Bytes, calls| {
+            status.set_state(state);
+            (status.order_id, status.calls) = (order_id, calls);
+        };
+        let calls = |batch, index| -> Result<bool> {
+            Ok(read_order(state, batch, index)?.is_some_and(|o| o.transaction_type == crate::content::TYPE_CALL))
+        };
+        if let Some(record) = get_record::<wire::OrderRecord>(state, Table::Orders, &key)? {
+            match record.order_id.is_empty() {
+                true => set(S::Void, Bytes::new(), false),
+                false => set(S::Settled, record.order_id.clone(), calls(record.batch, record.index)?),
+            }
+            return Ok(status);
+        }
+        let account = Account::load(state, request.network_id, request.actor)?;
+        let ahead = request.seqnum.checked_sub(account.seqnum.saturating_add(1)).map(|i| i as usize);
+        if let Some(early) = account.early.iter().find(|e| e.seqnum == request.seqnum) {
+            let order = read_order(state, early.batch, early.index)?;
+            let id = order.map(|o| Bytes::copy_from_slice(&o.id)).unwrap_or_default();
+            set(S::Certified, id, calls(early.batch, early.index)?);
+        } else if let Some(p) = ahead.and_then(|i| account.pending.get(i)) {
+            set(S::Pending, p.order_id.clone(), p.call);
+        }
+        Ok(status)
     }
 
     /// Credits of an address, newest first.
@@ -149,6 +186,10 @@ impl Authority {
         let Some(number) = get_u64(state, Table::Roots, &request.root)? else {
             return Ok(wire::BatchReply::default());
         };
+        if request.orders_only {
+            let orders = stored_orders(state, number)?;
+            return Ok(wire::BatchReply { certificates: Vec::new(), orders });
+        }
         let progress = load_progress(state, number)?;
         let wanted = match request.bitmap.is_empty() {
             true => Bitmap::full(progress.count),
@@ -180,9 +221,12 @@ impl Authority {
     pub fn missing(&self, state: &dyn State, entry: &wire::SettledEntry) -> Result<bool> {
         let id = batch_id(&entry.root, entry.count)?;
         let bitmap = Bitmap::parse(&entry.bitmap, id.count)?;
+        if entry.undone {
+            return Ok(false);
+        }
         match get_u64(state, Table::Roots, &id.root)? {
             None => Ok(true),
-            Some(number) => Ok(!load_progress(state, number)?.settled.contains(&bitmap)),
+            Some(number) => Ok(!load_progress(state, number)?.done(&bitmap)),
         }
     }
 

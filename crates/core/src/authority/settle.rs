@@ -3,16 +3,20 @@
 //! A certificate is checked in full only if it certifies something that is not settled here; repeating
 //! one costs no signature check. Orders that come before their predecessors are kept and settle right
 //! after them.
+//!
+//! The spending side of a CALL settles here: the sender is debited, and the order goes into the outbox for the
+//! log, where its shared side settles. While a recovery has frozen an account, its certified orders are kept and
+//! shown to the log instead ([`super::recover`]).
 
 use bytes::Bytes;
 
 use super::changes::Changes;
-use super::state::{State, Table, corrupt, get_record, get_u64, order_key, short_hash};
+use super::state::{Account, State, Table, corrupt, get_record, get_u64, order_key, short_hash};
 use super::{Authority, Meter, Phase};
 use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
 use crate::certificate::{BatchId, Promise, check_certificate, check_shape, sign};
-use crate::content::{Action, Content};
+use crate::content::{Action, Content, TYPE_RECOVER};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{FOLLOWERS_MAX, PENDING_WINDOW};
@@ -27,6 +31,8 @@ const EARLY_WINDOW: u32 = 2 * PENDING_WINDOW as u32;
 enum Step {
     Settled,
     Waiting,
+    /// A recovery has voided it: it never settles.
+    Voided,
 }
 
 impl Authority {
@@ -90,7 +96,8 @@ impl Authority {
                 continue;
             }
             match self.settle_order(order, number, i, changes)? {
-                Step::Settled => self.settle_followers(order, changes)?,
+                Step::Settled => self.settle_followers(order.network_id, order.actor, changes)?,
+                Step::Voided => {}
                 Step::Waiting => {
                     let next_seqnum = changes.account(order.network_id, order.actor)?.seqnum + 1;
                     waiting.push(wire::Waiting { index: i as u32, next_seqnum });
@@ -113,7 +120,7 @@ impl Authority {
         progress.count == batch.count
             && bitmaps.is_ok_and(|b| {
                 let claimed = Bitmap::at_least(&b, self.committee.quorum(), batch.count);
-                !claimed.is_empty() && progress.settled.contains(&claimed)
+                !claimed.is_empty() && progress.done(&claimed)
             })
     }
 
@@ -178,45 +185,84 @@ impl Authority {
 
     /// Applies a certified order if it is the account's next.
     fn settle_order(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
+        if order.transaction_type == TYPE_RECOVER {
+            return self.pass_recover(order, number, index, changes);
+        }
         let account = changes.account(order.network_id, order.actor)?;
         let (settled_to, prev_hash) = (account.seqnum, account.prev_hash);
+        // What was chained to a voided order can be certified too, and is as void.
+        let may_be_void = account.voided != 0 && order.seqnum >= account.voided;
         if order.seqnum <= settled_to {
             let key = order_key(order.network_id, order.actor, order.seqnum);
-            let record: Option<wire::OrderRecord> = get_record(changes.state, Table::Orders, &key)?;
+            let record: Option<wire::OrderRecord> = changes.order_record(&key)?;
             // Settled in this very step if there is no record yet, and then by the same chain of hashes.
             if record.is_some_and(|r| r.order_id.as_ref() != order.id) {
+                if may_be_void {
+                    changes.progress(number)?.void(index);
+                    return Ok(Step::Voided);
+                }
                 return Err(conflict(order, "another certified order is settled there"));
             }
             changes.progress(number)?.mark(index);
             return Ok(Step::Settled);
         }
-        if order.seqnum > settled_to + 1 {
+        if order.seqnum > settled_to + 1 || account.is_frozen(order.seqnum) {
             return self.keep_early(order, number, index, changes);
         }
         if order.prev_hash != prev_hash {
+            if may_be_void {
+                changes.progress(number)?.void(index);
+                return Ok(Step::Voided);
+            }
             return Err(conflict(order, "its prev_hash is not that of the settled order before it"));
         }
         let content = Content::decode(order).map_err(|e| impossible(index, &e))?;
-        self.apply(order, &content, changes)?;
+        let (previous_permission, previous_call) = self.apply(order, &content, changes)?;
         let key = order_key(order.network_id, order.actor, order.seqnum);
-        let record =
-            wire::OrderRecord { order_id: Bytes::copy_from_slice(&order.id), batch: number, index: index as u32 };
-        changes.put(Table::Orders, key, prost::Message::encode_to_vec(&record));
+        let record = wire::OrderRecord {
+            order_id: Bytes::copy_from_slice(&order.id),
+            batch: number,
+            index: index as u32,
+            previous_permission,
+            previous_call,
+        };
+        changes.put_order_record(key, &record);
+        if matches!(content.action, Action::Call { .. }) {
+            changes.call(log_call(order, number, index));
+        }
         let progress = changes.progress(number)?;
         progress.mark(index);
         progress.fresh.set(index);
         Ok(Step::Settled)
     }
 
-    /// Debits the sender, moves its seqnum, credits the outputs.
-    fn apply(&self, order: &Order, content: &Content, changes: &mut Changes<'_>) -> Result<()> {
+    /// A certified RECOVER goes to the log, once.
+    fn pass_recover(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
         let account = changes.account_mut(order.network_id, order.actor)?;
+        if order.seqnum > account.recovering {
+            account.recovering = order.seqnum;
+            changes.call(wire::LogCall { recover: true, ..log_call(order, number, index) });
+            changes.progress(number)?.fresh.set(index);
+        }
+        changes.progress(number)?.mark(index);
+        Ok(Step::Settled)
+    }
+
+    /// Debits the sender, moves its seqnum, credits the outputs. Returns what undoing it needs: the permission
+    /// before a SET_PERMISSION, the CALL before a CALL.
+    fn apply(&self, order: &Order, content: &Content, changes: &mut Changes<'_>) -> Result<(Bytes, u32)> {
+        let account = changes.account_mut(order.network_id, order.actor)?;
+        let mut before = (Bytes::new(), 0);
         if let Some(open) = &content.open {
             account.address = Some(Permission::address_of(order.network_id, open));
             account.permission = open.clone();
         }
-        if let Action::SetPermission(permission) = &content.action {
-            account.permission = permission.clone();
+        match &content.action {
+            Action::SetPermission(permission) => {
+                before.0 = std::mem::replace(&mut account.permission, permission.clone());
+            }
+            Action::Call { .. } => before.1 = std::mem::replace(&mut account.last_call, order.seqnum),
+            Action::Pay { .. } | Action::Recover { .. } => {}
         }
         let address = account.address.ok_or_else(|| conflict(order, "its account was never opened"))?;
         account.seqnum = order.seqnum;
@@ -233,6 +279,10 @@ impl Authority {
         }
         changes.holding_mut(order.network_id, &address)?.balance -= content.total as i128;
         changes.totals.accounts -= content.total as i128;
+        if let Action::Call { .. } = &content.action {
+            // In flight until the log has it.
+            changes.totals.sent += content.total as i128;
+        }
         for (output, credit) in content.credits().iter().enumerate() {
             let entry = wire::CreditEntry {
                 network_id: order.network_id,
@@ -242,6 +292,7 @@ impl Authority {
                 order_id: Bytes::copy_from_slice(&order.id),
                 amount: credit.amount,
                 memo: content.memo().to_owned(),
+                kind: wire::credit_entry::Kind::Payment as i32,
             };
             let shard = credit.address.shard(self.committee.shards);
             if shard == self.shard {
@@ -251,27 +302,32 @@ impl Authority {
                 changes.send(shard, wire::DeliveredCredit { address, amount: credit.amount, source: Some(entry) });
             }
         }
-        Ok(())
+        Ok(before)
     }
 
     fn keep_early(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
         let account = changes.account(order.network_id, order.actor)?;
         let known = account.early.iter().any(|e| e.seqnum == order.seqnum);
+        let frozen = account.is_frozen(order.seqnum);
         if !known && order.seqnum <= account.seqnum.saturating_add(EARLY_WINDOW) {
             let account = changes.account_mut(order.network_id, order.actor)?;
             account.early.push(wire::EarlyRecord { seqnum: order.seqnum, batch: number, index: index as u32 });
             changes.totals.waiting += 1;
+            if frozen {
+                changes.call(wire::LogCall { shown: true, ..log_call(order, number, index) });
+            }
         }
         Ok(Step::Waiting)
     }
 
     /// Settles the certified orders that waited for this one, unless there are too many for one step.
-    fn settle_followers(&self, order: &Order, changes: &mut Changes<'_>) -> Result<()> {
+    pub(super) fn settle_followers(&self, network_id: u64, actor: u64, changes: &mut Changes<'_>) -> Result<()> {
         while changes.followers < FOLLOWERS_MAX {
-            let account = changes.account(order.network_id, order.actor)?;
-            let due = account.early.iter().position(|e| e.seqnum <= account.seqnum.saturating_add(1));
+            let account = changes.account(network_id, actor)?;
+            let settles = |e: &wire::EarlyRecord| e.seqnum <= account.seqnum.saturating_add(1);
+            let due = account.early.iter().position(|e| settles(e) && !account.is_frozen(e.seqnum));
             let Some(at) = due else { return Ok(()) };
-            let early = changes.account_mut(order.network_id, order.actor)?.early.remove(at);
+            let early = changes.account_mut(network_id, actor)?.early.remove(at);
             changes.totals.waiting -= 1;
             let next = changes
                 .stored_order(early.batch, early.index)?
@@ -283,14 +339,26 @@ impl Authority {
     }
 }
 
+/// What the log is told of a certified order.
+pub(super) fn log_call(order: &Order, batch: u64, index: usize) -> wire::LogCall {
+    wire::LogCall {
+        network_id: order.network_id,
+        actor: order.actor,
+        seqnum: order.seqnum,
+        batch,
+        index: index as u32,
+        ..Default::default()
+    }
+}
+
 /// The orders that a certificate is for, by its bitmaps alone.
-pub(super) fn claimed(certificate: &wire::Certificate, count: usize, quorum: usize) -> Result<Bitmap> {
+pub(crate) fn claimed(certificate: &wire::Certificate, count: usize, quorum: usize) -> Result<Bitmap> {
     let bitmaps: Result<Vec<Bitmap>> = certificate.votes.iter().map(|v| Bitmap::parse(&v.bitmap, count)).collect();
     Ok(Bitmap::at_least(&bitmaps?, quorum, count))
 }
 
 /// A stored order; `None` if its batch is not there (yet).
-pub(super) fn read_order(state: &dyn State, batch: u64, index: u32) -> Result<Option<Order>> {
+pub(crate) fn read_order(state: &dyn State, batch: u64, index: u32) -> Result<Option<Order>> {
     let record: Option<wire::BatchRecord> = get_record(state, Table::Batches, &batch.to_be_bytes())?;
     match record.and_then(|r| r.orders.into_iter().nth(index as usize)) {
         Some(raw) => Order::decode(raw).map(Some),
@@ -299,7 +367,7 @@ pub(super) fn read_order(state: &dyn State, batch: u64, index: u32) -> Result<Op
 }
 
 /// The envelopes of a stored batch.
-pub(super) fn stored_orders(state: &dyn State, batch: u64) -> Result<Vec<Bytes>> {
+pub(crate) fn stored_orders(state: &dyn State, batch: u64) -> Result<Vec<Bytes>> {
     let record: wire::BatchRecord = super::state::need_record(state, Table::Batches, &batch.to_be_bytes())?;
     Ok(record.orders)
 }
@@ -321,6 +389,13 @@ fn conflict(order: &Order, why: &str) -> Error {
 /// Whether each of these orders has settled, in whatever batch.
 fn all_settled(state: &dyn State, orders: &[(usize, &Order)]) -> Result<bool> {
     for (_, order) in orders {
+        if order.transaction_type == TYPE_RECOVER {
+            let account = Account::load(state, order.network_id, order.actor)?;
+            if order.seqnum > account.recovering {
+                return Ok(false);
+            }
+            continue;
+        }
         let key = order_key(order.network_id, order.actor, order.seqnum);
         let record: Option<wire::OrderRecord> = get_record(state, Table::Orders, &key)?;
         if record.is_none_or(|r| r.order_id.as_ref() != order.id) {

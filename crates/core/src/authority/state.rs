@@ -36,11 +36,17 @@ pub enum Table {
     Cursors,
     /// Totals and whatever there is one of.
     Meta,
+    /// Of the log: shared objects and all else that its state hash covers, by a letter and their key.
+    Objects,
+    /// Of the log: session -> `SessionRecord`.
+    Sessions,
+    /// Of the log: (session, position) -> `OrderedUnit`.
+    Units,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 11] = [
+    pub const ALL: [Table; 14] = [
         Table::Accounts,
         Table::Batches,
         Table::Progress,
@@ -52,6 +58,9 @@ impl Table {
         Table::Links,
         Table::Cursors,
         Table::Meta,
+        Table::Objects,
+        Table::Sessions,
+        Table::Units,
     ];
 
     /// Name on disk.
@@ -68,6 +77,9 @@ impl Table {
             Table::Links => "links",
             Table::Cursors => "cursors",
             Table::Meta => "meta",
+            Table::Objects => "objects",
+            Table::Sessions => "sessions",
+            Table::Units => "units",
         }
     }
 }
@@ -102,6 +114,9 @@ impl Write {
         Write { table, key: key.into(), value: None }
     }
 }
+
+/// The log's number where a shard's number is asked for: in deliveries and links.
+pub const LOG: u32 = u32::MAX;
 
 /// Key of an account.
 pub fn account_key(network_id: u64, actor: u64) -> [u8; 16] {
@@ -231,6 +246,14 @@ pub struct Account {
     pub pending: Vec<wire::PendingRecord>,
     /// Certified orders that wait for an earlier one.
     pub early: Vec<wire::EarlyRecord>,
+    /// Seqnum of the last settled CALL; 0 if there is none.
+    pub last_call: u32,
+    /// Seqnum from which a recovery has frozen it; 0 if none has.
+    pub frozen: u32,
+    /// Last seqnum that a recovery has voided; 0 if none has.
+    pub voided: u32,
+    /// Seqnum of the last RECOVER that went to the log; 0 if none did.
+    pub recovering: u32,
 }
 
 impl Account {
@@ -258,6 +281,10 @@ impl Account {
             prev_hash: record.prev_hash,
             pending: record.pending,
             early: record.early,
+            last_call: record.last_call,
+            frozen: record.frozen,
+            voided: record.voided,
+            recovering: record.recovering,
         })
     }
 
@@ -283,6 +310,10 @@ impl Account {
         }
         self.pending.iter().for_each(|p| prost::encoding::message::encode(6, p, &mut out));
         self.early.iter().for_each(|e| prost::encoding::message::encode(7, e, &mut out));
+        put_varint(8, self.last_call.into(), &mut out);
+        put_varint(9, self.frozen.into(), &mut out);
+        put_varint(10, self.voided.into(), &mut out);
+        put_varint(11, self.recovering.into(), &mut out);
         out
     }
 
@@ -332,6 +363,19 @@ impl Account {
     /// What pending orders reserve, minor units.
     pub fn reserved(&self) -> i128 {
         self.pending.iter().map(|p| p.amount as i128).sum()
+    }
+
+    /// Whether a recovery holds this seqnum back.
+    pub fn is_frozen(&self, seqnum: u32) -> bool {
+        self.frozen != 0 && seqnum >= self.frozen
+    }
+
+    /// Seqnum of the last CALL, pending ones included.
+    pub fn newest_call(&self) -> u32 {
+        match self.pending.iter().rposition(|p| p.call) {
+            Some(at) => self.seqnum + 1 + at as u32,
+            None => self.last_call,
+        }
     }
 
     /// Sequence number that the next order must have, after all pending ones.
@@ -389,6 +433,8 @@ pub struct Totals {
     pub genesis_done: bool,
     /// Certified orders that wait for an earlier one.
     pub waiting: u64,
+    /// Sequence numbers that recoveries have voided.
+    pub voided: u64,
 }
 
 impl Totals {
@@ -408,6 +454,7 @@ impl Totals {
             genesis_lines: r.genesis_lines,
             genesis_done: r.genesis_done,
             waiting: r.waiting,
+            voided: r.voided,
         })
     }
 
@@ -426,6 +473,7 @@ impl Totals {
             genesis_lines: self.genesis_lines,
             genesis_done: self.genesis_done,
             waiting: self.waiting,
+            voided: self.voided,
         }
     }
 
@@ -468,9 +516,13 @@ mod tests {
             prev_hash: u64::MAX,
             pending: vec![
                 pending.clone(),
-                wire::PendingRecord { set_permission: true, open: Bytes::from_static(b"open"), ..pending },
+                wire::PendingRecord { set_permission: true, open: Bytes::from_static(b"open"), call: true, ..pending },
             ],
             early: vec![wire::EarlyRecord { seqnum: 302, batch: 8, index: 0 }],
+            last_call: 299,
+            frozen: 301,
+            voided: 7,
+            recovering: 301,
         };
         for account in [Account::default(), full] {
             let bytes = account.encode();

@@ -5,6 +5,10 @@
 //! 4. content and outputs; 5. seqnum against settled and pending orders: the same body again is accepted
 //!    again, another body for a voted seqnum is an error that shows the pending one; 6. prev_hash, window;
 //! 7. balance, less what pending orders reserve; 8. signatures, in one batch for the whole request.
+//!
+//! A CALL is voted for only when all earlier orders of its account are settled here: then its certificate
+//! proves that they settle everywhere, and the log never waits for a shard. A RECOVER takes no lock; all it
+//! can do is to bring the log to decide ([`crate::ordered`]).
 
 use std::collections::HashSet;
 
@@ -17,7 +21,7 @@ use crate::address::Address;
 use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
 use crate::certificate::{Promise, sign};
-use crate::content::{Action, Content};
+use crate::content::{Action, Content, TYPE_RECOVER};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{PENDING_WINDOW, VERIFICATIONS_PER_BATCH};
@@ -120,10 +124,16 @@ impl Authority {
             return Ok(Err(e));
         }
         let account = changes.account(order.network_id, order.actor)?;
-        if order.seqnum as u64 != account.next_seqnum() {
+        let recover = order.transaction_type == TYPE_RECOVER;
+        if account.is_frozen(order.seqnum) {
+            let message = format!("a recovery has frozen the account from seqnum {}", account.frozen);
+            return Ok(Err(Error::new(Code::Recovering, message)));
+        }
+        if order.seqnum as u64 != account.next_seqnum() && !recover {
             return check_repeat(order, pass, changes);
         }
-        let checked = Content::decode(order).and_then(|c| Ok((self.check_account(order, &c, account)?, c)));
+        let check = if recover { Authority::check_recover } else { Authority::check_account };
+        let checked = Content::decode(order).and_then(|c| Ok((check(self, order, &c, account)?, c)));
         let ((address, permission, reserved), content) = match checked {
             Ok(both) => both,
             Err(e) => return Ok(Err(e)),
@@ -143,12 +153,16 @@ impl Authority {
         } else if suspects.is_empty() {
             pass.signatures.push(index, order, 0, &permission);
         }
+        if recover {
+            return Ok(Ok(()));
+        }
         changes.account_mut(order.network_id, order.actor)?.pending.push(wire::PendingRecord {
             order_id: Bytes::copy_from_slice(&order.id),
             batch: pass.batch,
             index: index as u32,
             amount: content.total,
             set_permission: matches!(content.action, Action::SetPermission(_)),
+            call: matches!(content.action, Action::Call { .. }),
             open: content.open.unwrap_or_default(),
         });
         pass.locked.push((order.network_id, order.actor));
@@ -211,19 +225,62 @@ impl Authority {
                 return Err(Error::new(Code::UnknownActor, format!("actor {} has no settled order", order.actor)));
             }
         };
+        if let Action::Call { account: claimed, call } = &content.action {
+            if !account.pending.is_empty() {
+                return Err(Error::new(
+                    Code::CallWaits,
+                    format!("{} orders before this CALL are not settled", account.pending.len()),
+                ));
+            }
+            if call.previous_call != account.last_call {
+                let (expected, found) = (account.last_call, call.previous_call);
+                return Err(Error::expected(Code::BadCallChain, "previous_call", expected, found));
+            }
+            check_own(claimed, &address)?;
+        }
         Ok((address, permission, account.reserved()))
+    }
+
+    /// The same for a RECOVER: it names the first seqnum that is not settled, whatever is pending there.
+    fn check_recover(&self, order: &Order, content: &Content, account: &Account) -> Result<(Address, Bytes, i128)> {
+        let expected = account.seqnum.saturating_add(1);
+        if order.seqnum != expected || expected == u32::MAX {
+            return Err(Error::expected(Code::BadSeq, "seqnum to recover", expected, order.seqnum));
+        }
+        if order.prev_hash != account.prev_hash {
+            return Err(Error::expected(Code::BadPrevHash, "prev_hash", account.prev_hash, order.prev_hash));
+        }
+        let (address, permission) = match (&content.open, account.address) {
+            (Some(open), _) => (Permission::address_of(order.network_id, open), open.clone()),
+            (None, Some(address)) => (address, account.permission.clone()),
+            (None, None) => {
+                return Err(Error::new(Code::UnknownActor, format!("actor {} has no settled order", order.actor)));
+            }
+        };
+        if let Some(claimed) = content.claimed_account() {
+            check_own(claimed, &address)?;
+        }
+        Ok((address, permission, 0))
     }
 
     /// Check 7: what the address has, less what pending orders reserve, covers the order.
     fn check_balance(&self, address: &Address, total: u64, reserved: i128, balance: i128) -> Result<()> {
         let limit = if *address == self.issuer { self.committee.network.issuer_limit as i128 } else { 0 };
         let available = balance + limit - reserved;
-        if available < total as i128 {
+        if total > 0 && available < total as i128 {
             let code = if limit > 0 { Code::IssuerLimit } else { Code::InsufficientFunds };
             return Err(Error::expected(code, "minor units available", format!("at least {total}"), available));
         }
         Ok(())
     }
+}
+
+fn check_own(claimed: &Address, own: &Address) -> Result<()> {
+    if claimed != own {
+        let (own, claimed) = (hex::encode(own.as_bytes()), hex::encode(claimed.as_bytes()));
+        return Err(Error::expected(Code::BadContent, "address of the account", own, claimed));
+    }
+    Ok(())
 }
 
 /// Check 4: an order whose seqnum is not the next one is a repetition or an error.
@@ -255,6 +312,9 @@ fn check_repeat(order: &Order, pass: &mut Pass, changes: &mut Changes<'_>) -> Re
         get_record(changes.state, Table::Orders, &order_key(order.network_id, order.actor, seqnum))?;
     Ok(match settled {
         Some(record) if record.order_id.as_ref() == order.id => Ok(()),
+        Some(record) if record.order_id.is_empty() => {
+            Err(Error::new(Code::Voided, format!("a recovery has voided seqnum {seqnum}")))
+        }
         _ => Err(Error::expected(Code::BadSeq, "seqnum", next, format!("{seqnum}, which another order has settled"))),
     })
 }

@@ -21,9 +21,59 @@ pub struct SetPermission {
     #[prost(bytes = "bytes", tag = "15")]
     pub open: ::prost::bytes::Bytes,
 }
+/// transaction_type 3: an operation on shared objects, which settles in the order of the log.
+/// Value of the inputs + what the account is debited = value of the outputs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Call {
+    /// the account's address, 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub account: ::prost::bytes::Bytes,
+    /// seqnum of the account's CALL before this one, 0 = none
+    #[prost(uint32, tag = "2")]
+    pub previous_call: u32,
+    /// at most 256
+    #[prost(message, repeated, tag = "3")]
+    pub inputs: ::prost::alloc::vec::Vec<Input>,
+    /// at most 256; with the inputs at least one
+    #[prost(message, repeated, tag = "4")]
+    pub outputs: ::prost::alloc::vec::Vec<Output>,
+    /// at most 256 bytes, public
+    #[prost(string, tag = "5")]
+    pub memo: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "15")]
+    pub open: ::prost::bytes::Bytes,
+}
+/// transaction_type 4: asks the log to free an account that is locked at this seqnum. It takes no lock itself.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recover {
+    /// the account's address, 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub account: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "15")]
+    pub open: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Input {
+    /// minor units that it brings, 1 to 2^63 - 1
+    #[prost(uint64, tag = "1")]
+    pub amount: u64,
+    #[prost(oneof = "input::Kind", tags = "2, 3")]
+    pub kind: ::core::option::Option<input::Kind>,
+}
+/// Nested message and enum types in `Input`.
+pub mod input {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "2")]
+        ContractClaim(super::ContractClaim),
+        #[prost(message, tag = "3")]
+        ContractRefund(super::ContractRefund),
+    }
+}
+/// In a PAY only credits.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Output {
-    #[prost(oneof = "output::Kind", tags = "1")]
+    #[prost(oneof = "output::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<output::Kind>,
 }
 /// Nested message and enum types in `Output`.
@@ -32,6 +82,14 @@ pub mod output {
     pub enum Kind {
         #[prost(message, tag = "1")]
         Credit(super::Credit),
+        #[prost(message, tag = "2")]
+        ContractFund(super::ContractFund),
+        #[prost(message, tag = "3")]
+        PrimaryRedeem(super::PrimaryRedeem),
+        #[prost(message, tag = "4")]
+        PrimaryDeposit(super::PrimaryDeposit),
+        #[prost(message, tag = "5")]
+        Network(super::NetworkCommand),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -42,6 +100,206 @@ pub struct Credit {
     /// minor units, 1 to 2^63 - 1
     #[prost(uint64, tag = "2")]
     pub amount: u64,
+}
+/// contracts: money for whoever knows the preimage until the expiry, then for its sender again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContractFund {
+    #[prost(uint64, tag = "1")]
+    pub amount: u64,
+    /// sha256 of the preimage
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+    /// log time, ms since 1970
+    #[prost(fixed64, tag = "3")]
+    pub expiry_ms: u64,
+    /// address that may claim
+    #[prost(bytes = "bytes", tag = "4")]
+    pub receiver: ::prost::bytes::Bytes,
+    /// address that may take it back
+    #[prost(bytes = "bytes", tag = "5")]
+    pub sender: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContractClaim {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub contract: ::prost::bytes::Bytes,
+    /// 1 to 64 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub preimage: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContractRefund {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub contract: ::prost::bytes::Bytes,
+}
+/// bridge: out to an address of the primary, and back in from the caller's address there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrimaryRedeem {
+    #[prost(uint64, tag = "1")]
+    pub amount: u64,
+    /// of the primary; 32 bytes on the embedded one
+    #[prost(bytes = "bytes", tag = "2")]
+    pub address: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrimaryDeposit {
+    /// of what the caller's address has on the embedded primary; no value of this order
+    #[prost(uint64, tag = "1")]
+    pub amount: u64,
+    /// account to credit
+    #[prost(bytes = "bytes", tag = "2")]
+    pub address: ::prost::bytes::Bytes,
+}
+/// registry of networks; the caller is the admin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkCommand {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(oneof = "network_command::Kind", tags = "2, 3, 4, 5, 6")]
+    pub kind: ::core::option::Option<network_command::Kind>,
+}
+/// Nested message and enum types in `NetworkCommand`.
+pub mod network_command {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "2")]
+        Register(super::NetworkRegister),
+        #[prost(message, tag = "3")]
+        Metadata(super::NetworkMetadata),
+        /// offers the network to another admin; empty takes the offer back
+        #[prost(message, tag = "4")]
+        Offer(super::NetworkOffer),
+        /// by the new admin
+        #[prost(message, tag = "5")]
+        Accept(super::NetworkAccept),
+        /// the id is never given again
+        #[prost(message, tag = "6")]
+        Remove(super::NetworkRemove),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkRegister {
+    #[prost(uint32, tag = "1")]
+    pub flags: u32,
+    /// at most 1,024 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub metadata: ::prost::bytes::Bytes,
+    /// addresses, at most 16
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub listeners: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkMetadata {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub metadata: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkOffer {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub admin: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkAccept {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkRemove {}
+/// What one unit of the ordering engine carries.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnitData {
+    /// its creator's clock, ms since 1970; 0 = no vote
+    #[prost(fixed64, tag = "1")]
+    pub clock_ms: u64,
+    /// encoded Item
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub items: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Item {
+    #[prost(oneof = "item::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<item::Kind>,
+}
+/// Nested message and enum types in `Item`.
+pub mod item {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Orders(super::CertifiedOrders),
+        #[prost(message, tag = "2")]
+        Report(super::RecoveryReport),
+    }
+}
+/// Some orders of a certified batch, with what leads to its root.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CertifiedOrders {
+    #[prost(message, optional, tag = "1")]
+    pub certificate: ::core::option::Option<Certificate>,
+    /// ascending
+    #[prost(uint32, repeated, tag = "2")]
+    pub indices: ::prost::alloc::vec::Vec<u32>,
+    /// encoded pbtx.TransactionBody, one for each index
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub bodies: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// hashes of the subtrees without any of them, left to right
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub proof: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// "I have frozen the account, and all certificates from there on that I hold are in the log before this."
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecoveryReport {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+    #[prost(uint32, tag = "3")]
+    pub seqnum: u32,
+    /// of the certified order at the seqnum itself, if it holds one: the report counts only after it
+    #[prost(bytes = "bytes", tag = "4")]
+    pub order_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionHeader {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    /// hash of the header before, 32 bytes; empty for session 0
+    #[prost(bytes = "bytes", tag = "3")]
+    pub previous: ::prost::bytes::Bytes,
+    /// Merkle root over the hashes of its units; empty if there are none
+    #[prost(bytes = "bytes", tag = "4")]
+    pub units_root: ::prost::bytes::Bytes,
+    /// units with data
+    #[prost(uint32, tag = "5")]
+    pub units: u32,
+    /// log time at its end
+    #[prost(fixed64, tag = "6")]
+    pub time_ms: u64,
+    /// of the log's state at its end
+    #[prost(bytes = "bytes", tag = "7")]
+    pub state_hash: ::prost::bytes::Bytes,
+    /// of the shards' states, when it is a checkpoint
+    #[prost(bytes = "bytes", repeated, tag = "8")]
+    pub shard_hashes: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// the committee of the next epoch, when it is the last of this one
+    #[prost(bytes = "bytes", tag = "9")]
+    pub next_committee: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SignedSession {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<SessionHeader>,
+    /// with empty bitmaps
+    #[prost(message, repeated, tag = "2")]
+    pub signatures: ::prost::alloc::vec::Vec<Signed>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderedUnit {
+    /// authority
+    #[prost(uint32, tag = "1")]
+    pub creator: u32,
+    /// encoded UnitData
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
 }
 /// One authority's signature over the root of a batch and the orders of it that it accepts or settled.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -215,6 +473,12 @@ pub struct AccountReply {
     /// received so far
     #[prost(uint64, tag = "6")]
     pub credits: u64,
+    /// seqnum of the last CALL, voted ones included
+    #[prost(uint32, tag = "7")]
+    pub last_call: u32,
+    /// seqnum from which a recovery has frozen it, 0 = none
+    #[prost(uint32, tag = "8")]
+    pub frozen: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PendingOrder {
@@ -327,6 +591,368 @@ pub struct CreditEntry {
     pub amount: u64,
     #[prost(string, tag = "7")]
     pub memo: ::prost::alloc::string::String,
+    #[prost(enumeration = "credit_entry::Kind", tag = "8")]
+    pub kind: i32,
+}
+/// Nested message and enum types in `CreditEntry`.
+pub mod credit_entry {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// an output of a PAY; seqnum 0 of the issuer is the genesis file
+        Payment = 0,
+        /// of an order whose shared side failed
+        Refund = 1,
+        /// from the primary; `output` is the index modulo 2^32
+        Deposit = 2,
+        /// taken back: its order was never final, and a recovery has voided it
+        Reversed = 3,
+        /// an output of a CALL, from the log
+        Call = 4,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Payment => "PAYMENT",
+                Self::Refund => "REFUND",
+                Self::Deposit => "DEPOSIT",
+                Self::Reversed => "REVERSED",
+                Self::Call => "CALL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PAYMENT" => Some(Self::Payment),
+                "REFUND" => Some(Self::Refund),
+                "DEPOSIT" => Some(Self::Deposit),
+                "REVERSED" => Some(Self::Reversed),
+                "CALL" => Some(Self::Call),
+                _ => None,
+            }
+        }
+    }
+}
+/// What became of an order's shared side.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderStatusRequest {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+    #[prost(uint32, tag = "3")]
+    pub seqnum: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderStatus {
+    #[prost(enumeration = "order_status::State", tag = "1")]
+    pub state: i32,
+    /// of the order that is there
+    #[prost(bytes = "bytes", tag = "2")]
+    pub order_id: ::prost::bytes::Bytes,
+    /// ORDERED, FAILED
+    #[prost(uint64, tag = "3")]
+    pub session: u64,
+    /// of the unit in the session
+    #[prost(uint32, tag = "4")]
+    pub index: u32,
+    /// FAILED: stable, docs/errors.md
+    #[prost(uint32, tag = "5")]
+    pub code: u32,
+    #[prost(string, tag = "6")]
+    pub message: ::prost::alloc::string::String,
+    /// whether it touches shared objects
+    #[prost(bool, tag = "7")]
+    pub calls: bool,
+}
+/// Nested message and enum types in `OrderStatus`.
+pub mod order_status {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        /// not known here
+        Unknown = 0,
+        /// voted for here
+        Pending = 1,
+        /// certified, waits for an earlier order
+        Certified = 2,
+        /// settled; if it touches shared objects: its spending side, and it waits for the log
+        Settled = 3,
+        /// ordered, and its shared side has settled
+        Ordered = 4,
+        /// ordered, its shared side failed, and what was debited is refunded
+        Failed = 5,
+        /// a recovery has voided the seqnum
+        Void = 6,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unknown => "UNKNOWN",
+                Self::Pending => "PENDING",
+                Self::Certified => "CERTIFIED",
+                Self::Settled => "SETTLED",
+                Self::Ordered => "ORDERED",
+                Self::Failed => "FAILED",
+                Self::Void => "VOID",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNKNOWN" => Some(Self::Unknown),
+                "PENDING" => Some(Self::Pending),
+                "CERTIFIED" => Some(Self::Certified),
+                "SETTLED" => Some(Self::Settled),
+                "ORDERED" => Some(Self::Ordered),
+                "FAILED" => Some(Self::Failed),
+                "VOID" => Some(Self::Void),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogStatusRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogStatus {
+    /// that is open
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// of it, ordered so far
+    #[prost(uint32, tag = "2")]
+    pub units: u32,
+    /// log time
+    #[prost(fixed64, tag = "3")]
+    pub time_ms: u64,
+    /// hash of the last closed session's header
+    #[prost(bytes = "bytes", tag = "4")]
+    pub last_header: ::prost::bytes::Bytes,
+    /// sessions from 0 on with signatures of a quorum
+    #[prost(uint64, tag = "5")]
+    pub signed_sessions: u64,
+    /// orders of this authority's shards that wait for the log
+    #[prost(uint64, tag = "6")]
+    pub queued: u64,
+    /// why it does not order, empty when it does
+    #[prost(string, tag = "7")]
+    pub fault: ::prost::alloc::string::String,
+    /// now
+    #[prost(bytes = "bytes", tag = "8")]
+    pub state_hash: ::prost::bytes::Bytes,
+    /// by authority: the session that it was last heard in
+    #[prost(uint64, repeated, tag = "9")]
+    pub peers: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionsRequest {
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    /// at most 256
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionsReply {
+    /// consecutive, with signatures of a quorum
+    #[prost(message, repeated, tag = "1")]
+    pub sessions: ::prost::alloc::vec::Vec<SignedSession>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnitsRequest {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    #[prost(uint32, tag = "2")]
+    pub from: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UnitsReply {
+    /// at most 1 MiB of them, or one
+    #[prost(message, repeated, tag = "1")]
+    pub units: ::prost::alloc::vec::Vec<OrderedUnit>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContractRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub contract: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContractReply {
+    #[prost(enumeration = "contract_reply::State", tag = "1")]
+    pub state: i32,
+    #[prost(message, optional, tag = "2")]
+    pub fund: ::core::option::Option<ContractFund>,
+    /// CLAIMED
+    #[prost(bytes = "bytes", tag = "3")]
+    pub preimage: ::prost::bytes::Bytes,
+    /// log time of this answer
+    #[prost(fixed64, tag = "4")]
+    pub time_ms: u64,
+}
+/// Nested message and enum types in `ContractReply`.
+pub mod contract_reply {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unknown = 0,
+        Open = 1,
+        Claimed = 2,
+        Refunded = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unknown => "UNKNOWN",
+                Self::Open => "OPEN",
+                Self::Claimed => "CLAIMED",
+                Self::Refunded => "REFUNDED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNKNOWN" => Some(Self::Unknown),
+                "OPEN" => Some(Self::Open),
+                "CLAIMED" => Some(Self::Claimed),
+                "REFUNDED" => Some(Self::Refunded),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrimaryRequest {
+    /// whose balance on the embedded primary; may be empty
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub deposits_from: u64,
+    #[prost(uint64, tag = "3")]
+    pub redeems_from: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PrimaryReply {
+    /// paid out and not deposited again
+    #[prost(uint64, tag = "1")]
+    pub total_funds: u64,
+    /// so far
+    #[prost(uint64, tag = "2")]
+    pub deposits: u64,
+    #[prost(uint64, tag = "3")]
+    pub redeems: u64,
+    /// of the address
+    #[prost(uint64, tag = "4")]
+    pub balance: u64,
+    /// at most 256
+    #[prost(message, repeated, tag = "5")]
+    pub deposit_log: ::prost::alloc::vec::Vec<DepositEntry>,
+    #[prost(message, repeated, tag = "6")]
+    pub redeem_log: ::prost::alloc::vec::Vec<RedeemEntry>,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub committee_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "8")]
+    pub epoch: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DepositEntry {
+    /// consecutive from 0
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// account credited
+    #[prost(bytes = "bytes", tag = "2")]
+    pub address: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    /// address of the primary
+    #[prost(bytes = "bytes", tag = "4")]
+    pub from: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedeemEntry {
+    /// consecutive from 0
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// of the primary
+    #[prost(bytes = "bytes", tag = "2")]
+    pub address: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub order_id: ::prost::bytes::Bytes,
+    /// hash of the entry before
+    #[prost(bytes = "bytes", tag = "5")]
+    pub previous: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkRequest {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkReply {
+    /// absent if it was never registered
+    #[prost(message, optional, tag = "1")]
+    pub network: ::core::option::Option<NetworkRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub admin: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub flags: u32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub metadata: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub listeners: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// to this admin
+    #[prost(bytes = "bytes", tag = "5")]
+    pub offered: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "6")]
+    pub removed: bool,
+    #[prost(uint64, tag = "7")]
+    pub actors: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FollowRequest {
@@ -347,6 +973,9 @@ pub struct SettledEntry {
     /// what this entry settled
     #[prost(bytes = "bytes", tag = "4")]
     pub bitmap: ::prost::bytes::Bytes,
+    /// taken back instead: a recovery has voided it
+    #[prost(bool, tag = "5")]
+    pub undone: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FollowReply {
@@ -366,6 +995,9 @@ pub struct BatchRequest {
     /// the orders that are missing: what the certificates are to prove
     #[prost(bytes = "bytes", tag = "3")]
     pub bitmap: ::prost::bytes::Bytes,
+    /// the orders, certified or not: the log has their certificate
+    #[prost(bool, tag = "4")]
+    pub orders_only: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchReply {
@@ -387,11 +1019,90 @@ pub struct Delivery {
     pub sequence: u64,
     #[prost(message, repeated, tag = "4")]
     pub credits: ::prost::alloc::vec::Vec<DeliveredCredit>,
+    /// Between a shard and the log, whose number as a shard is 2^32 - 1.
+    ///
+    /// to the log
+    #[prost(message, repeated, tag = "5")]
+    pub calls: ::prost::alloc::vec::Vec<LogCall>,
+    /// from the log, in its order
+    #[prost(message, repeated, tag = "6")]
+    pub steps: ::prost::alloc::vec::Vec<LogStep>,
+}
+/// Something that a shard wants in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogCall {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+    #[prost(uint32, tag = "3")]
+    pub seqnum: u32,
+    /// where the shard keeps the order
+    #[prost(uint64, tag = "4")]
+    pub batch: u64,
+    #[prost(uint32, tag = "5")]
+    pub index: u32,
+    /// a RecoveryReport instead of an order
+    #[prost(bool, tag = "6")]
+    pub report: bool,
+    /// the order is a RECOVER
+    #[prost(bool, tag = "7")]
+    pub recover: bool,
+    /// a certified order that a freeze holds back
+    #[prost(bool, tag = "8")]
+    pub shown: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogStep {
+    #[prost(oneof = "log_step::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<log_step::Kind>,
+}
+/// Nested message and enum types in `LogStep`.
+pub mod log_step {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        /// certified orders that the log has applied
+        #[prost(message, tag = "1")]
+        Settle(super::Certificate),
+        #[prost(message, tag = "2")]
+        Freeze(super::LogFreeze),
+        #[prost(message, tag = "3")]
+        Resolve(super::LogResolve),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogFreeze {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+    #[prost(uint32, tag = "3")]
+    pub seqnum: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogResolve {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+    #[prost(uint32, tag = "3")]
+    pub seqnum: u32,
+    /// otherwise the certified orders from there on settle
+    #[prost(bool, tag = "4")]
+    pub void: bool,
+    /// what the next order names, if void
+    #[prost(fixed64, tag = "5")]
+    pub prev_hash: u64,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub account: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub open: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeliveredCredit {
     #[prost(bytes = "bytes", tag = "1")]
     pub address: ::prost::bytes::Bytes,
+    /// taken back instead if the source's kind is REVERSED
     #[prost(uint64, tag = "2")]
     pub amount: u64,
     #[prost(message, optional, tag = "3")]
@@ -402,6 +1113,32 @@ pub struct DeliveryReply {
     /// highest sequence applied
     #[prost(uint64, tag = "1")]
     pub applied: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HandRequest {
+    /// what is asked for
+    #[prost(message, repeated, tag = "1")]
+    pub calls: ::prost::alloc::vec::Vec<LogCall>,
+    /// encoded Item, to be ordered
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub items: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HandReply {
+    /// for each call: the log needs nothing more of it
+    #[prost(bool, repeated, tag = "1")]
+    pub done: ::prost::alloc::vec::Vec<bool>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderFrame {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// of the ordering engine
+    #[prost(bytes = "bytes", tag = "2")]
+    pub frame: ::prost::bytes::Bytes,
+    /// of the session's header
+    #[prost(message, optional, tag = "3")]
+    pub signature: ::core::option::Option<Signed>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitRequest {
@@ -443,6 +1180,18 @@ pub struct AccountRecord {
     /// certified, waiting; by seqnum
     #[prost(message, repeated, tag = "7")]
     pub early: ::prost::alloc::vec::Vec<EarlyRecord>,
+    /// seqnum of the last settled CALL
+    #[prost(uint32, tag = "8")]
+    pub last_call: u32,
+    /// seqnum from which a recovery has frozen it
+    #[prost(uint32, tag = "9")]
+    pub frozen: u32,
+    /// last seqnum that a recovery has voided
+    #[prost(uint32, tag = "10")]
+    pub voided: u32,
+    /// seqnum of the last RECOVER that waits for the log
+    #[prost(uint32, tag = "11")]
+    pub recovering: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Holding {
@@ -474,6 +1223,8 @@ pub struct PendingRecord {
     /// of a first order: the permission that later pending ones are checked against
     #[prost(bytes = "bytes", tag = "6")]
     pub open: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "7")]
+    pub call: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EarlyRecord {
@@ -501,15 +1252,25 @@ pub struct ProgressRecord {
     /// one, unless several were needed to cover all orders
     #[prost(message, repeated, tag = "4")]
     pub certificates: ::prost::alloc::vec::Vec<Certificate>,
+    /// bitmap of certified orders that a recovery has voided; empty if there are none
+    #[prost(bytes = "bytes", tag = "5")]
+    pub voided: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrderRecord {
+    /// empty if a recovery has voided the seqnum
     #[prost(bytes = "bytes", tag = "1")]
     pub order_id: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "2")]
     pub batch: u64,
     #[prost(uint32, tag = "3")]
     pub index: u32,
+    /// before a SET_PERMISSION
+    #[prost(bytes = "bytes", tag = "4")]
+    pub previous_permission: ::prost::bytes::Bytes,
+    /// before a CALL
+    #[prost(uint32, tag = "5")]
+    pub previous_call: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreditsRecord {
@@ -562,4 +1323,137 @@ pub struct TotalsRecord {
     pub genesis_done: bool,
     #[prost(uint64, tag = "12")]
     pub waiting: u64,
+    /// seqnums that recoveries have voided
+    #[prost(uint64, tag = "13")]
+    pub voided: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogRecord {
+    /// that is open
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// of it
+    #[prost(uint32, tag = "2")]
+    pub units: u32,
+    /// of their data
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// hash of the last closed session's header
+    #[prost(bytes = "bytes", tag = "4")]
+    pub previous: ::prost::bytes::Bytes,
+    #[prost(fixed64, tag = "5")]
+    pub time_ms: u64,
+    /// by authority, the newest vote
+    #[prost(fixed64, repeated, tag = "6")]
+    pub clocks: ::prost::alloc::vec::Vec<u64>,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub state_hash: ::prost::bytes::Bytes,
+    /// Sums of all postings of the log, each i128, little-endian, 16 bytes; their total is zero.
+    ///
+    /// debited from accounts by ordered orders, ever
+    #[prost(bytes = "bytes", tag = "8")]
+    pub received: ::prost::bytes::Bytes,
+    /// credited to accounts, ever
+    #[prost(bytes = "bytes", tag = "9")]
+    pub sent: ::prost::bytes::Bytes,
+    /// held by open contracts
+    #[prost(bytes = "bytes", tag = "10")]
+    pub contracts: ::prost::bytes::Bytes,
+    /// on the embedded primary
+    #[prost(bytes = "bytes", tag = "11")]
+    pub primary: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "12")]
+    pub deposits: u64,
+    #[prost(uint64, tag = "13")]
+    pub redeems: u64,
+    /// hash of the last entry of the redeem log
+    #[prost(bytes = "bytes", tag = "14")]
+    pub last_redeem: ::prost::bytes::Bytes,
+    /// ordered
+    #[prost(uint64, tag = "15")]
+    pub orders: u64,
+    #[prost(uint64, tag = "16")]
+    pub open_timers: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionRecord {
+    /// own signature first, then those that came
+    #[prost(message, optional, tag = "1")]
+    pub session: ::core::option::Option<SignedSession>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CallerRecord {
+    #[prost(uint32, tag = "1")]
+    pub last_call: u32,
+    /// seqnums above last_call
+    #[prost(uint32, repeated, tag = "2")]
+    pub voided: ::prost::alloc::vec::Vec<u32>,
+    /// highest seqnum that a recovery has decided
+    #[prost(uint32, tag = "3")]
+    pub recovered: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutcomeRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub order_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    #[prost(uint32, tag = "3")]
+    pub index: u32,
+    /// 0 = settled
+    #[prost(uint32, tag = "4")]
+    pub code: u32,
+    #[prost(string, tag = "5")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContractRecord {
+    #[prost(message, optional, tag = "1")]
+    pub fund: ::core::option::Option<ContractFund>,
+    #[prost(enumeration = "contract_reply::State", tag = "2")]
+    pub state: i32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub preimage: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RecoveryRecord {
+    #[prost(uint32, tag = "1")]
+    pub seqnum: u32,
+    #[prost(fixed64, tag = "2")]
+    pub prev_hash: u64,
+    #[prost(fixed64, tag = "3")]
+    pub due_ms: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub account: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub open: ::prost::bytes::Bytes,
+    /// bitmap of authorities
+    #[prost(bytes = "bytes", tag = "6")]
+    pub reports: ::prost::bytes::Bytes,
+    /// by seqnum
+    #[prost(message, repeated, tag = "7")]
+    pub shown: ::prost::alloc::vec::Vec<ShownRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShownRecord {
+    #[prost(uint32, tag = "1")]
+    pub seqnum: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub order_id: ::prost::bytes::Bytes,
+    #[prost(fixed64, tag = "3")]
+    pub prev_hash: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrimaryBalance {
+    #[prost(uint64, tag = "1")]
+    pub amount: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrimaryRecord {
+    /// entries of its deposit log
+    #[prost(uint64, tag = "1")]
+    pub deposits: u64,
+    /// redeems paid: all below this index
+    #[prost(uint64, tag = "2")]
+    pub paid: u64,
 }

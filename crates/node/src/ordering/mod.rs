@@ -15,6 +15,7 @@
 //! What makes it live: lost messages are asked for again within tenths of a second, sessions end by rounds, and an idle
 //! authority wakes as soon as anyone has something to order.
 
+mod aleph;
 mod backup;
 mod bare;
 mod frames;
@@ -38,6 +39,7 @@ use parity_scale_codec::Decode;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
+pub use aleph::{Aleph, Frames};
 pub use backup::remove_backups_below;
 pub use bare::{BareReport, measure_bare};
 

@@ -234,6 +234,205 @@ pub mod authority_service_client {
                 .insert(GrpcMethod::new("florin.v1.AuthorityService", "Credits"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn order_status(
+            &mut self,
+            request: impl tonic::IntoRequest<
+                super::florin_core::wire::OrderStatusRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::OrderStatus>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/OrderStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "OrderStatus"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The status now and whenever it changes, until nothing more can happen.
+        pub async fn watch_order(
+            &mut self,
+            request: impl tonic::IntoRequest<
+                super::florin_core::wire::OrderStatusRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<
+                tonic::codec::Streaming<super::florin_core::wire::OrderStatus>,
+            >,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/WatchOrder",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "WatchOrder"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn log(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::LogStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::LogStatus>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Log",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Log"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn sessions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::SessionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::SessionsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Sessions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Sessions"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn units(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::UnitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::UnitsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Units",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Units"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn contract(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::ContractRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::ContractReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Contract",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Contract"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn primary(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::PrimaryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::PrimaryReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Primary",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Primary"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn network(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::NetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::NetworkReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Network",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Network"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -289,6 +488,69 @@ pub mod authority_service_server {
             request: tonic::Request<super::florin_core::wire::CreditsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::florin_core::wire::CreditsReply>,
+            tonic::Status,
+        >;
+        async fn order_status(
+            &self,
+            request: tonic::Request<super::florin_core::wire::OrderStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::OrderStatus>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchOrder method.
+        type WatchOrderStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::florin_core::wire::OrderStatus,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The status now and whenever it changes, until nothing more can happen.
+        async fn watch_order(
+            &self,
+            request: tonic::Request<super::florin_core::wire::OrderStatusRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchOrderStream>, tonic::Status>;
+        async fn log(
+            &self,
+            request: tonic::Request<super::florin_core::wire::LogStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::LogStatus>,
+            tonic::Status,
+        >;
+        async fn sessions(
+            &self,
+            request: tonic::Request<super::florin_core::wire::SessionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::SessionsReply>,
+            tonic::Status,
+        >;
+        async fn units(
+            &self,
+            request: tonic::Request<super::florin_core::wire::UnitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::UnitsReply>,
+            tonic::Status,
+        >;
+        async fn contract(
+            &self,
+            request: tonic::Request<super::florin_core::wire::ContractRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::ContractReply>,
+            tonic::Status,
+        >;
+        async fn primary(
+            &self,
+            request: tonic::Request<super::florin_core::wire::PrimaryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::PrimaryReply>,
+            tonic::Status,
+        >;
+        async fn network(
+            &self,
+            request: tonic::Request<super::florin_core::wire::NetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::NetworkReply>,
             tonic::Status,
         >;
     }
@@ -653,6 +915,390 @@ pub mod authority_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/florin.v1.AuthorityService/OrderStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct OrderStatusSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::OrderStatusRequest,
+                    > for OrderStatusSvc<T> {
+                        type Response = super::florin_core::wire::OrderStatus;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::OrderStatusRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::order_status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OrderStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/WatchOrder" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchOrderSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::ServerStreamingService<
+                        super::florin_core::wire::OrderStatusRequest,
+                    > for WatchOrderSvc<T> {
+                        type Response = super::florin_core::wire::OrderStatus;
+                        type ResponseStream = T::WatchOrderStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::OrderStatusRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::watch_order(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchOrderSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/Log" => {
+                    #[allow(non_camel_case_types)]
+                    struct LogSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::LogStatusRequest,
+                    > for LogSvc<T> {
+                        type Response = super::florin_core::wire::LogStatus;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::LogStatusRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::log(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LogSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/Sessions" => {
+                    #[allow(non_camel_case_types)]
+                    struct SessionsSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::SessionsRequest,
+                    > for SessionsSvc<T> {
+                        type Response = super::florin_core::wire::SessionsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::SessionsRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::sessions(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SessionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/Units" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnitsSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<super::florin_core::wire::UnitsRequest>
+                    for UnitsSvc<T> {
+                        type Response = super::florin_core::wire::UnitsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::UnitsRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::units(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/Contract" => {
+                    #[allow(non_camel_case_types)]
+                    struct ContractSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::ContractRequest,
+                    > for ContractSvc<T> {
+                        type Response = super::florin_core::wire::ContractReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::ContractRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::contract(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ContractSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/Primary" => {
+                    #[allow(non_camel_case_types)]
+                    struct PrimarySvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::PrimaryRequest,
+                    > for PrimarySvc<T> {
+                        type Response = super::florin_core::wire::PrimaryReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::PrimaryRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::primary(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PrimarySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/Network" => {
+                    #[allow(non_camel_case_types)]
+                    struct NetworkSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::NetworkRequest,
+                    > for NetworkSvc<T> {
+                        type Response = super::florin_core::wire::NetworkReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::NetworkRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::network(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = NetworkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -858,6 +1504,60 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("florin.v1.PeerService", "Deliver"));
             self.inner.unary(req, path, codec).await
         }
+        /// By a shard to the log of its own authority: what it wants in the log.
+        pub async fn hand(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::HandRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::HandReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.PeerService/Hand",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.PeerService", "Hand"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One-way: frames of the ordering engine and signatures of sessions; the reply stream stays empty.
+        pub async fn order(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::florin_core::wire::OrderFrame,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<
+                tonic::codec::Streaming<super::florin_core::wire::OrderFrame>,
+            >,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.PeerService/Order",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.PeerService", "Order"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -900,6 +1600,30 @@ pub mod peer_service_server {
             tonic::Response<super::florin_core::wire::DeliveryReply>,
             tonic::Status,
         >;
+        /// By a shard to the log of its own authority: what it wants in the log.
+        async fn hand(
+            &self,
+            request: tonic::Request<super::florin_core::wire::HandRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::HandReply>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Order method.
+        type OrderStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::florin_core::wire::OrderFrame,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// One-way: frames of the ordering engine and signatures of sessions; the reply stream stays empty.
+        async fn order(
+            &self,
+            request: tonic::Request<
+                tonic::Streaming<super::florin_core::wire::OrderFrame>,
+            >,
+        ) -> std::result::Result<tonic::Response<Self::OrderStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct PeerServiceServer<T> {
@@ -1114,6 +1838,102 @@ pub mod peer_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.PeerService/Hand" => {
+                    #[allow(non_camel_case_types)]
+                    struct HandSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::florin_core::wire::HandRequest>
+                    for HandSvc<T> {
+                        type Response = super::florin_core::wire::HandReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::HandRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::hand(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HandSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.PeerService/Order" => {
+                    #[allow(non_camel_case_types)]
+                    struct OrderSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::StreamingService<
+                        super::florin_core::wire::OrderFrame,
+                    > for OrderSvc<T> {
+                        type Response = super::florin_core::wire::OrderFrame;
+                        type ResponseStream = T::OrderStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::florin_core::wire::OrderFrame>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::order(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OrderSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

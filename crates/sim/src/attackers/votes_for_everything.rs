@@ -110,7 +110,7 @@ impl VotesForEverything {
             };
             let position = if world.rng.chance(200) { u64::MAX } else { from + i };
             let root = Bytes::copy_from_slice(&batch.root);
-            entries.push(wire::SettledEntry { position, root, count, bitmap: bitmap.into() });
+            entries.push(wire::SettledEntry { position, root, count, bitmap: bitmap.into(), undone: false });
         }
         Body::Followed(wire::FollowReply { entries, end: u64::MAX })
     }

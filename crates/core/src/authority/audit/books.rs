@@ -91,13 +91,14 @@ impl Audit<'_> {
                 order_id: Bytes::copy_from_slice(&order.id),
                 amount: credit.amount,
                 memo: content.memo().to_owned(),
+                kind: wire::credit_entry::Kind::Payment as i32,
             };
             flow.add(credit.address.as_bytes(), credit.amount, &source);
         }
         self.out.debited += debit;
         let permission = match content.action {
             Action::SetPermission(permission) => Some(permission),
-            Action::Pay { .. } => None,
+            Action::Pay { .. } | Action::Call { .. } | Action::Recover { .. } => None,
         };
         let done = Move { prev_hash: order.prev_hash, hash: order.next_hash(), open: content.open, permission, debit };
         self.chain(order, done, &at);

@@ -276,7 +276,7 @@ fn a_delivery_replayed() {
     let credits = vec![wire::DeliveredCredit { address: credit.address, amount, source: credit.entry }];
     let forget = Write::put(Table::Links, link_key(Link::Applied, 1), (applied - 1).to_be_bytes());
     cluster.node(0, 0).state.apply(&[forget]);
-    let delivery = wire::Delivery { from_shard: 1, to_shard: 0, sequence: applied, credits };
+    let delivery = wire::Delivery { from_shard: 1, to_shard: 0, sequence: applied, credits, ..Default::default() };
     cluster.node(0, 0).step(Input::Deliver(delivery)).unwrap();
     assert_eq!(audit(&cluster, 0).findings, Vec::<String>::new(), "its own books agree");
     let findings = both(&cluster);

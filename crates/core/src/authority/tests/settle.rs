@@ -359,5 +359,5 @@ fn impossible_certificates_are_named_and_change_nothing() {
 }
 
 fn wanted(root: &Bytes) -> wire::BatchRequest {
-    wire::BatchRequest { shard: 0, root: root.clone(), bitmap: Bytes::new() }
+    wire::BatchRequest { shard: 0, root: root.clone(), bitmap: Bytes::new(), orders_only: false }
 }

@@ -1,0 +1,196 @@
+//! Certified orders in the log: the shared side of a CALL, once, or the refund of what it was debited.
+//!
+//! A CALL applies only if `previous_call` is the last one applied of its account. So one number an account is all
+//! that keeps a certificate from being used twice, whoever hands it in and how often; one that comes too early
+//! is left, and comes again, as its authorities hand it in until it is applied.
+
+use bytes::Bytes;
+
+use super::OrderedLog;
+use super::modules::{self, Caller};
+use super::step::{Object, Step, actor_key, object_key};
+use crate::address::Address;
+use crate::certificate::{check_certificate, check_shape};
+use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER};
+use crate::envelope::Order;
+use crate::error::{Code, Error, Result};
+use crate::limits::SHOWN_MAX;
+use crate::merkle::{Hash, root_from_parts};
+use crate::wire::{self, log_step::Kind};
+
+impl OrderedLog {
+    /// Applies an item. Errors, but for those of the storage: no honest authority would have proposed it.
+    pub(super) fn certified_orders(
+        &self,
+        item: wire::CertifiedOrders,
+        at: (u64, u32),
+        step: &mut Step<'_>,
+    ) -> Result<()> {
+        let Some(certificate) = &item.certificate else {
+            return Err(Error::new(Code::Decode, "the orders have no certificate"));
+        };
+        let batch = check_shape(self.committee(), certificate)?;
+        if item.indices.is_empty() || item.indices.len() != item.bodies.len() {
+            let (expected, found) = (item.indices.len(), item.bodies.len());
+            return Err(Error::expected(Code::Decode, "bodies of certified orders", expected, found));
+        }
+        let orders: Vec<Order> = item.bodies.iter().cloned().map(Order::decode_body).collect::<Result<_>>()?;
+        // Whoever repeats what is applied costs no signature check.
+        let mut news = false;
+        for order in &orders {
+            news |= self.is_news(order, step)?;
+        }
+        if !news {
+            return Ok(());
+        }
+        let placed: Vec<(usize, Hash)> =
+            item.indices.iter().zip(&orders).map(|(i, order)| (*i as usize, order.id)).collect();
+        let proof: Vec<Hash> = item
+            .proof
+            .iter()
+            .map(|h| Hash::try_from(h.as_ref()).map_err(|_| Error::expected(Code::Decode, "hash", 32, h.len())))
+            .collect::<Result<_>>()?;
+        if root_from_parts(&placed, batch.count, &proof) != Some(batch.root) {
+            return Err(Error::new(Code::BadRoot, "the orders do not lead to the certificate's root"));
+        }
+        let (_, certified) = check_certificate(self.committee(), certificate)?;
+        if let Some((i, _)) = placed.iter().find(|(i, _)| !certified.get(*i)) {
+            return Err(Error::new(Code::NoQuorum, format!("order {i} of the batch is not certified")));
+        }
+        // All orders of a batch are of one shard, or no honest authority had voted.
+        if let Some(first) = orders.first() {
+            step.tell(first.actor, Kind::Settle(certificate.clone()));
+        }
+        for order in orders {
+            self.certified_order(&order, at, step)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the order could change something.
+    fn is_news(&self, order: &Order, step: &Step<'_>) -> Result<bool> {
+        let recovery: Option<wire::RecoveryRecord> =
+            step.get(&actor_key(Object::Recovery, order.network_id, order.actor))?;
+        if let Some(open) = &recovery
+            && order.seqnum >= open.seqnum
+        {
+            return Ok(order.transaction_type != TYPE_RECOVER
+                && order.seqnum - open.seqnum < SHOWN_MAX as u32
+                && !open.shown.iter().any(|s| s.order_id.as_ref() == order.id));
+        }
+        let caller = caller(order.network_id, order.actor, step)?;
+        Ok(match order.transaction_type {
+            TYPE_CALL => order.seqnum > caller.last_call && !caller.voided.contains(&order.seqnum),
+            TYPE_RECOVER => order.seqnum > caller.recovered && order.seqnum > caller.last_call,
+            _ => false,
+        })
+    }
+
+    fn certified_order(
+        &self,
+        order: &Order,
+        at: (u64, u32),
+        step: &mut Step<'_>,
+    ) -> Result<()> {
+        if order.network_id != self.committee().network.id || !self.is_news(order, step)? {
+            return Ok(());
+        }
+        let key = actor_key(Object::Recovery, order.network_id, order.actor);
+        if let Some(mut open) = step.get::<wire::RecoveryRecord>(&key)?
+            && order.seqnum >= open.seqnum
+        {
+            open.shown.push(wire::ShownRecord {
+                seqnum: order.seqnum,
+                order_id: Bytes::copy_from_slice(&order.id),
+                prev_hash: order.prev_hash,
+            });
+            step.put(key, &open);
+            return Ok(());
+        }
+        let content = Content::decode(order)?;
+        match content.action {
+            Action::Call { account, call } => self.call(order, account, &call, content.total, at, step),
+            Action::Recover { account } => self.start_recovery(order, &account, content.open, step),
+            Action::Pay { .. } | Action::SetPermission(_) => Ok(()),
+        }
+    }
+
+    fn call(
+        &self,
+        order: &Order,
+        account: Address,
+        call: &wire::Call,
+        debit: u64,
+        (session, index): (u64, u32),
+        step: &mut Step<'_>,
+    ) -> Result<()> {
+        let mut record = caller(order.network_id, order.actor, step)?;
+        if call.previous_call != record.last_call {
+            return Ok(());
+        }
+        record.last_call = order.seqnum;
+        record.voided.retain(|v| *v > order.seqnum);
+        step.put(actor_key(Object::Caller, order.network_id, order.actor), &record);
+        let caller = Caller {
+            account,
+            network_id: order.network_id,
+            actor: order.actor,
+            seqnum: order.seqnum,
+            order_id: order.id,
+            memo: call.memo.clone(),
+            committee_id: *self.committee().id(),
+            epoch: self.committee().epoch,
+        };
+        let mark = step.mark();
+        step.book.received += debit as i128;
+        let failed = match apply(call, &caller, step) {
+            Ok(()) => None,
+            Err(e) if e.is_own_fault() => return Err(e),
+            Err(e) => {
+                step.rollback(mark);
+                step.book.received += debit as i128;
+                if debit > 0 {
+                    let refund = caller.entry(0, debit, wire::credit_entry::Kind::Refund);
+                    step.credit(&caller.account, debit, refund);
+                }
+                Some(e)
+            }
+        };
+        step.book.orders += 1;
+        let outcome = wire::OutcomeRecord {
+            order_id: Bytes::copy_from_slice(&order.id),
+            session,
+            index,
+            code: failed.as_ref().map_or(0, |e| e.code as u32),
+            message: failed.map(|e| e.message).unwrap_or_default(),
+        };
+        step.put(outcome_key(order.network_id, order.actor, order.seqnum), &outcome);
+        step.decided.push((order.network_id, order.actor, order.seqnum));
+        Ok(())
+    }
+}
+
+fn apply(call: &wire::Call, caller: &Caller, step: &mut Step<'_>) -> Result<()> {
+    for (i, input) in call.inputs.iter().enumerate() {
+        modules::apply_input(input, caller, step).map_err(|e| at_place(e, "input", i))?;
+    }
+    for (i, output) in call.outputs.iter().enumerate() {
+        modules::apply_output(output, i as u32, caller, step).map_err(|e| at_place(e, "output", i))?;
+    }
+    Ok(())
+}
+
+fn at_place(mut e: Error, what: &str, i: usize) -> Error {
+    e.message = format!("{what} {i}: {}", e.message);
+    e
+}
+
+/// What the log remembers of an account.
+pub(super) fn caller(network_id: u64, actor: u64, step: &Step<'_>) -> Result<wire::CallerRecord> {
+    Ok(step.get(&actor_key(Object::Caller, network_id, actor))?.unwrap_or_default())
+}
+
+/// Key of an order's outcome.
+pub(super) fn outcome_key(network_id: u64, actor: u64, seqnum: u32) -> Vec<u8> {
+    object_key(Object::Outcome, &[&network_id.to_be_bytes(), &actor.to_be_bytes(), &seqnum.to_be_bytes()])
+}

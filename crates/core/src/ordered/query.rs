@@ -1,0 +1,176 @@
+//! Reads of the log: what clients and peers may ask. Nothing here changes state.
+
+use bytes::Bytes;
+
+use super::OrderedLog;
+use super::book::Book;
+use super::modules::bridge::redeem_key;
+use super::modules::contracts::contract_key;
+use super::modules::primary::{balance_key, deposit_key};
+use super::modules::registry::network_key;
+use super::orders::outcome_key;
+use super::session;
+use super::step::{Object, actor_key, get_object};
+use crate::authority::state::{Link, State, Table, get_u64, link_key, need_record, outbox_key};
+use crate::bitmap::Bitmap;
+use crate::error::{Code, Error, Result};
+use crate::limits::{PAGE_MAX, SESSIONS_PAGE, UNITS_PAGE_BYTES};
+use crate::wire::{self, order_status};
+
+impl OrderedLog {
+    /// Where it is, and its sums.
+    pub fn book(&self, state: &dyn State) -> Result<Book> {
+        Book::load(state, self.committee().size())
+    }
+
+    /// The part of its status that is on disk.
+    pub fn status(&self, state: &dyn State) -> Result<wire::LogStatus> {
+        let book = self.book(state)?;
+        Ok(wire::LogStatus {
+            session: book.session,
+            units: book.units,
+            time_ms: book.time_ms,
+            last_header: book.previous,
+            signed_sessions: session::signed_sessions(state)?,
+            state_hash: book.state_hash,
+            ..Default::default()
+        })
+    }
+
+    /// Sessions from one on that a quorum has signed, without a gap.
+    pub fn sessions(&self, state: &dyn State, request: &wire::SessionsRequest) -> Result<wire::SessionsReply> {
+        let limit = (request.limit as usize).clamp(1, SESSIONS_PAGE);
+        let mut sessions = Vec::new();
+        for number in (request.from..session::signed_sessions(state)?).take(limit) {
+            sessions.push(session::load(state, number)?);
+        }
+        Ok(wire::SessionsReply { sessions })
+    }
+
+    /// The own signature of a session that is closed here, for peers that may lack it.
+    pub fn own_signature(&self, state: &dyn State, number: u64) -> Result<Option<wire::Signed>> {
+        match session::load(state, number) {
+            Ok(signed) => Ok(signed.signatures.into_iter().find(|s| s.authority == self.index())),
+            Err(e) if e.is_own_fault() => Err(e),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Units of a session, from a position on, as many as a message takes.
+    pub fn units(&self, state: &dyn State, request: &wire::UnitsRequest) -> Result<wire::UnitsReply> {
+        let book = self.book(state)?;
+        let end = match request.session {
+            s if s < book.session => session::load(state, s)?.header.map_or(0, |h| h.units),
+            s if s == book.session => book.units,
+            s => return Err(Error::expected(Code::OutOfOrder, "session", format!("at most {}", book.session), s)),
+        };
+        let (mut units, mut bytes) = (Vec::new(), 0);
+        for position in request.from..end {
+            let unit = session::load_unit(state, request.session, position)?;
+            bytes += unit.data.len() + 16;
+            if bytes > UNITS_PAGE_BYTES && !units.is_empty() {
+                break;
+            }
+            units.push(unit);
+        }
+        Ok(wire::UnitsReply { units })
+    }
+
+    /// Adds to what the shard says of an order ([`crate::authority::Authority::order_status`]) what the log knows.
+    pub fn order_status(
+        &self,
+        state: &dyn State,
+        request: &wire::OrderStatusRequest,
+        mut status: wire::OrderStatus,
+    ) -> Result<wire::OrderStatus> {
+        let key = outcome_key(request.network_id, request.actor, request.seqnum);
+        if let Some(outcome) = get_object::<wire::OutcomeRecord>(state, &key)? {
+            let failed = outcome.code != 0;
+            status.set_state(if failed { order_status::State::Failed } else { order_status::State::Ordered });
+            status.order_id = outcome.order_id;
+            (status.session, status.index) = (outcome.session, outcome.index);
+            (status.code, status.message) = (outcome.code, outcome.message);
+            status.calls = true;
+        }
+        Ok(status)
+    }
+
+    /// A contract.
+    pub fn contract(&self, state: &dyn State, request: &wire::ContractRequest) -> Result<wire::ContractReply> {
+        let time_ms = self.book(state)?.time_ms;
+        let record: Option<wire::ContractRecord> = get_object(state, &contract_key(&request.contract))?;
+        Ok(match record {
+            Some(r) => wire::ContractReply { state: r.state, fund: r.fund, preimage: r.preimage, time_ms },
+            None => wire::ContractReply { time_ms, ..Default::default() },
+        })
+    }
+
+    /// The bridge and the embedded primary.
+    pub fn primary(&self, state: &dyn State, request: &wire::PrimaryRequest) -> Result<wire::PrimaryReply> {
+        let book = self.book(state)?;
+        let balance: Option<wire::PrimaryBalance> = match request.address.len() {
+            32 => get_object(state, &balance_key(&request.address))?,
+            _ => None,
+        };
+        let mut reply = wire::PrimaryReply {
+            total_funds: u64::try_from(book.primary).unwrap_or(0),
+            deposits: book.deposits,
+            redeems: book.redeems,
+            balance: balance.map_or(0, |b| b.amount),
+            committee_id: Bytes::copy_from_slice(self.committee().id()),
+            epoch: self.committee().epoch,
+            ..Default::default()
+        };
+        for index in (request.deposits_from..book.deposits).take(PAGE_MAX) {
+            reply.deposit_log.extend(get_object::<wire::DepositEntry>(state, &deposit_key(index))?);
+        }
+        for index in (request.redeems_from..book.redeems).take(PAGE_MAX) {
+            reply.redeem_log.extend(get_object::<wire::RedeemEntry>(state, &redeem_key(index))?);
+        }
+        Ok(reply)
+    }
+
+    /// A network of the registry.
+    pub fn network(&self, state: &dyn State, request: &wire::NetworkRequest) -> Result<wire::NetworkReply> {
+        Ok(wire::NetworkReply { network: get_object(state, &network_key(request.network_id))? })
+    }
+
+    /// Whether the log needs nothing more of what a shard handed in.
+    pub fn is_done(&self, state: &dyn State, call: &wire::LogCall) -> Result<bool> {
+        let recovery: Option<wire::RecoveryRecord> =
+            get_object(state, &actor_key(Object::Recovery, call.network_id, call.actor))?;
+        let caller: wire::CallerRecord =
+            get_object(state, &actor_key(Object::Caller, call.network_id, call.actor))?.unwrap_or_default();
+        let open = recovery.filter(|r| call.seqnum >= r.seqnum);
+        Ok(match (&open, call) {
+            (Some(open), c) if c.report => {
+                let reports = Bitmap::parse(&open.reports, self.committee().size())?;
+                reports.get(self.index() as usize)
+            }
+            (None, c) if c.report || c.shown => true,
+            (Some(open), c) if c.recover => c.seqnum == open.seqnum,
+            (Some(open), c) if c.shown => open.shown.iter().any(|s| s.seqnum == c.seqnum),
+            // A CALL that the recovery holds up is applied only when that is decided.
+            (Some(_), _) => false,
+            (None, c) if c.recover => c.seqnum <= caller.recovered || c.seqnum <= caller.last_call,
+            (None, c) => c.seqnum <= caller.last_call || caller.voided.contains(&c.seqnum),
+        })
+    }
+
+    /// Whether time locks are open, so that clocks must be voted on though nothing else is to be ordered.
+    pub fn needs_time(&self, state: &dyn State) -> Result<bool> {
+        Ok(self.book(state)?.open_timers > 0)
+    }
+
+    /// The outbox entry with this sequence.
+    pub fn outbox(&self, state: &dyn State, to_shard: u32, sequence: u64) -> Result<wire::Delivery> {
+        need_record(state, Table::Outbox, &outbox_key(to_shard, sequence))
+    }
+
+    /// Sequences in the outbox for a shard: (first not acknowledged, last sent).
+    pub fn outbox_range(&self, state: &dyn State, to_shard: u32) -> Result<(u64, u64)> {
+        let acknowledged = get_u64(state, Table::Links, &link_key(Link::Acknowledged, to_shard))?.unwrap_or(0);
+        let sent = get_u64(state, Table::Links, &link_key(Link::Sent, to_shard))?.unwrap_or(0);
+        Ok((acknowledged + 1, sent))
+    }
+}

@@ -1,0 +1,248 @@
+//! What a shard hands to the log of its own authority: certified CALLs, RECOVERs and what a recovery asks for.
+//!
+//! All authorities settle the same orders, and one is enough to get them ordered: the authority whose turn it is by the
+//! actor's number hands them in at once, the others one after another when the log has not taken them for a while. What
+//! the log has applied leaves the outbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use florin_core::authority::input::Input;
+use florin_core::authority::state::LOG;
+use florin_core::wire::{HandReply, HandRequest, LogCall};
+use florin_core::{Code, Error, Result};
+use florin_rpc::errors::from_status;
+use florin_rpc::services::peer_service_client::PeerServiceClient;
+use tokio::sync::broadcast;
+use tonic::transport::Channel;
+use tracing::{debug, warn};
+
+use crate::consensus::Consensus;
+use crate::log::{Decided, LogShell};
+use crate::shard::Shard;
+
+/// Entries of the outbox looked at together.
+const WINDOW: u64 = 2_048;
+/// Later than the one before it in the line by this much an authority hands in what is not its turn.
+const TURN: Duration = Duration::from_millis(500);
+/// What is not applied by then is handed in again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often the log is asked what it has taken, where it does not tell.
+const ASK: Duration = Duration::from_millis(500);
+const ASK_REMOTE: Duration = Duration::from_millis(100);
+
+/// The way to the log of this authority.
+#[derive(Clone)]
+pub enum LogRoute {
+    /// In this process.
+    Local(Arc<LogShell>, Consensus),
+    /// In another process of the same operator.
+    Remote(PeerServiceClient<Channel>),
+}
+
+impl LogRoute {
+    /// Hands items in, and asks which calls are done. The calls are looked at before the items are taken.
+    pub async fn hand(&mut self, request: HandRequest) -> Result<HandReply> {
+        match self {
+            LogRoute::Local(shell, consensus) => {
+                let done = request.calls.iter().map(|call| shell.log().is_done(shell.store(), call));
+                let done = done.collect::<Result<Vec<bool>>>()?;
+                // What is visible may not be durable, and the shard forgets what is done.
+                if done.contains(&true) {
+                    shell.barrier().await?;
+                }
+                if !request.items.is_empty() {
+                    consensus.offer(request.items)?;
+                }
+                Ok(HandReply { done })
+            }
+            LogRoute::Remote(client) => {
+                client.hand(request).await.map(tonic::Response::into_inner).map_err(from_status)
+            }
+        }
+    }
+
+    fn decided(&self) -> Option<broadcast::Receiver<Decided>> {
+        match self {
+            LogRoute::Local(shell, _) => Some(shell.decided()),
+            LogRoute::Remote(_) => None,
+        }
+    }
+}
+
+/// An entry of the outbox.
+struct Entry {
+    call: LogCall,
+    seen: Instant,
+    offered: Option<Instant>,
+}
+
+struct Pump {
+    shard: Arc<Shard>,
+    route: LogRoute,
+    entries: BTreeMap<u64, Entry>,
+    by_order: BTreeMap<(u64, u64, u32), u64>,
+    done: BTreeSet<u64>,
+    asked: Instant,
+}
+
+/// Hands in whatever is in the shard's outbox for the log, for ever.
+pub async fn pump(shard: Arc<Shard>, route: LogRoute) {
+    let mut changes = shard.outbox_changes();
+    let mut decided = route.decided();
+    let ask = if decided.is_some() { ASK } else { ASK_REMOTE };
+    let mut pump = Pump {
+        shard,
+        route,
+        entries: BTreeMap::new(),
+        by_order: BTreeMap::new(),
+        done: BTreeSet::new(),
+        asked: Instant::now(),
+    };
+    loop {
+        changes.mark_unchanged();
+        let mut pause = ask;
+        if let Err(e) = pump.turn(ask).await {
+            match e.code {
+                Code::Busy | Code::Unreachable | Code::Timeout => debug!("orders for the log wait: {e}"),
+                _ => warn!("orders for the log wait: {e}"),
+            }
+            pause = AGAIN;
+        }
+        let news = async {
+            match &mut decided {
+                Some(decided) => decided.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            orders = news => match orders {
+                Ok(orders) => pump.decided(&orders),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            () = tokio::time::sleep(pause), if !pump.entries.is_empty() => {}
+        }
+        while let Some(Ok(orders)) = decided.as_mut().map(broadcast::Receiver::try_recv) {
+            pump.decided(&orders);
+        }
+    }
+}
+
+impl Pump {
+    fn decided(&mut self, orders: &[(u64, u64, u32)]) {
+        for order in orders {
+            self.done.extend(self.by_order.get(order));
+        }
+    }
+
+    async fn turn(&mut self, ask: Duration) -> Result<()> {
+        self.read().await?;
+        if self.asked.elapsed() >= ask {
+            self.asked = Instant::now();
+            self.ask().await?;
+        }
+        self.acknowledge().await?;
+        self.offer().await
+    }
+
+    /// Reads new entries of the outbox, once they are durable.
+    async fn read(&mut self) -> Result<()> {
+        let authority = self.shard.authority();
+        let (first, last) = authority.outbox_range(self.shard.store(), LOG)?;
+        let next = self.entries.keys().next_back().map_or(first, |last| last + 1).max(first);
+        let end = last.min(first + WINDOW);
+        if next > end {
+            return Ok(());
+        }
+        self.shard.barrier().await?;
+        for sequence in next..=end {
+            let delivery = authority.outbox(self.shard.store(), LOG, sequence)?;
+            let call = delivery.calls.into_iter().next();
+            let call = call.ok_or_else(|| Error::new(Code::StorageCorrupt, "an entry for the log is empty"))?;
+            if !call.shown && !call.report {
+                self.by_order.insert((call.network_id, call.actor, call.seqnum), sequence);
+            }
+            self.entries.insert(sequence, Entry { call, seen: Instant::now(), offered: None });
+        }
+        Ok(())
+    }
+
+    /// Asks the log which entries it has taken.
+    async fn ask(&mut self) -> Result<()> {
+        let open: Vec<(u64, LogCall)> = self
+            .entries
+            .iter()
+            .filter(|(sequence, _)| !self.done.contains(sequence))
+            .map(|(sequence, entry)| (*sequence, entry.call.clone()))
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let calls = open.iter().map(|(_, call)| call.clone()).collect();
+        let reply = self.route.hand(HandRequest { calls, items: Vec::new() }).await?;
+        let done = open.iter().zip(reply.done).filter(|(_, done)| *done);
+        self.done.extend(done.map(|((sequence, _), _)| *sequence));
+        Ok(())
+    }
+
+    /// Takes the first entries that are done out of the outbox.
+    async fn acknowledge(&mut self) -> Result<()> {
+        let mut applied = None;
+        while let Some((first, _)) = self.entries.first_key_value()
+            && self.done.contains(first)
+        {
+            let first = *first;
+            applied = Some(first);
+            self.done.remove(&first);
+            if let Some(entry) = self.entries.remove(&first) {
+                self.by_order.remove(&(entry.call.network_id, entry.call.actor, entry.call.seqnum));
+            }
+        }
+        if let Some(applied) = applied {
+            self.shard.handle_own(Input::Delivered { to_shard: LOG, applied }).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands in what is due.
+    async fn offer(&mut self) -> Result<()> {
+        let (index, n) = (self.shard.authority().index() as u64, self.shard.authority().committee().size() as u64);
+        let due: Vec<u64> = self
+            .entries
+            .iter()
+            .filter(|(sequence, entry)| !self.done.contains(sequence) && entry.is_due(index, n))
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let calls: Vec<LogCall> =
+            due.iter().filter_map(|sequence| self.entries.get(sequence)).map(|e| e.call.clone()).collect();
+        let offers = self.shard.authority().log_items(self.shard.store(), &calls)?;
+        let items: Vec<Bytes> = offers.into_iter().map(|offer| offer.item).collect();
+        self.route.hand(HandRequest { calls: Vec::new(), items }).await?;
+        let now = Instant::now();
+        for sequence in due {
+            if let Some(entry) = self.entries.get_mut(&sequence) {
+                entry.offered = Some(now);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn is_due(&self, index: u64, n: u64) -> bool {
+        let rank = (index + n - self.call.actor % n) % n;
+        // What only this authority knows, it alone can say.
+        let own = self.call.report || self.call.shown;
+        match self.offered {
+            Some(at) => at.elapsed() >= AGAIN,
+            None => own || self.seen.elapsed() >= TURN * rank as u32,
+        }
+    }
+}

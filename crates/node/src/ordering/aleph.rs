@@ -1,0 +1,165 @@
+//! AlephBFT as the log's [`Ordering`]: an engine a session, one queue of what waits to be ordered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use florin_core::ordered::engine::{Ordering, Unit};
+use florin_core::{Code, Error, Result};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{Engine, EngineConfig, OrderedUnit, Recipient, Source, Transport, UNIT_BYTES_MAX, remove_backups_below};
+
+/// Bytes that may wait to be put into units.
+const QUEUE_BYTES: usize = 8 << 20;
+/// Units that may wait to be applied.
+const UNITS: usize = 1_024;
+
+/// The way to peers, for all sessions.
+pub trait Frames: Send + Sync + 'static {
+    /// Sends a frame of a session, or loses it; must not block. See [`Transport::send`].
+    fn send(&self, session: u64, to: Recipient, frame: Bytes);
+}
+
+/// What waits to be ordered.
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Bytes>,
+    bytes: usize,
+    /// The newest session: engines of older ones get nothing more, as they have been cut.
+    session: u64,
+}
+
+/// The queue, as the engine of one session sees it.
+struct OfSession {
+    session: u64,
+    queue: Arc<Mutex<Queue>>,
+}
+
+impl Source for OfSession {
+    /// As much as a unit holds. The encodings of `UnitData`, one after another, are the encoding of one with all their
+    /// items and the last one's clock: protobuf is made so.
+    fn next(&self) -> Option<Bytes> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.session != self.session {
+            return None;
+        }
+        let mut unit = BytesMut::new();
+        while let Some(next) = queue.items.front()
+            && unit.len() + next.len() <= UNIT_BYTES_MAX
+        {
+            unit.extend_from_slice(next);
+            queue.bytes -= next.len();
+            queue.items.pop_front();
+        }
+        (!unit.is_empty()).then(|| unit.freeze())
+    }
+}
+
+/// The engines of the sessions that are open.
+pub struct Aleph {
+    config: EngineConfig,
+    frames: Arc<dyn Frames>,
+    queue: Arc<Mutex<Queue>>,
+    engines: BTreeMap<u64, Engine>,
+    sender: mpsc::Sender<OrderedUnit>,
+    units: mpsc::Receiver<OrderedUnit>,
+}
+
+impl Aleph {
+    /// Without any session. Must be used on a tokio runtime.
+    pub fn new(config: EngineConfig, frames: Arc<dyn Frames>) -> Aleph {
+        let (sender, units) = mpsc::channel(UNITS);
+        Aleph { config, frames, queue: Arc::default(), engines: BTreeMap::new(), sender, units }
+    }
+
+    /// A peer's frame; false if its session has no engine here.
+    pub fn receive(&self, session: u64, from: u32, frame: Bytes) -> bool {
+        self.engines.get(&session).inspect(|engine| engine.receive(from, frame)).is_some()
+    }
+
+    /// Whether nothing waits to be ordered.
+    pub fn is_idle(&self) -> bool {
+        self.lock().items.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sessions that have an engine.
+    pub fn open_sessions(&self) -> Vec<u64> {
+        self.engines.keys().copied().collect()
+    }
+
+    /// Why the engine of the newest session orders no more, if so.
+    pub fn fault(&self) -> Option<Error> {
+        self.engines.values().next_back().and_then(Engine::fault)
+    }
+
+    /// Ends all engines in order.
+    pub async fn stop(&mut self) {
+        for engine in self.engines.values() {
+            engine.stop().await;
+        }
+        self.engines.clear();
+    }
+}
+
+impl Ordering for Aleph {
+    fn open(&mut self, session: u64) -> Result<()> {
+        if !self.engines.contains_key(&session) {
+            let transport = Arc::new(Session { session, frames: self.frames.clone() });
+            let source = Arc::new(OfSession { session, queue: self.queue.clone() });
+            let engine = Engine::start(self.config.clone(), session, transport, source, self.sender.clone())?;
+            self.engines.insert(session, engine);
+            let mut queue = self.lock();
+            queue.session = queue.session.max(session);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, session: u64) {
+        if let Some(engine) = self.engines.remove(&session) {
+            tokio::spawn(async move { engine.stop().await });
+        }
+        let oldest = self.engines.keys().next().copied().unwrap_or(session + 1);
+        if let Err(e) = remove_backups_below(&self.config.folder, oldest.min(session + 1)) {
+            warn!("removing backups of closed sessions: {e}");
+        }
+    }
+
+    fn submit(&mut self, data: Bytes) -> Result<()> {
+        let mut queue = self.lock();
+        if queue.bytes + data.len() > QUEUE_BYTES {
+            return Err(Error::new(Code::Busy, format!("{} bytes wait to be ordered", queue.bytes)));
+        }
+        queue.bytes += data.len();
+        queue.items.push_back(data);
+        drop(queue);
+        self.engines.values().for_each(Engine::wake);
+        Ok(())
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Unit>> {
+        self.units.poll_recv(context).map(|unit| {
+            let OrderedUnit { session, creator, round, data } =
+                unit.ok_or_else(|| Error::new(Code::Busy, "the engine is stopping"))?;
+            Ok(Unit { session, creator, round, data })
+        })
+    }
+}
+
+/// The frames of one session.
+struct Session {
+    session: u64,
+    frames: Arc<dyn Frames>,
+}
+
+impl Transport for Session {
+    fn send(&self, to: Recipient, frame: Bytes) {
+        self.frames.send(self.session, to, frame);
+    }
+}
