@@ -8,66 +8,32 @@
 
 mod books;
 mod compare;
+mod flow;
+mod to_log;
+mod whole;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use prost::Message;
-use sha2::{Digest, Sha256};
 
 use super::Authority;
-use super::state::{Link, State, TOTALS_KEY, Table, Totals, corrupt, get_u64, link_key};
+use super::state::{LOG, Link, State, TOTALS_KEY, Table, Totals, corrupt, get_u64, link_key};
 use crate::address::Address;
 use crate::batch::{DecodedBatch, decode_batch};
 use crate::bitmap::Bitmap;
 use crate::certificate::check_certificate;
+use crate::content::{Content, TYPE_RECOVER};
 use crate::error::Result;
 use crate::wire;
-use books::Books;
+use books::{Books, Id};
+pub use flow::Flow;
+pub use whole::{Money, audit_authority, money};
 
 /// Findings that are written out; more are only counted.
 pub const FINDINGS_MAX: usize = 100;
 /// Entries of one read.
 const PAGE: usize = 256;
-
-/// A multiset of credits, by count, sum and a commutative hash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Flow {
-    /// Credits.
-    pub count: u64,
-    /// Minor units.
-    pub amount: i128,
-    /// Sum of the credits' hashes modulo 2^128.
-    pub hash: u128,
-}
-
-impl Flow {
-    /// Adds one credit: to whom, and all that is remembered of where it came from.
-    fn add(&mut self, address: &[u8], amount: u64, source: &wire::CreditEntry) {
-        let mut h = Sha256::new();
-        for part in [address, &amount.to_be_bytes(), &source.encode_to_vec()] {
-            h.update((part.len() as u64).to_be_bytes());
-            h.update(part);
-        }
-        let hash: [u8; 32] = h.finalize().into();
-        let mut first = [0; 16];
-        first.copy_from_slice(&hash[..16]);
-        self.count += 1;
-        self.amount += amount as i128;
-        self.hash = self.hash.wrapping_add(u128::from_be_bytes(first));
-    }
-
-    /// Adds all credits of another.
-    fn merge(&mut self, other: &Flow) {
-        self.count += other.count;
-        self.amount += other.amount;
-        self.hash = self.hash.wrapping_add(other.hash);
-    }
-
-    fn shown(&self) -> String {
-        format!("{} credits of {} minor units (set {:032x})", self.count, self.amount, self.hash)
-    }
-}
 
 /// What an audit of one shard came to.
 #[derive(Clone, Debug, Default)]
@@ -90,20 +56,37 @@ pub struct ShardAudit {
     pub genesis: i128,
     /// Debited from the issuer for the genesis file, minor units.
     pub issued: i128,
-    /// What settled orders pay to other shards, by shard.
+    /// What settled orders pay to other shards, by shard; for the log (`u32::MAX`), settled CALLs.
     pub sent: BTreeMap<u32, Flow>,
-    /// What other shards' orders were credited here, by shard.
+    /// What other shards' orders were credited here, by shard; by the log, what it has credited.
     pub received: BTreeMap<u32, Flow>,
     /// Last delivery applied, by the shard it came from.
     pub applied: BTreeMap<u32, u64>,
     /// Last delivery acknowledged and last sent, by the shard it went to.
     pub links: BTreeMap<u32, (u64, u64)>,
-    /// Deliveries that are still kept, by shard and sequence.
+    /// Deliveries that are still kept, by shard and sequence; for the log, settled CALLs that it may not have yet.
     pub outbox: BTreeMap<(u32, u64), Flow>,
+    /// Settled CALLs, by (network, actor).
+    pub calls: BTreeMap<(u64, u64), Calls>,
+    /// Those of them that are still in the outbox for the log, by (network, actor), seqnum.
+    pub calls_kept: BTreeMap<((u64, u64), u32), Flow>,
+    /// Accounts that a recovery has frozen, with the seqnum.
+    pub frozen: BTreeMap<(u64, u64), u32>,
+    /// Seqnums that recoveries have voided, by (network, actor).
+    pub voided: BTreeMap<(u64, u64), Vec<u32>>,
     /// What is wrong, at most [`FINDINGS_MAX`].
     pub findings: Vec<String>,
     /// How much is wrong.
     pub findings_total: u64,
+}
+
+/// CALLs of one account.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Calls {
+    /// Seqnum of the last one.
+    pub last: u32,
+    /// All of them.
+    pub settled: Flow,
 }
 
 impl ShardAudit {
@@ -140,6 +123,7 @@ pub fn audit_shard(authority: &Authority, state: &dyn State, signatures: bool) -
         local_received: Flow::default(),
     };
     audit.batches()?;
+    audit.undone()?;
     audit.settled()?;
     audit.credits()?;
     let totals = Totals::load(state)?;
@@ -147,48 +131,6 @@ pub fn audit_shard(authority: &Authority, state: &dyn State, signatures: bool) -
     audit.accounts(&totals)?;
     audit.totals(&totals)?;
     Ok(audit.out)
-}
-
-/// Compares the shards of one authority: all that each sent has arrived or is in its outbox, and all
-/// money is somewhere. The shards must have been read while nothing was delivered between them.
-pub fn audit_authority(shards: &[(u32, ShardAudit)]) -> Vec<String> {
-    let mut findings = Vec::new();
-    let mut sum = 0;
-    for (a, sender) in shards {
-        sum += sender.balances;
-        for (b, receiver) in shards.iter().filter(|(b, _)| b != a) {
-            let applied = receiver.applied.get(a).copied().unwrap_or(0);
-            let (acknowledged, last) = sender.links.get(b).copied().unwrap_or_default();
-            if !(acknowledged..=last).contains(&applied) {
-                findings.push(format!(
-                    "shard {a} to shard {b}: expected delivery {acknowledged} to {last} as the last applied, found {applied}"
-                ));
-            }
-            let mut accounted = receiver.received.get(a).copied().unwrap_or_default();
-            for ((_, sequence), flow) in sender.outbox.range((*b, 0)..=(*b, u64::MAX)) {
-                if *sequence > applied {
-                    accounted.merge(flow);
-                    sum += flow.amount;
-                }
-            }
-            let sent = sender.sent.get(b).copied().unwrap_or_default();
-            if sent != accounted {
-                findings.push(format!(
-                    "shard {a} to shard {b}: expected {} as sent, found {} received or in flight",
-                    sent.shown(),
-                    accounted.shown()
-                ));
-            }
-        }
-    }
-    if sum != 0 {
-        findings.push(format!("balances and money in flight of all shards: expected 0, found {sum}"));
-    }
-    let (genesis, issued): (i128, i128) = shards.iter().fold((0, 0), |(g, i), (_, s)| (g + s.genesis, i + s.issued));
-    if genesis != issued {
-        findings.push(format!("credited by the genesis file: expected {issued} as issued, found {genesis}"));
-    }
-    findings
 }
 
 struct Audit<'a> {
@@ -254,7 +196,43 @@ impl Audit<'_> {
         for i in settled.iter().filter(|i| !certified.get(*i)) {
             self.out.find(format!("batch {number}, order {i}: settled, expected a certificate, found none that holds"));
         }
+        for (order, _) in batch.orders.iter().zip(0..).filter(|(_, i)| settled.get(*i)) {
+            let Some(order) = order.as_ref().ok().filter(|o| o.transaction_type == TYPE_RECOVER) else { continue };
+            let open = Content::decode(order).ok().and_then(|content| content.open);
+            self.books.recovers.entry((order.network_id, order.actor)).or_default().insert(order.seqnum, open);
+        }
+        if !progress.voided.is_empty() {
+            self.voided(number, batch, progress, &settled, &certified);
+        }
         Ok(())
+    }
+
+    /// Orders that are marked as void are certified, not settled, and of accounts with a voided seqnum.
+    fn voided(
+        &mut self,
+        number: u64,
+        batch: &DecodedBatch,
+        progress: &wire::ProgressRecord,
+        settled: &Bitmap,
+        certified: &Bitmap,
+    ) {
+        let Ok(voided) = Bitmap::parse(&progress.voided, batch.id.count) else {
+            self.out.find(format!("batch {number}: its void bits are not those of {} orders", batch.id.count));
+            return;
+        };
+        if voided.is_empty() {
+            self.out.find(format!("batch {number}: expected no void bits instead of empty ones"));
+        }
+        for i in voided.iter() {
+            let at = format!("batch {number}, order {i}");
+            if settled.get(i) || !certified.get(i) {
+                self.out.find(format!("{at}: void, expected it certified and not settled, found otherwise"));
+            }
+            if let Some(Ok(order)) = batch.orders.get(i) {
+                let id: Id = (order.network_id, order.actor);
+                self.books.void_orders.push((id, order.seqnum, at));
+            }
+        }
     }
 
     fn certified(&mut self, certificate: &wire::Certificate, batch: &DecodedBatch) -> Result<Bitmap> {
@@ -276,6 +254,20 @@ impl Audit<'_> {
         Ok(bits)
     }
 
+    /// Looks which orders the settled stream takes back: they leave nothing in their accounts.
+    fn undone(&mut self) -> Result<()> {
+        for entry in Pages::new(self.state, Table::Settled) {
+            let (key, value) = entry?;
+            let entry: wire::SettledEntry = decode(Table::Settled, &key, value)?;
+            let number = if entry.undone { get_u64(self.state, Table::Roots, &entry.root)? } else { None };
+            let (Some(number), Ok(bits)) = (number, Bitmap::parse(&entry.bitmap, entry.count as usize)) else {
+                continue;
+            };
+            self.books.undone.extend(bits.iter().map(|i| ((number, i), false)));
+        }
+        Ok(())
+    }
+
     /// Follows the settled stream and books every order.
     fn settled(&mut self) -> Result<()> {
         for (next, entry) in (0_u64..).zip(Pages::new(self.state, Table::Settled)) {
@@ -293,18 +285,28 @@ impl Audit<'_> {
             let progress: wire::ProgressRecord = read(self.state, Table::Progress, &key)?.unwrap_or_default();
             let count = entry.count as usize;
             let bits = Bitmap::parse(&entry.bitmap, count);
-            let (Ok(batch), Ok(bits), Ok(settled)) =
-                (decode_batch(&record.orders), bits, Bitmap::parse(&progress.settled, count))
+            let voided = match progress.voided.is_empty() {
+                true => Ok(Bitmap::empty(count)),
+                false => Bitmap::parse(&progress.voided, count),
+            };
+            let (Ok(batch), Ok(bits), Ok(settled), Ok(voided)) =
+                (decode_batch(&record.orders), bits, Bitmap::parse(&progress.settled, count), voided)
             else {
                 self.out.find(format!("{at}: expected the {count} orders of batch {number}, found others"));
                 continue;
             };
             self.out.expect(format!("{at}: orders in its batch"), batch.id.count, count);
-            if !settled.contains(&bits) {
-                self.out.find(format!("{at}: expected orders that batch {number} has as settled, found others"));
+            if bits.is_empty() {
+                self.out.find(format!("{at}: expected orders, found none"));
             }
             for i in bits.iter() {
+                let now = if self.books.undone.contains_key(&(number, i)) { &voided } else { &settled };
+                if !now.get(i) {
+                    let text = "expected orders that batch";
+                    self.out.find(format!("{at}: {text} {number} has as settled or taken back, found order {i}"));
+                }
                 match batch.orders.get(i) {
+                    Some(Ok(order)) if entry.undone => self.book_undone(number, i, order),
                     Some(Ok(order)) => self.book_order(number, i, order)?,
                     _ => self.out.find(format!("{at}: expected an order at {i} of batch {number}, found none")),
                 }
@@ -328,7 +330,7 @@ impl Audit<'_> {
         }
         let (sent, received) = (self.local_sent, self.local_received);
         if sent != received {
-            let (sent, received) = (sent.shown(), received.shown());
+            let (sent, received) = (sent.shown("credits"), received.shown("credits"));
             self.out.find(format!("credits of this shard's own orders: expected {sent}, found {received}"));
         }
         Ok(())
@@ -343,22 +345,52 @@ impl Audit<'_> {
             expected.extend_from_slice(&delivery.sequence.to_be_bytes());
             self.out.expect("key of a delivery", hex::encode(expected), hex::encode(&key));
             self.out.expect("sender of a delivery", self.authority.shard(), delivery.from_shard);
-            let mut flow = Flow::default();
-            for credit in &delivery.credits {
-                let source = credit.source.clone().unwrap_or_default();
-                flow.add(&credit.address, credit.amount, &source);
-                self.out.expect("amount of a delivered credit", source.amount, credit.amount);
-                let shard = Address::from_slice(&credit.address).map(|a| a.shard(self.shards)).ok();
-                self.out.expect("shard of a delivered credit", Some(delivery.to_shard), shard);
-            }
+            let flow = match delivery.to_shard {
+                LOG => self.delivery_to_log(&delivery)?,
+                _ => self.delivery(&delivery),
+            };
             self.out.outbox.insert((delivery.to_shard, delivery.sequence), flow);
         }
-        for shard in 0..self.shards {
+        for shard in (0..self.shards).chain([LOG]) {
             self.link(shard)?;
         }
+        self.no_other_links()?;
         let (sent, received) = (sum(&self.out.sent), sum(&self.out.received));
         self.out.expect("totals: sent to other shards", sent, totals.sent);
         self.out.expect("totals: received from other shards", received, totals.received);
+        Ok(())
+    }
+
+    /// Credits on their way to another shard.
+    fn delivery(&mut self, delivery: &wire::Delivery) -> Flow {
+        let mut flow = Flow::default();
+        for credit in &delivery.credits {
+            let source = credit.source.clone().unwrap_or_default();
+            flow.add(&credit.address, credit.amount, &source);
+            self.out.expect("amount of a delivered credit", source.amount, credit.amount);
+            let shard = Address::from_slice(&credit.address).map(|a| a.shard(self.shards)).ok();
+            self.out.expect("shard of a delivered credit", Some(delivery.to_shard), shard);
+        }
+        if !delivery.calls.is_empty() || !delivery.steps.is_empty() {
+            self.out
+                .find(format!("delivery {} to shard {}: expected only credits", delivery.sequence, delivery.to_shard));
+        }
+        flow
+    }
+
+    fn no_other_links(&mut self) -> Result<()> {
+        for entry in Pages::new(self.state, Table::Links) {
+            let (key, _) = entry?;
+            let known = |shard: u32| {
+                let counters = [Link::Sent, Link::Acknowledged, Link::Applied].map(|link| link_key(link, shard));
+                (shard < self.shards || shard == LOG) && counters.iter().any(|k| k[..] == key[..])
+            };
+            let shard = key.get(1..5).and_then(|s| s.try_into().ok()).map(u32::from_be_bytes);
+            if !shard.is_some_and(known) {
+                self.out
+                    .find(format!("links: expected counters of the committee's shards, found {}", hex::encode(&key)));
+            }
+        }
         Ok(())
     }
 
@@ -385,7 +417,7 @@ impl Audit<'_> {
         }
         let paid = self.out.sent.get(&shard).copied().unwrap_or_default();
         if (acknowledged == 0 && paid != in_outbox) || paid.amount < in_outbox.amount {
-            let (paid, found) = (paid.shown(), in_outbox.shown());
+            let (paid, found) = (paid.shown("credits"), in_outbox.shown("credits"));
             self.out.find(format!("outbox to shard {shard}: expected {paid} as orders say, found {found}"));
         }
         Ok(())
@@ -397,12 +429,14 @@ impl Audit<'_> {
             self.out.find("totals: expected a record, found none");
         }
         let out = &self.out;
+        let order_records = out.orders.saturating_sub(self.books.recover_orders) + self.books.voids;
         let numbers = [
             ("batches", out.batches, totals.next.0),
             ("settled entries", count(self.state, Table::Settled)?, totals.next.1),
             ("credit records", count(self.state, Table::Credits)?, totals.next.2),
             ("orders", out.orders, totals.orders),
-            ("order records", out.orders, count(self.state, Table::Orders)?),
+            ("order records", order_records, count(self.state, Table::Orders)?),
+            ("voided seqnums", self.books.voids, totals.voided),
         ];
         let sums = [
             ("balances", out.balances, totals.accounts),
@@ -428,7 +462,7 @@ fn count(state: &dyn State, table: Table) -> Result<u64> {
 }
 
 /// A record in exactly the bytes that this version writes.
-fn decode<M: Message + Default>(table: Table, key: &[u8], value: Bytes) -> Result<M> {
+pub(crate) fn decode<M: Message + Default>(table: Table, key: &[u8], value: Bytes) -> Result<M> {
     let record = M::decode(value.clone()).map_err(|e| corrupt(table, key, &e.to_string()))?;
     match record.encode_to_vec() == value {
         true => Ok(record),
@@ -436,7 +470,7 @@ fn decode<M: Message + Default>(table: Table, key: &[u8], value: Bytes) -> Resul
     }
 }
 
-fn read<M: Message + Default>(state: &dyn State, table: Table, key: &[u8]) -> Result<Option<M>> {
+pub(crate) fn read<M: Message + Default>(state: &dyn State, table: Table, key: &[u8]) -> Result<Option<M>> {
     state.get(table, key)?.map(|value| decode(table, key, value)).transpose()
 }
 
@@ -445,7 +479,7 @@ fn number_of(table: Table, key: &[u8]) -> Result<u64> {
 }
 
 /// All entries of a table, ascending, a page at a time.
-struct Pages<'a> {
+pub(crate) struct Pages<'a> {
     state: &'a dyn State,
     table: Table,
     page: std::vec::IntoIter<(Bytes, Bytes)>,
@@ -453,7 +487,7 @@ struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    fn new(state: &'a dyn State, table: Table) -> Self {
+    pub(crate) fn new(state: &'a dyn State, table: Table) -> Self {
         Pages { state, table, page: Vec::new().into_iter(), from: Some(Vec::new()) }
     }
 }

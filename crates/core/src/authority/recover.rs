@@ -31,7 +31,7 @@ impl Authority {
         match step.kind {
             Some(Kind::Settle(certificate)) => {
                 let reply = self.settle(certificate, Vec::new(), usize::MAX, changes, meter)?;
-                match reply.batch_missing {
+                match reply.batch_missing && !all_settled(&step.orders, changes)? {
                     true => Err(Error::new(Code::BatchMissing, "the log has ordered a batch that is not here yet")),
                     false => Ok(()),
                 }
@@ -149,4 +149,21 @@ impl Authority {
         changes.delete_order_record(key);
         changes.undo(record.batch, record.index as usize)
     }
+}
+
+/// Whether each of these orders has settled, in whatever batch: then theirs, which is not kept, is not needed.
+fn all_settled(orders: &[wire::LogOrder], changes: &mut Changes<'_>) -> Result<bool> {
+    for order in orders {
+        let settled = match order.recover {
+            true => order.seqnum <= changes.account(order.network_id, order.actor)?.recovering,
+            false => {
+                let record = changes.order_record(&order_key(order.network_id, order.actor, order.seqnum))?;
+                record.is_some_and(|r| r.order_id == order.order_id)
+            }
+        };
+        if !settled {
+            return Ok(false);
+        }
+    }
+    Ok(!orders.is_empty())
 }

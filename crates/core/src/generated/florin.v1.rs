@@ -1054,6 +1054,9 @@ pub struct LogCall {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogStep {
+    /// with `settle`: what the log had not applied before
+    #[prost(message, repeated, tag = "4")]
+    pub orders: ::prost::alloc::vec::Vec<LogOrder>,
     #[prost(oneof = "log_step::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<log_step::Kind>,
 }
@@ -1069,6 +1072,19 @@ pub mod log_step {
         #[prost(message, tag = "3")]
         Resolve(super::LogResolve),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogOrder {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+    #[prost(uint32, tag = "3")]
+    pub seqnum: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub order_id: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "5")]
+    pub recover: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogFreeze {

@@ -16,7 +16,7 @@ use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::SHOWN_MAX;
 use crate::merkle::{Hash, root_from_parts};
-use crate::wire::{self, log_step::Kind};
+use crate::wire;
 
 impl OrderedLog {
     /// Applies an item. Errors, but for those of the storage: no honest authority would have proposed it.
@@ -36,11 +36,19 @@ impl OrderedLog {
         }
         let orders: Vec<Order> = item.bodies.iter().cloned().map(Order::decode_body).collect::<Result<_>>()?;
         // Whoever repeats what is applied costs no signature check.
-        let mut news = false;
+        let mut news = Vec::new();
         for order in &orders {
-            news |= self.is_news(order, step)?;
+            if self.is_news(order, step)? {
+                news.push(wire::LogOrder {
+                    network_id: order.network_id,
+                    actor: order.actor,
+                    seqnum: order.seqnum,
+                    order_id: Bytes::copy_from_slice(&order.id),
+                    recover: order.transaction_type == TYPE_RECOVER,
+                });
+            }
         }
-        if !news {
+        if news.is_empty() {
             return Ok(());
         }
         let placed: Vec<(usize, Hash)> =
@@ -59,7 +67,7 @@ impl OrderedLog {
         }
         // All orders of a batch are of one shard, or no honest authority had voted.
         if let Some(first) = orders.first() {
-            step.tell(first.actor, Kind::Settle(certificate.clone()));
+            step.tell_settle(first.actor, certificate.clone(), news);
         }
         for order in orders {
             self.certified_order(&order, at, step)?;

@@ -21,7 +21,7 @@ use crate::wire;
 /// Units read at a time.
 const PAGE: usize = 256;
 /// Key in the meta table: sessions from 0 on that a quorum has signed.
-const SIGNED_KEY: &[u8] = b"signed";
+pub(super) const SIGNED_KEY: &[u8] = b"signed";
 
 /// Key of a unit: session, position.
 pub fn unit_key(session: u64, position: u32) -> [u8; 12] {

@@ -42,6 +42,21 @@ pub enum Object {
     Recovery = b'v' as isize,
 }
 
+impl Object {
+    /// Every kind.
+    pub const ALL: [Object; 9] = [
+        Object::Caller,
+        Object::Contract,
+        Object::Deposit,
+        Object::Network,
+        Object::Outcome,
+        Object::Primary,
+        Object::Redeem,
+        Object::Timer,
+        Object::Recovery,
+    ];
+}
+
 /// A key of the objects table.
 pub fn object_key(object: Object, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = vec![object as u8];
@@ -160,7 +175,13 @@ impl<'a> Step<'a> {
     /// Tells the shard of an actor something.
     pub fn tell(&mut self, actor: u64, kind: wire::log_step::Kind) {
         let shard = (actor % self.shards as u64) as u32;
-        self.steps.push((shard, wire::LogStep { kind: Some(kind) }));
+        self.steps.push((shard, wire::LogStep { kind: Some(kind), orders: Vec::new() }));
+    }
+
+    /// Tells the shard of an actor that these certified orders of it are applied.
+    pub fn tell_settle(&mut self, actor: u64, certificate: wire::Certificate, orders: Vec<wire::LogOrder>) {
+        let shard = (actor % self.shards as u64) as u32;
+        self.steps.push((shard, wire::LogStep { kind: Some(wire::log_step::Kind::Settle(certificate)), orders }));
     }
 
     /// Where it is now.

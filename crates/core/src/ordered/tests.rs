@@ -61,7 +61,7 @@ fn check(cluster: &Cluster, expected: &[(&Signer, i128)]) {
     for (i, log) in cluster.logs.iter().enumerate() {
         let book = log.log.book(&log.state).unwrap();
         assert_eq!(book, cluster.logs[0].log.book(&cluster.logs[0].state).unwrap(), "log of authority {i}");
-        let audit = super::audit::audit_log(&log.log, &log.state).unwrap();
+        let audit = super::audit::audit_log(&log.log, &log.state, true).unwrap();
         assert!(audit.findings.is_empty(), "{:?}", audit.findings);
         for (signer, balance) in expected {
             assert_eq!(cluster.balance(i, &signer.address), *balance, "authority {i}");

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
+use super::flow::Flow;
 use super::{Audit, read};
 use crate::address::Address;
-use crate::authority::state::{Table, order_key};
-use crate::content::{Action, Content};
+use crate::authority::state::{Account, LOG, Table, order_key};
+use crate::content::{Action, Content, Credit, TYPE_RECOVER};
 use crate::envelope::Order;
 use crate::error::Result;
 use crate::permission::Permission;
-use crate::wire;
+use crate::wire::{self, credit_entry::Kind};
 
 /// (network, actor)
 pub(super) type Id = (u64, u64);
@@ -19,6 +20,17 @@ pub(super) type Id = (u64, u64);
 #[derive(Default)]
 pub(super) struct Books {
     pub accounts: HashMap<Id, Book>,
+    /// By account and seqnum: settled RECOVERs, with what they open.
+    pub recovers: HashMap<Id, BTreeMap<u32, Option<Bytes>>>,
+    /// By batch and index: orders that a later entry of the settled stream takes back, and whether the stream has
+    /// settled them before.
+    pub undone: HashMap<(u64, usize), bool>,
+    /// Orders that are marked as void: what must have been voided at their seqnum or before.
+    pub void_orders: Vec<(Id, u32, String)>,
+    /// RECOVERs among the settled orders; they have no order record.
+    pub recover_orders: u64,
+    /// Seqnums that recoveries have voided; they have an order record without an order.
+    pub voids: u64,
 }
 
 /// One account.
@@ -26,11 +38,23 @@ pub(super) struct Books {
 pub(super) struct Book {
     pub holdings: BTreeMap<Address, Held>,
     pub address: Option<Address>,
-    pub permission: Bytes,
+    /// `None` if nothing here says what it is: see [`Audit::void`].
+    pub permission: Option<Bytes>,
     pub seqnum: u32,
-    pub prev_hash: u64,
+    /// Of the order at `seqnum`; `None` if that is voided: then the log has chosen it, and nothing here says what.
+    pub prev_hash: Option<u64>,
+    /// Seqnum of the last CALL.
+    pub last_call: u32,
+    /// Last voided seqnum.
+    pub voided: u32,
     /// Orders that one step settled in an earlier batch than their predecessors.
     pub ahead: BTreeMap<u32, Move>,
+}
+
+impl Book {
+    fn new() -> Book {
+        Book { prev_hash: Some(0), permission: Some(Bytes::new()), ..Book::default() }
+    }
 }
 
 /// Money at one address.
@@ -48,25 +72,30 @@ pub(super) struct Move {
     open: Option<Bytes>,
     permission: Option<Bytes>,
     debit: i128,
+    /// Of a CALL: what it names as the one before, and what the account is debited for the log.
+    call: Option<(u32, Flow)>,
+    /// What its record keeps for undoing it.
+    before: (Bytes, u32),
+}
+
+impl Books {
+    pub fn account(&mut self, id: Id) -> &mut Book {
+        self.accounts.entry(id).or_insert_with(Book::new)
+    }
 }
 
 impl Audit<'_> {
-    /// Books one settled order: its place in the chain, its debit, and what it sends.
+    /// Books one settled order: its place in the chain, its debit, and what it sends. Of an order that is taken back
+    /// later only what it sent remains, with the reversals.
     pub(super) fn book_order(&mut self, batch: u64, index: usize, order: &Order) -> Result<()> {
         let at = format!("order {} (actor {}, seqnum {})", hex::encode(order.id), order.actor, order.seqnum);
         self.out.orders += 1;
         let shard = (order.actor % u64::from(self.shards)) as u32;
         self.out.expect(format!("{at}: shard"), self.authority.shard(), shard);
         self.out.expect(format!("{at}: network"), self.authority.committee().network.id, order.network_id);
-        let key = order_key(order.network_id, order.actor, order.seqnum);
-        let record: Option<wire::OrderRecord> = read(self.state, Table::Orders, &key)?;
-        match record {
-            None => self.out.find(format!("{at}: expected an order record, found none")),
-            Some(r) => self.out.expect(
-                format!("{at}: order record"),
-                (hex::encode(order.id), batch, index as u32),
-                (hex::encode(&r.order_id), r.batch, r.index),
-            ),
+        if order.transaction_type == TYPE_RECOVER {
+            self.books.recover_orders += 1;
+            return Ok(());
         }
         let content = match Content::decode(order) {
             Ok(content) => content,
@@ -75,60 +104,151 @@ impl Audit<'_> {
                 return Ok(());
             }
         };
-        let mut debit = 0;
+        self.book_outputs(order, &content, Kind::Payment);
+        if let Some(before) = self.books.undone.get_mut(&(batch, index)) {
+            if std::mem::replace(before, true) {
+                self.out.find(format!("{at}: expected one settled order at its seqnum, found it settled twice"));
+            }
+            return Ok(());
+        }
+        let key = order_key(order.network_id, order.actor, order.seqnum);
+        let record: Option<wire::OrderRecord> = read(self.state, Table::Orders, &key)?;
+        match &record {
+            None => self.out.find(format!("{at}: expected an order record, found none")),
+            Some(r) => self.out.expect(
+                format!("{at}: order record"),
+                (hex::encode(order.id), batch, index as u32),
+                (hex::encode(&r.order_id), r.batch, r.index),
+            ),
+        }
+        let record = record.unwrap_or_default();
+        self.out.debited += i128::from(content.total);
+        let (permission, call) = match content.action {
+            Action::SetPermission(permission) => (Some(permission), None),
+            Action::Call { call, .. } => {
+                let flow = Flow::call(order.network_id, order.actor, order.seqnum, &order.id, content.total);
+                (None, Some((call.previous_call, flow)))
+            }
+            Action::Pay { .. } | Action::Recover { .. } => (None, None),
+        };
+        let done = Move {
+            prev_hash: order.prev_hash,
+            hash: order.next_hash(),
+            open: content.open,
+            permission,
+            debit: i128::from(content.total),
+            call,
+            before: (record.previous_permission, record.previous_call),
+        };
+        let id = (order.network_id, order.actor);
+        let book = self.books.account(id);
+        if order.seqnum <= book.seqnum || book.ahead.contains_key(&order.seqnum) {
+            self.out.find(format!("{at}: expected one settled order at its seqnum, found it settled twice"));
+            return Ok(());
+        }
+        book.ahead.insert(order.seqnum, done);
+        self.advance(id, false)
+    }
+
+    /// Books that an order is taken back.
+    pub(super) fn book_undone(&mut self, batch: u64, index: usize, order: &Order) {
+        let at = format!("order {} (actor {}, seqnum {})", hex::encode(order.id), order.actor, order.seqnum);
+        if self.books.undone.get(&(batch, index)) != Some(&true) || order.transaction_type == TYPE_RECOVER {
+            self.out.find(format!("{at}: taken back, expected it settled before, found it was not"));
+        }
+        self.out.orders = self.out.orders.saturating_sub(1);
+        if let Ok(content) = Content::decode(order) {
+            self.book_outputs(order, &content, Kind::Reversed);
+        }
+    }
+
+    /// The credits that an order makes, or those that taking it back makes.
+    fn book_outputs(&mut self, order: &Order, content: &Content, kind: Kind) {
         for (output, credit) in content.credits().iter().enumerate() {
-            debit += i128::from(credit.amount);
             let to = credit.address.shard(self.shards);
             let flow = match to == self.authority.shard() {
                 true => &mut self.local_sent,
                 false => self.out.sent.entry(to).or_default(),
             };
-            let source = wire::CreditEntry {
-                network_id: order.network_id,
-                actor: order.actor,
-                seqnum: order.seqnum,
-                output: output as u32,
-                order_id: Bytes::copy_from_slice(&order.id),
-                amount: credit.amount,
-                memo: content.memo().to_owned(),
-                kind: wire::credit_entry::Kind::Payment as i32,
-            };
-            flow.add(credit.address.as_bytes(), credit.amount, &source);
+            flow.add(credit.address.as_bytes(), credit.amount, &source(order, output, credit, content.memo(), kind));
         }
-        self.out.debited += debit;
-        let permission = match content.action {
-            Action::SetPermission(permission) => Some(permission),
-            Action::Pay { .. } | Action::Call { .. } | Action::Recover { .. } => None,
-        };
-        let done = Move { prev_hash: order.prev_hash, hash: order.next_hash(), open: content.open, permission, debit };
-        self.chain(order, done, &at);
-        Ok(())
     }
 
-    fn chain(&mut self, order: &Order, done: Move, at: &str) {
-        let book = self.books.accounts.entry((order.network_id, order.actor)).or_default();
-        if order.seqnum <= book.seqnum || book.ahead.contains_key(&order.seqnum) {
-            self.out.find(format!("{at}: expected one settled order at its seqnum, found it settled twice"));
-            return;
-        }
-        book.ahead.insert(order.seqnum, done);
-        while let Some(done) = book.ahead.remove(&(book.seqnum.wrapping_add(1))) {
-            book.seqnum += 1;
-            let what = format!("actor {}, seqnum {}: prev_hash", order.actor, book.seqnum);
-            self.out.expect(what, book.prev_hash, done.prev_hash);
-            book.prev_hash = done.hash;
-            if let Some(open) = done.open {
-                book.address = Some(Permission::address_of(order.network_id, &open));
-                book.permission = open;
-            }
-            if let Some(permission) = done.permission {
-                book.permission = permission;
-            }
-            match book.address {
-                Some(address) => book.holdings.entry(address).or_default().balance -= done.debit,
-                None => self.out.find(format!("actor {}: expected an opened account, found none", order.actor)),
+    /// Goes on in an account's chain as far as settled orders and voided seqnums lead; `to_end`: also over voided
+    /// ones that no order follows.
+    pub(super) fn advance(&mut self, id: Id, to_end: bool) -> Result<()> {
+        loop {
+            let book = self.books.account(id);
+            let next = book.seqnum.wrapping_add(1);
+            if let Some(done) = book.ahead.remove(&next) {
+                self.chain(id, next, done);
+            } else if to_end || !book.ahead.is_empty() {
+                let key = order_key(id.0, id.1, next);
+                let record: Option<wire::OrderRecord> = read(self.state, Table::Orders, &key)?;
+                match record {
+                    Some(r) if r.order_id.is_empty() => self.void(id, next, &r)?,
+                    _ => return Ok(()),
+                }
+            } else {
+                return Ok(());
             }
         }
+    }
+
+    /// The next order of an account.
+    fn chain(&mut self, id: Id, seqnum: u32, done: Move) {
+        let book = self.books.accounts.entry(id).or_insert_with(Book::new);
+        book.seqnum = seqnum;
+        let what = format!("actor {}, seqnum {seqnum}", id.1);
+        if let Some(expected) = book.prev_hash.replace(done.hash) {
+            self.out.expect(format!("{what}: prev_hash"), expected, done.prev_hash);
+        }
+        if let Some(open) = done.open {
+            book.address = Some(Permission::address_of(id.0, &open));
+            book.permission = Some(open);
+        }
+        let mut before = (Bytes::new(), 0);
+        if let Some(permission) = done.permission {
+            before.0 = book.permission.replace(permission).unwrap_or_else(|| done.before.0.clone());
+        }
+        if let Some((previous, flow)) = done.call {
+            self.out.expect(format!("{what}: CALL before it"), book.last_call, previous);
+            before.1 = std::mem::replace(&mut book.last_call, seqnum);
+            self.out.sent.entry(LOG).or_default().merge(&flow);
+            let calls = self.out.calls.entry(id).or_default();
+            calls.last = seqnum;
+            calls.settled.merge(&flow);
+        }
+        self.out.expect(format!("{what}: what its record keeps of before"), before, done.before);
+        match book.address {
+            Some(address) => book.holdings.entry(address).or_default().balance -= done.debit,
+            None => self.out.find(format!("actor {}: expected an opened account, found none", id.1)),
+        }
+    }
+
+    /// A seqnum that a recovery has voided. Its prev_hash is the log's choice, so it is taken from the order after it
+    /// or, if there is none, from the account's record. A voided first order has opened the account all the same, as
+    /// its RECOVER says; where only a later RECOVER was kept, address and permission are the record's, too.
+    fn void(&mut self, id: Id, seqnum: u32, record: &wire::OrderRecord) -> Result<()> {
+        let what = format!("actor {}, seqnum {seqnum}: voided", id.1);
+        self.out.expect(format!("{what}: order record"), &wire::OrderRecord::default(), record);
+        let recovers = self.books.recovers.get(&id);
+        if recovers.is_none_or(|r| r.range(seqnum..).next().is_none()) {
+            self.out.find(format!("{what}, expected a settled RECOVER, found none"));
+        }
+        let open = recovers.and_then(|r| r.get(&seqnum).cloned().flatten());
+        self.books.voids += 1;
+        self.out.voided.entry(id).or_default().push(seqnum);
+        let book = self.books.account(id);
+        (book.seqnum, book.voided, book.prev_hash) = (seqnum, seqnum, None);
+        if let Some(open) = open {
+            book.address = Some(Permission::address_of(id.0, &open));
+            book.permission = Some(open);
+        } else if seqnum == 1 {
+            book.address = Account::load(self.state, id.0, id.1)?.address;
+            book.permission = None;
+        }
+        Ok(())
     }
 
     /// Books one credit: to its account, and to what arrived from its source.
@@ -140,25 +260,50 @@ impl Audit<'_> {
         };
         self.out.credits += 1;
         self.out.expect(format!("{at}: shard"), self.authority.shard(), address.shard(self.shards));
-        let amount = i128::from(entry.amount);
+        let Ok(kind) = Kind::try_from(entry.kind) else {
+            self.out.find(format!("{at}: expected a kind of credit, found {}", entry.kind));
+            return;
+        };
+        let amount = if kind == Kind::Reversed { -i128::from(entry.amount) } else { i128::from(entry.amount) };
         let issuer = self.authority.committee().network.issuer_address().actor();
+        let from = match kind {
+            // The kind alone says so: the payer's order is at another shard.
+            Kind::Refund | Kind::Deposit | Kind::Call => LOG,
+            Kind::Payment | Kind::Reversed => (entry.actor % u64::from(self.shards)) as u32,
+        };
         if entry.seqnum == 0 {
-            self.out.expect(format!("{at}: payer of a genesis credit"), issuer, entry.actor);
+            self.out.expect(
+                format!("{at}: payer and kind of a genesis credit"),
+                (issuer, Kind::Payment),
+                (entry.actor, kind),
+            );
             self.out.genesis += amount;
         } else {
-            let from = (entry.actor % u64::from(self.shards)) as u32;
             let flow = match from == self.authority.shard() {
                 true => &mut self.local_received,
                 false => self.out.received.entry(from).or_default(),
             };
             flow.add(address.as_bytes(), entry.amount, entry);
         }
-        let book = self.books.accounts.entry((entry.network_id, address.actor())).or_default();
+        let book = self.books.account((entry.network_id, address.actor()));
         let held = book.holdings.entry(address).or_default();
         held.balance += amount;
         held.credits += 1;
         let previous = std::mem::replace(&mut held.newest, (batch + 1, index));
         let found = (credit.previous_batch, credit.previous_index);
         self.out.expect(format!("{at}: credit before it"), previous, found);
+    }
+}
+
+fn source(order: &Order, output: usize, credit: &Credit, memo: &str, kind: Kind) -> wire::CreditEntry {
+    wire::CreditEntry {
+        network_id: order.network_id,
+        actor: order.actor,
+        seqnum: order.seqnum,
+        output: output as u32,
+        order_id: Bytes::copy_from_slice(&order.id),
+        amount: credit.amount,
+        memo: memo.to_owned(),
+        kind: kind as i32,
     }
 }

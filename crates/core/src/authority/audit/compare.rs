@@ -18,7 +18,7 @@ impl Audit<'_> {
         let issued_here = issuer.shard(self.shards) == self.authority.shard();
         if issued_here {
             self.out.issued = totals.issued;
-            let book = self.books.accounts.entry((network_id, issuer.actor())).or_default();
+            let book = self.books.account((network_id, issuer.actor()));
             book.holdings.entry(issuer).or_default().balance -= totals.issued;
         } else {
             self.out.expect("totals: issued, where the issuer is not", 0, totals.issued);
@@ -55,11 +55,17 @@ impl Audit<'_> {
         self.out.expect("totals: waiting orders", waiting, totals.waiting);
         // What has a record was taken out. The issuer is in the books even before it has done anything.
         let used = |book: &Book| book.seqnum > 0 || book.holdings.values().any(|h| *h != Held::default());
-        let left = self.books.accounts.iter().filter(|(_, book)| used(book));
-        let mut missing: Vec<u64> = left.map(|((_, actor), _)| *actor).collect();
+        let left = self.books.accounts.iter().filter(|(_, book)| used(book)).map(|(id, _)| id);
+        let mut missing: Vec<u64> = left.chain(self.books.recovers.keys()).map(|(_, actor)| *actor).collect();
         missing.sort_unstable();
+        missing.dedup();
         for actor in missing {
             self.out.find(format!("actor {actor}: expected an account record, found none"));
+        }
+        for (id, seqnum, at) in std::mem::take(&mut self.books.void_orders) {
+            if !self.out.voided.get(&id).is_some_and(|voided| voided.iter().any(|v| *v <= seqnum)) {
+                self.out.find(format!("{at}: void, expected a voided seqnum at {seqnum} or before, found none"));
+            }
         }
         Ok(())
     }
@@ -79,14 +85,32 @@ impl Audit<'_> {
     }
 
     fn account(&mut self, network_id: u64, actor: u64, account: &Account) -> Result<()> {
-        let book = self.books.accounts.remove(&(network_id, actor)).unwrap_or_default();
+        let id = (network_id, actor);
+        if account.voided != 0 {
+            self.advance(id, true)?;
+        }
+        self.books.account(id);
+        let book = self.books.accounts.remove(&id).unwrap_or_default();
+        let recovers = self.books.recovers.remove(&id).unwrap_or_default();
         let out = &mut self.out;
+        if account.frozen != 0 {
+            out.frozen.insert(id, account.frozen);
+            if recovers.range(account.frozen..).next().is_none() {
+                out.find(format!("actor {actor}: frozen, expected a settled RECOVER, found none"));
+            }
+        }
         let shard = (actor % u64::from(self.shards)) as u32;
         out.expect(format!("actor {actor}: shard"), self.authority.shard(), shard);
         out.expect(format!("actor {actor}: seqnum"), book.seqnum, account.seqnum);
-        out.expect(format!("actor {actor}: prev_hash"), book.prev_hash, account.prev_hash);
+        let prev_hash = book.prev_hash.unwrap_or(account.prev_hash);
+        out.expect(format!("actor {actor}: prev_hash"), prev_hash, account.prev_hash);
         out.expect(format!("actor {actor}: address"), book.address, account.address);
-        out.expect(format!("actor {actor}: permission"), &book.permission, &account.permission);
+        let permission = book.permission.as_ref().unwrap_or(&account.permission);
+        out.expect(format!("actor {actor}: permission"), permission, &account.permission);
+        out.expect(format!("actor {actor}: last CALL"), book.last_call, account.last_call);
+        out.expect(format!("actor {actor}: last voided seqnum"), book.voided, account.voided);
+        let recovering = recovers.last_key_value().map_or(0, |(seqnum, _)| *seqnum);
+        out.expect(format!("actor {actor}: last RECOVER"), recovering, account.recovering);
         if let Some(first) = book.ahead.keys().next() {
             out.find(format!("actor {actor}: expected settled seqnum {}, found {first} next", book.seqnum + 1));
         }
@@ -104,16 +128,25 @@ impl Audit<'_> {
             out.expect(format!("address {address:?}: credits"), expected.credits, held.credits);
             out.expect(format!("address {address:?}: newest credit"), expected.newest, held.newest);
         }
+        self.promises(actor, account)
+    }
+
+    /// The orders that an account has voted for or that wait, and what it says of them.
+    fn promises(&mut self, actor: u64, account: &Account) -> Result<()> {
+        let mut prev_hash = account.prev_hash;
         for (i, p) in account.pending.iter().enumerate() {
             let seqnum = u64::from(account.seqnum) + 1 + i as u64;
-            let order = self.promised("pending", actor, seqnum, p.batch, p.index)?;
-            let Some(content) = order.as_ref().and_then(|order| Content::decode(order).ok()) else { continue };
+            let Some(order) = self.promised("pending", actor, seqnum, p.batch, p.index)? else { continue };
+            let Ok(content) = Content::decode(&order) else { continue };
             let set_permission = matches!(content.action, Action::SetPermission(_));
-            self.out.expect(
-                format!("actor {actor}, seqnum {seqnum}: pending order, debit, change of keys, opening"),
-                (order.map(|o| hex::encode(o.id)).unwrap_or_default(), content.total, set_permission, content.open),
-                (hex::encode(&p.order_id), p.amount, p.set_permission, Some(p.open.clone()).filter(|o| !o.is_empty())),
-            );
+            let call = matches!(content.action, Action::Call { .. });
+            let expected = (hex::encode(order.id), content.total, set_permission, call, content.open);
+            let open = Some(p.open.clone()).filter(|o| !o.is_empty());
+            let found = (hex::encode(&p.order_id), p.amount, p.set_permission, p.call, open);
+            let what = format!("actor {actor}, seqnum {seqnum}: pending order");
+            self.out.expect(format!("{what}, debit, change of keys, CALL, opening"), expected, found);
+            self.out.expect(format!("{what}: prev_hash"), prev_hash, order.prev_hash);
+            prev_hash = order.next_hash();
         }
         for e in &account.early {
             self.promised("waiting", actor, u64::from(e.seqnum), e.batch, e.index)?;

@@ -45,7 +45,7 @@ fn audit(cluster: &Cluster, shard: u32) -> ShardAudit {
 }
 
 fn both(cluster: &Cluster) -> Vec<String> {
-    audit_authority(&[(0, audit(cluster, 0)), (1, audit(cluster, 1))])
+    audit_authority(&[(0, audit(cluster, 0)), (1, audit(cluster, 1))], None)
 }
 
 /// Tampers with shard 0 of authority 0 and expects a finding that contains each text.
@@ -334,7 +334,7 @@ fn noticed(cluster: &Cluster, other: &ShardAudit, write: Write) -> bool {
     let mut state = node.state.clone();
     state.apply(&[write]);
     match audit_shard(&node.authority, &state, true) {
-        Ok(audit) => !audit.is_clean() || !audit_authority(&[(0, audit), (1, other.clone())]).is_empty(),
+        Ok(audit) => !audit.is_clean() || !audit_authority(&[(0, audit), (1, other.clone())], None).is_empty(),
         Err(e) => e.code == Code::StorageCorrupt,
     }
 }
@@ -342,7 +342,9 @@ fn noticed(cluster: &Cluster, other: &ShardAudit, write: Write) -> bool {
 #[test]
 fn any_record_removed_is_noticed() {
     let (cluster, other) = full();
-    for table in Table::ALL {
+    // The last three are the log's.
+    for table in &Table::ALL[..11] {
+        let table = *table;
         let state = &cluster.nodes[0][0].state;
         assert!(state.iter(table).next().is_some() || table == Table::Cursors);
         for (key, _) in state.iter(table) {

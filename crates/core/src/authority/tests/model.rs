@@ -205,7 +205,7 @@ impl World {
                     (shard, audit)
                 })
                 .collect();
-            assert_eq!(audit_authority(&audits), Vec::<String>::new());
+            assert_eq!(audit_authority(&audits, None), Vec::<String>::new());
         }
     }
 }

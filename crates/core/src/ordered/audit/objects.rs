@@ -1,0 +1,140 @@
+//! The records of shared objects: each belongs to something that the units say, and nothing is missing.
+
+use std::collections::BTreeMap;
+
+use super::Audit;
+use crate::authority::audit::{Pages, decode};
+use crate::authority::state::{Table, corrupt};
+use crate::bitmap::Bitmap;
+use crate::error::Result;
+use crate::ordered::book::Book;
+use crate::ordered::modules::primary::balance_key;
+use crate::ordered::step::Object;
+use crate::permission::Permission;
+use crate::wire::{self, contract_reply::State as S};
+
+/// How many there are of what has one record each.
+#[derive(PartialEq, Eq, Debug, Default)]
+struct Counts {
+    contracts: u64,
+    contracts_open: u64,
+    deposits: u64,
+    redeems: u64,
+    outcomes: u64,
+}
+
+impl Audit<'_> {
+    pub(super) fn objects(&mut self, book: &Book) -> Result<()> {
+        let mut found = Counts::default();
+        let mut timers: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        let mut due: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        let mut networks = BTreeMap::new();
+        let mut primary = BTreeMap::new();
+        let mut callers = 0;
+        for entry in Pages::new(self.state, Table::Objects) {
+            let (key, value) = entry?;
+            let object = Object::ALL.into_iter().find(|o| key.first() == Some(&(*o as u8)));
+            let rest = key.slice(1.min(key.len())..);
+            match (object, rest.len()) {
+                (Some(Object::Caller), 16) => {
+                    callers += 1;
+                    self.caller(actor_of(&rest), decode(Table::Objects, &key, value)?);
+                }
+                (Some(Object::Contract), 32) => {
+                    let record: wire::ContractRecord = decode(Table::Objects, &key, value)?;
+                    found.contracts += 1;
+                    found.contracts_open += u64::from(record.state() == S::Open);
+                    let state = S::try_from(record.state).unwrap_or(S::Unknown);
+                    if state == S::Unknown || (state != S::Claimed && !record.preimage.is_empty()) {
+                        self.out.find(format!("contract {}: expected a state, found {state:?}", hex::encode(&rest)));
+                    }
+                }
+                (Some(Object::Deposit), 8) => found.deposits += 1,
+                (Some(Object::Redeem), 8) => found.redeems += 1,
+                (Some(Object::Outcome), 20) => found.outcomes += 1,
+                (Some(Object::Network), 8) => {
+                    let record: wire::NetworkRecord = decode(Table::Objects, &key, value)?;
+                    networks.insert(number(&rest), record);
+                }
+                (Some(Object::Primary), 0) => self.primary(&decode(Table::Objects, &key, value)?),
+                (Some(Object::Primary), 32) => {
+                    let record: wire::PrimaryBalance = decode(Table::Objects, &key, value)?;
+                    primary.insert(rest, i128::from(record.amount));
+                }
+                (Some(Object::Timer), 24) if value.is_empty() => {
+                    timers.insert(actor_of(&rest[8..]), number(&rest[..8]));
+                }
+                (Some(Object::Recovery), 16) => {
+                    let record: wire::RecoveryRecord = decode(Table::Objects, &key, value)?;
+                    due.insert(actor_of(&rest), record.due_ms);
+                    self.recovery(actor_of(&rest), &record);
+                }
+                _ => return Err(corrupt(Table::Objects, &key, "no object is kept there")),
+            }
+        }
+        self.books.primary.retain(|_, amount| *amount != 0);
+        let expected = Counts {
+            contracts: self.books.contracts_made,
+            contracts_open: self.books.contracts_open,
+            deposits: self.books.deposits,
+            redeems: self.books.redeems,
+            outcomes: self.out.orders,
+        };
+        self.out.expect("records", expected, found);
+        self.out.expect("networks", &self.books.networks, &networks);
+        self.out.expect("balances on the primary", &self.books.primary, &primary);
+        self.out.expect("accounts with a record", self.out.callers.len(), callers);
+        // A recovery that is due and lacks reports has no timer: the next report decides it.
+        due.retain(|id, due_ms| *due_ms > book.time_ms || timers.contains_key(id));
+        self.out.expect("recoveries by the time that they are due", due, timers);
+        let any = self.books.deposits + self.books.redeems > 0;
+        let there = self.state.get(Table::Objects, &balance_key(&[]))?.is_some();
+        self.out.expect("whether the primary has a record", any, there);
+        Ok(())
+    }
+
+    fn caller(&mut self, id: (u64, u64), record: wire::CallerRecord) {
+        let at = format!("actor {}", id.1);
+        let caller = self.out.callers.entry(id).or_default();
+        let last = caller.calls.last;
+        (caller.voided, caller.recovered) = (record.voided.clone(), record.recovered);
+        self.out.expect(format!("{at}: last CALL"), last, record.last_call);
+        let ascending = record.voided.windows(2).all(|w| w[0] < w[1]);
+        let in_bounds = record.voided.iter().all(|v| *v > last && *v <= record.recovered);
+        if !ascending || !in_bounds || (last == 0 && record.recovered == 0) {
+            self.out
+                .find(format!("{at}: expected voided seqnums after its last CALL, each recovered, found {record:?}"));
+        }
+    }
+
+    fn recovery(&mut self, id: (u64, u64), record: &wire::RecoveryRecord) {
+        let at = format!("recovery of actor {} at {}", id.1, record.seqnum);
+        let (recovered, last) = self.out.callers.get(&id).map_or((0, 0), |c| (c.recovered, c.calls.last));
+        self.out.recoveries.insert(id, record.seqnum);
+        if record.seqnum <= recovered.max(last) {
+            self.out.find(format!("{at}: expected a seqnum after {recovered} and {last}"));
+        }
+        if Bitmap::parse(&record.reports, self.log.committee().size()).is_err() {
+            self.out.find(format!("{at}: expected a bit for each authority's report"));
+        }
+        let shown = record.shown.iter().all(|s| s.seqnum >= record.seqnum && s.order_id.len() == 32);
+        let opened =
+            record.open.is_empty() || Permission::address_of(id.0, &record.open).as_bytes()[..] == record.account;
+        if !shown || !opened || record.account.len() != 32 || (record.seqnum == 1) == record.open.is_empty() {
+            self.out.find(format!("{at}: expected its account and what was shown from there on, found {record:?}"));
+        }
+    }
+
+    fn primary(&mut self, record: &wire::PrimaryRecord) {
+        let expected = wire::PrimaryRecord { deposits: self.books.deposits, paid: self.books.redeems };
+        self.out.expect("the primary's counters", &expected, record);
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b))
+}
+
+fn actor_of(key: &[u8]) -> (u64, u64) {
+    (number(&key[..8]), number(&key[8..16]))
+}

@@ -1,0 +1,102 @@
+//! The outbox for the shards: what is there is what the log has to say, in unbroken sequence.
+
+use super::Audit;
+use crate::address::Address;
+use crate::authority::audit::{Flow, Pages, decode};
+use crate::authority::state::{LOG, Link, Table, get_u64, link_key, outbox_key};
+use crate::certificate::check_certificate;
+use crate::error::Result;
+use crate::permission::Permission;
+use crate::wire::{self, log_step::Kind};
+
+impl Audit<'_> {
+    pub(super) fn outbox(&mut self) -> Result<()> {
+        for entry in Pages::new(self.state, Table::Outbox) {
+            let (key, value) = entry?;
+            let delivery: wire::Delivery = decode(Table::Outbox, &key, value)?;
+            let at = format!("delivery {} to shard {}", delivery.sequence, delivery.to_shard);
+            let expected = hex::encode(outbox_key(delivery.to_shard, delivery.sequence));
+            self.out.expect(format!("{at}: key"), expected, hex::encode(&key));
+            self.out.expect(format!("{at}: sender"), LOG, delivery.from_shard);
+            if !delivery.calls.is_empty() || (delivery.credits.is_empty() && delivery.steps.is_empty()) {
+                self.out.find(format!("{at}: expected steps or credits, found calls or nothing"));
+            }
+            let mut flow = Flow::default();
+            for credit in &delivery.credits {
+                let source = credit.source.clone().unwrap_or_default();
+                flow.add(&credit.address, credit.amount, &source);
+                self.out.expect(format!("{at}: amount of a credit"), source.amount, credit.amount);
+                let shard = Address::from_slice(&credit.address).map(|a| self.shard(a.actor())).ok();
+                self.out.expect(format!("{at}: shard of a credit"), Some(delivery.to_shard), shard);
+            }
+            for step in &delivery.steps {
+                self.step(&at, delivery.to_shard, step);
+            }
+            self.out.outbox.insert((delivery.to_shard, delivery.sequence), flow);
+        }
+        for shard in 0..self.log.committee().shards {
+            self.link(shard)?;
+        }
+        for entry in Pages::new(self.state, Table::Links) {
+            let (key, _) = entry?;
+            let known = (0..self.log.committee().shards)
+                .any(|s| [Link::Sent, Link::Acknowledged].iter().any(|link| link_key(*link, s)[..] == key[..]));
+            if !known {
+                self.out.find(format!("links: expected counters for shards, found {}", hex::encode(&key)));
+            }
+        }
+        Ok(())
+    }
+
+    fn shard(&self, actor: u64) -> u32 {
+        (actor % u64::from(self.log.committee().shards)) as u32
+    }
+
+    fn step(&mut self, at: &str, to_shard: u32, step: &wire::LogStep) {
+        let recovered = |audit: &Self, id, seqnum| {
+            let decided = audit.out.callers.get(&id).is_some_and(|c| c.recovered >= seqnum);
+            (decided, decided || audit.out.recoveries.get(&id) == Some(&seqnum))
+        };
+        let (actor, holds) = match &step.kind {
+            Some(Kind::Settle(certificate)) => {
+                let verified = !self.signatures || check_certificate(self.log.committee(), certificate).is_ok();
+                let ids = step.orders.iter().all(|o| o.order_id.len() == 32 && self.shard(o.actor) == to_shard);
+                (step.orders.first().map(|o| o.actor), verified && ids)
+            }
+            Some(Kind::Freeze(f)) => (Some(f.actor), recovered(self, (f.network_id, f.actor), f.seqnum).1),
+            Some(Kind::Resolve(r)) => {
+                let opened =
+                    r.open.is_empty() || Permission::address_of(r.network_id, &r.open).as_bytes()[..] == r.account;
+                let decided = recovered(self, (r.network_id, r.actor), r.seqnum).0;
+                (Some(r.actor), decided && opened && r.void == (r.prev_hash != 0))
+            }
+            None => (None, false),
+        };
+        let orders = matches!(step.kind, Some(Kind::Settle(_))) || step.orders.is_empty();
+        if actor.map(|a| self.shard(a)) != Some(to_shard) || !holds || !orders {
+            self.out.find(format!("{at}: expected a step that the log has taken, found another"));
+        }
+    }
+
+    fn link(&mut self, shard: u32) -> Result<()> {
+        let counter = |link| Ok(get_u64(self.state, Table::Links, &link_key(link, shard))?.unwrap_or(0));
+        let (sent, acknowledged) = (counter(Link::Sent)?, counter(Link::Acknowledged)?);
+        self.out.links.insert(shard, (acknowledged, sent));
+        let mut in_outbox = Flow::default();
+        let mut kept = Vec::new();
+        for ((_, sequence), flow) in self.out.outbox.range((shard, 0)..=(shard, u64::MAX)) {
+            in_outbox.merge(flow);
+            kept.push(*sequence);
+        }
+        if !kept.iter().copied().eq(acknowledged + 1..=sent) {
+            let range = format!("{} to {sent}", acknowledged + 1);
+            self.out.find(format!("outbox to shard {shard}: expected deliveries {range}, found {}", kept.len()));
+        }
+        let credited = self.out.sent.get(&shard).copied().unwrap_or_default();
+        if (acknowledged == 0 && credited != in_outbox) || credited.amount < in_outbox.amount {
+            let (credited, found) = (credited.shown("credits"), in_outbox.shown("credits"));
+            self.out.find(format!("outbox to shard {shard}: expected {credited} as orders say, found {found}"));
+        }
+        Ok(())
+    }
+}
