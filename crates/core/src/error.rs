@@ -102,6 +102,7 @@ codes! {
     PeerRefused = 707, "PEER_REFUSED", "only authorities of the committee file may call this";
     OutOfOrder = 708, "OUT_OF_ORDER", "send the missing one first";
     BatchMissing = 709, "BATCH_MISSING", "send the orders of the batch too";
+    NotVoting = 710, "NOT_VOTING", "ask the other authorities; this one votes again in the next epoch";
     // 8xx: a client that can't.
     Unreachable = 800, "UNREACHABLE", "check that the authority runs and that its address is right";
     Timeout = 801, "TIMEOUT", "the order is kept: run `florin wallet resume`";

@@ -177,12 +177,12 @@ impl Pump {
             .entries
             .iter()
             .filter(|(sequence, _)| !self.done.contains(sequence))
-            .map(|(sequence, entry)| (*sequence, entry.call.clone()))
+            .map(|(sequence, entry)| (*sequence, entry.call))
             .collect();
         if open.is_empty() {
             return Ok(());
         }
-        let calls = open.iter().map(|(_, call)| call.clone()).collect();
+        let calls = open.iter().map(|(_, call)| *call).collect();
         let reply = self.route.hand(HandRequest { calls, items: Vec::new() }).await?;
         let done = open.iter().zip(reply.done).filter(|(_, done)| *done);
         self.done.extend(done.map(|((sequence, _), _)| *sequence));
@@ -221,7 +221,7 @@ impl Pump {
             return Ok(());
         }
         let calls: Vec<LogCall> =
-            due.iter().filter_map(|sequence| self.entries.get(sequence)).map(|e| e.call.clone()).collect();
+            due.iter().filter_map(|sequence| self.entries.get(sequence)).map(|e| e.call).collect();
         let offers = self.shard.authority().log_items(self.shard.store(), &calls)?;
         let items: Vec<Bytes> = offers.into_iter().map(|offer| offer.item).collect();
         self.route.hand(HandRequest { calls: Vec::new(), items }).await?;

@@ -13,7 +13,7 @@ use florin_core::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::storage::Store;
+use crate::storage::{Store, write_atomic};
 
 /// The file as it is written.
 #[derive(Serialize, Deserialize, Clone)]
@@ -109,6 +109,11 @@ impl Config {
         self.data.join(folder_name(shard))
     }
 
+    /// Whether the folder was made for an authority that had voted before and lost its old one.
+    pub fn is_rebuilt(&self) -> bool {
+        self.data.join(REBUILT_MARK).exists()
+    }
+
     /// Folder of the ordering engine's backups.
     pub fn ordering_dir(&self) -> PathBuf {
         self.data.join("ordering")
@@ -131,6 +136,25 @@ pub fn make_data(dir: &Path) -> Result<()> {
         "An authority's votes. Never replace this folder by an older or an empty one.\n",
     )
     .map_err(failed)
+}
+
+/// File in the data folder of an authority that lost its old one.
+const REBUILT_MARK: &str = "rebuilt";
+
+/// Makes a data folder for an authority that has voted before, and whose votes are lost: it takes everything from its
+/// peers, settles, acknowledges and orders, but votes no more, as it could contradict a vote that it forgot.
+/// Errors: `ALREADY_EXISTS` if there is a folder; `IO`.
+pub fn rebuild_data(dir: &Path) -> Result<()> {
+    if dir.join(DATA_MARK).exists() {
+        let message = format!("data folder {} holds an authority; nothing is rebuilt over it", dir.display());
+        return Err(Error::new(Code::AlreadyExists, message));
+    }
+    let failed = |e: std::io::Error| Error::new(Code::Io, format!("data folder {}: {e}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let text = "The votes of this authority before it was rebuilt are lost, so it votes for nothing in this epoch.\n";
+    // Before the mark of the folder: without this file it would be one that has never voted.
+    write_atomic(dir, REBUILT_MARK, text.as_bytes())?;
+    make_data(dir)
 }
 
 /// Refuses a folder that nobody made for this: a disk that is not mounted must not look like an authority

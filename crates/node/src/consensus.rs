@@ -5,7 +5,6 @@
 //! quorum has signed. An authority that hears of later sessions takes the signed ones from its peers instead.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +14,7 @@ use florin_core::ordered::engine::{Ordering, Unit};
 use florin_core::ordered::input::Input;
 use florin_core::ordered::item::pack;
 use florin_core::ordered::session;
-use florin_core::wire::{OrderFrame, SessionsRequest, Signed, SignedSession, UnitsRequest};
+use florin_core::wire::{LogStatusRequest, OrderFrame, SessionsRequest, Signed, SignedSession, UnitsRequest};
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::authority_service_client::AuthorityServiceClient;
@@ -25,6 +24,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::log::LogShell;
 use crate::ordering::Aleph;
+use crate::participation::Participation;
 use crate::peers::Peers;
 
 /// How often the state of sessions is looked at.
@@ -38,6 +38,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Between clock votes while time locks are open, and while none are.
 const CLOCK_OPEN: Duration = Duration::from_secs(1);
 const CLOCK_IDLE: Duration = Duration::from_secs(60);
+/// Sessions that a rebuilt authority leaves out beyond the newest that is known.
+const JOIN_MARGIN: u64 = 3;
 /// Sessions fetched at a time.
 const SESSIONS: u32 = 32;
 /// Frames of peers that may wait.
@@ -113,8 +115,8 @@ pub struct Task {
     pub queues: Queues,
     /// Sessions that ended.
     pub closed: mpsc::UnboundedReceiver<(u64, Signed)>,
-    /// File that names the first session that this authority may take part in, if it was rebuilt.
-    pub join_file: PathBuf,
+    /// Which sessions it may take part in.
+    pub participation: Participation,
 }
 
 /// What it remembers.
@@ -123,8 +125,6 @@ struct Progress {
     open: u64,
     /// Units with data, by session, as the engine gives them.
     positions: BTreeMap<u64, u32>,
-    /// First session to take part in.
-    join: u64,
     /// Since when peers are heard in later sessions.
     ahead: Option<Instant>,
     clock: Instant,
@@ -151,13 +151,15 @@ impl Task {
         let mut progress = Progress {
             open: book.session,
             positions: BTreeMap::new(),
-            join: join_session(&self.join_file)?,
             ahead: None,
             clock: now,
             resent: now,
             bad: HashMap::new(),
         };
         self.catch_up(&mut progress).await?;
+        while self.participation.is_unknown() {
+            self.find_first_session(&mut progress).await?;
+        }
         self.open(&mut progress)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -182,20 +184,55 @@ impl Task {
     }
 
     fn open(&mut self, progress: &mut Progress) -> Result<()> {
-        if progress.open < progress.join {
+        progress.positions.retain(|session, _| session + 2 > progress.open);
+        let session = progress.open;
+        if !self.participation.may_join(session) {
+            let message = format!("session {session} goes on without this authority: it may have forgotten its units");
+            warn!("{message}");
+            self.handle.set_fault(Some(Error::new(Code::StorageCorrupt, message)));
             return Ok(());
         }
-        progress.positions.retain(|session, _| session + 2 > progress.open);
-        match self.aleph.open(progress.open) {
+        // The backup first: a session that is marked as joined and has none would be left out.
+        let opened = self.aleph.prepare(session).and_then(|()| {
+            self.participation.join(session)?;
+            self.aleph.open(session)
+        });
+        match opened {
             Err(e) if e.code == Code::StorageCorrupt => {
                 // It may have forgotten units of this session, so it must not make others; the next one is new.
-                warn!(session = progress.open, "this session goes on without us: {e}");
+                warn!(session, "this session goes on without us: {e}");
                 self.handle.set_fault(Some(e));
-                progress.join = progress.open + 1;
                 Ok(())
             }
             other => other.inspect(|()| self.handle.set_fault(None)),
         }
+    }
+
+    /// Finds a session that the machine before this one can't have been in.
+    ///
+    /// It was in a session only if it had closed the one before, which f + 1 honest peers at least had nearly done
+    /// too; signed sessions are known here by now. So later than what f + 1 peers say is open, and than what is
+    /// signed, by a margin, is new to it.
+    async fn find_first_session(&mut self, progress: &mut Progress) -> Result<()> {
+        let committee = self.shell.log().committee().clone();
+        let mut open = Vec::new();
+        for mut client in self.clients.iter().flatten().cloned().collect::<Vec<_>>() {
+            match client.log(LogStatusRequest {}).await.map_err(from_status) {
+                Ok(status) => open.push(status.into_inner().session),
+                Err(e) => debug!("asking a peer for its session: {e}"),
+            }
+        }
+        if open.len() < committee.quorum().min(committee.size() - 1) {
+            info!(answers = open.len(), "rebuilt: waiting for peers to say which session is open");
+            tokio::time::sleep(GRACE).await;
+            return Ok(());
+        }
+        self.catch_up(progress).await?;
+        open.sort_unstable_by_key(|session| std::cmp::Reverse(*session));
+        let said = open.get(committee.faults()).copied().unwrap_or(0);
+        let first = said.max(progress.open) + JOIN_MARGIN;
+        info!(first, "rebuilt: takes part in ordering from this session on");
+        self.participation.start_from(first)
     }
 
     async fn unit(&mut self, unit: Unit, progress: &mut Progress) -> Result<()> {
@@ -360,16 +397,4 @@ impl Task {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
-}
-
-/// The first session that a rebuilt authority may take part in; 0 if it was never rebuilt.
-fn join_session(file: &std::path::Path) -> Result<u64> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| Error::new(Code::BadConfig, format!("{}: expected the number of a session", file.display()))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(Error::new(Code::Io, format!("{}: {e}", file.display()))),
-    }
 }

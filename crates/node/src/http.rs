@@ -159,7 +159,17 @@ mod tests {
         let (shard, threads) = Shard::start(authority, store).unwrap();
         let (_stop, stopping) = tokio::sync::watch::channel(false);
         let shards = Arc::new(BTreeMap::from([(0, shard)]));
-        let services = Services { shards, committee, index: 0, lags: Arc::default(), stopping };
+        let services = Services {
+            shards,
+            committee,
+            index: 0,
+            rebuilt: false,
+            lags: Arc::default(),
+            stopping,
+            log: None,
+            log_elsewhere: None,
+            peers: Arc::default(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, services));

@@ -13,6 +13,7 @@ mod metrics;
 pub mod node;
 pub mod ordering;
 pub mod outbox;
+pub mod participation;
 pub mod peers;
 pub mod service;
 pub mod shard;

@@ -32,6 +32,7 @@ use crate::follow::{self, Lags};
 use crate::log::{LogShell, LogThreads};
 use crate::ordering::{Aleph, EngineConfig, Pace};
 use crate::outbox::{self, Route};
+use crate::participation::Participation;
 use crate::peers::{Clients, Peers};
 use crate::service::{LogPart, Services};
 use crate::shard::{Shard, ShardThreads};
@@ -83,6 +84,7 @@ pub async fn run(
         shards: shards.clone(),
         committee: config.committee.clone(),
         index: config.index,
+        rebuilt: config.is_rebuilt(),
         lags: lags.clone(),
         log_elsewhere: log.is_none().then(|| AuthorityServiceClient::new(channel(&config, config.index as usize, 0))),
         log,
@@ -91,7 +93,8 @@ pub async fn run(
 
     let mut background = JoinSet::new();
     if let (Some(log), Some((queues, closed))) = (&services.log, task) {
-        start_log(&config, &key, &services, log, queues, closed, &mut background);
+        let participation = Participation::read(&config)?;
+        start_log(&config, &key, &services, log, queues, closed, participation, &mut background);
     }
     load_genesis(&config, &services, &mut background);
     start_background(&config, &services, &mut background);
@@ -153,6 +156,7 @@ fn clients(config: &Config, shard: u32) -> Clients {
 }
 
 /// The log's own tasks: frames, consensus, steps for the shards.
+#[allow(clippy::too_many_arguments)]
 fn start_log(
     config: &Config,
     key: &Arc<AuthorityKey>,
@@ -160,6 +164,7 @@ fn start_log(
     log: &LogPart,
     queues: Queues,
     closed: mpsc::UnboundedReceiver<(u64, Signed)>,
+    participation: Participation,
     background: &mut JoinSet<()>,
 ) {
     // Frames have connections of their own: a batch that is being fetched must not hold them up.
@@ -189,7 +194,7 @@ fn start_log(
         handle: log.consensus.clone(),
         queues,
         closed,
-        join_file: config.data.join("join-session"),
+        participation,
     };
     background.spawn(task.run());
     for to in 0..config.committee.shards {

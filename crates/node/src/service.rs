@@ -42,6 +42,8 @@ pub struct Services {
     pub committee: Arc<Committee>,
     /// This authority's index.
     pub index: u32,
+    /// Its votes are lost, so it gives none.
+    pub rebuilt: bool,
     /// How far behind its peers it is.
     pub lags: Arc<Lags>,
     /// Becomes true when the process stops: streams end then.
@@ -200,6 +202,10 @@ impl AuthorityService for Services {
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> std::result::Result<Response<VoteReply>, Status> {
+        if self.rebuilt {
+            let message = "this authority was rebuilt without its votes; it settles and orders, and votes for nothing";
+            return Err(to_status(Error::new(Code::NotVoting, message)));
+        }
         let VoteRequest { shard, orders } = request.into_inner();
         answer(match self.handle(shard, Input::Vote { orders }).await {
             Ok(Reply::Vote(reply)) => Ok(reply),

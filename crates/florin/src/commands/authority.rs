@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use florin_core::limits::SHARDS_MAX;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result};
-use florin_node::config::{AuthorityFile, Config, make_data, read_committee, secret};
+use florin_node::config::{AuthorityFile, Config, make_data, read_committee, rebuild_data, secret};
 use florin_node::{genesis, node};
 use rustix::process::{Resource, getrlimit, setrlimit, setsid};
 use serde_json::json;
@@ -86,6 +86,10 @@ pub struct RunArgs {
     /// Make the data folder: once, for an authority that has never voted
     #[arg(long)]
     create: bool,
+    /// Make the data folder for an authority that has voted before and lost it: it takes everything from its peers,
+    /// settles and orders, but votes no more in this epoch
+    #[arg(long, conflicts_with = "create")]
+    rebuild: bool,
     /// Form of the log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -201,6 +205,9 @@ fn serve(args: RunArgs, out: Output) -> Result<()> {
     let config = Config::read(&args.config)?;
     if args.create {
         make_data(&config.data)?;
+    }
+    if args.rebuild {
+        rebuild_data(&config.data)?;
     }
     let name = config.name().to_owned();
     let mut shards = if args.shards.is_empty() { (0..config.committee.shards).collect() } else { args.shards.clone() };

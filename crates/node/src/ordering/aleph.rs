@@ -10,7 +10,10 @@ use florin_core::{Code, Error, Result};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{Engine, EngineConfig, OrderedUnit, Recipient, Source, Transport, UNIT_BYTES_MAX, remove_backups_below};
+use super::{
+    Engine, EngineConfig, OrderedUnit, Recipient, Source, Transport, UNIT_BYTES_MAX, prepare_backup,
+    remove_backups_below,
+};
 
 /// Bytes that may wait to be put into units.
 const QUEUE_BYTES: usize = 8 << 20;
@@ -73,6 +76,11 @@ impl Aleph {
     pub fn new(config: EngineConfig, frames: Arc<dyn Frames>) -> Aleph {
         let (sender, units) = mpsc::channel(UNITS);
         Aleph { config, frames, queue: Arc::default(), engines: BTreeMap::new(), sender, units }
+    }
+
+    /// Makes the backup of a session, before it is joined for the first time.
+    pub fn prepare(&self, session: u64) -> Result<()> {
+        prepare_backup(&self.config, session)
     }
 
     /// A peer's frame; false if its session has no engine here.

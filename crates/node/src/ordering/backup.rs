@@ -100,6 +100,11 @@ fn file_name(session: u64) -> String {
     format!("session-{session}.units")
 }
 
+/// Whether there is a backup of a session: without it an engine would begin the session anew.
+pub fn has_backup(folder: &Path, session: u64) -> bool {
+    folder.join(file_name(session)).is_file()
+}
+
 /// Removes the backups of sessions before `session`: closed ones, whose outcome is stored. Errors: `STORAGE_FAILED`.
 pub fn remove_backups_below(folder: &Path, session: u64) -> Result<()> {
     let entries = match fs::read_dir(folder) {

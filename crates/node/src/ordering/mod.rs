@@ -40,7 +40,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
 pub use aleph::{Aleph, Frames};
-pub use backup::remove_backups_below;
+pub use backup::{has_backup, remove_backups_below};
 pub use bare::{BareReport, measure_bare};
 
 use backup::{Backup, Disk, Owner, RealDisk, sync_loop};
@@ -145,6 +145,14 @@ pub struct Counters {
     pub unread: AtomicU64,
     /// Own messages lost because too many waited for the disk.
     pub unsent: AtomicU64,
+}
+
+/// Makes the backup of a session if there is none: before its name is written down as one that was joined.
+/// Errors: `STORAGE_*`.
+pub fn prepare_backup(config: &EngineConfig, session: u64) -> Result<()> {
+    let EngineConfig { committee, index, folder, .. } = config;
+    let owner = Owner { committee_id: *committee.id(), epoch: committee.epoch, authority: *index, session };
+    Backup::open(folder, &owner).map(drop)
 }
 
 /// One instance of AlephBFT. Dropping it cuts its tasks off, as a crash would; [`Engine::stop`] ends them in order.

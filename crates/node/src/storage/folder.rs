@@ -42,7 +42,7 @@ pub(super) fn sync_folder(dir: &Path) -> Result<()> {
 }
 
 /// Writes a file so that after a crash it is there with this content or not at all.
-pub(super) fn write_atomic(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+pub(crate) fn write_atomic(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
     let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
     let write = || {
         let mut file = File::create(&new)?;
