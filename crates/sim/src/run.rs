@@ -196,7 +196,7 @@ impl Run {
             }
             let each =
                 audits.iter().flat_map(|(shard, a)| a.findings.iter().map(move |f| format!("shard {shard}: {f}")));
-            for finding in each.chain(audit_authority(&audits)).collect::<Vec<_>>() {
+            for finding in each.chain(audit_authority(&audits, None)).collect::<Vec<_>>() {
                 self.world.violation(Rule::Audit, format!("authority {authority}: {finding}"));
             }
         }

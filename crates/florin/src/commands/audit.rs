@@ -64,7 +64,7 @@ pub fn run(args: Args, out: Output) -> Result<()> {
     }
     shards.sort_by_key(|(shard, _)| *shard);
     let between = match shards.len() == committee.shards as usize {
-        true => audit_authority(&shards),
+        true => audit_authority(&shards, None),
         false => Vec::new(),
     };
     report(&committee, &shards, &between, out)
