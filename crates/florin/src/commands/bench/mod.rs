@@ -3,6 +3,7 @@
 pub mod burst;
 mod cpu;
 mod load;
+mod ordered;
 mod transfers;
 
 use clap::Subcommand;
@@ -15,11 +16,14 @@ use crate::output::Output;
 pub enum Command {
     /// Settled durable transfers per second, CPU per transfer, latency of single payments
     Transfers(transfers::Args),
+    /// Orders through the log a second and their latency, beside the bare ordering engine and plain payments
+    Ordered(ordered::Args),
 }
 
 /// Runs one.
 pub fn run(command: Command, out: Output) -> Result<()> {
     match command {
         Command::Transfers(args) => transfers::run(args, out),
+        Command::Ordered(args) => ordered::run(args, out),
     }
 }
