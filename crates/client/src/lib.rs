@@ -3,10 +3,12 @@
 mod files;
 pub mod journal;
 pub mod keystore;
+pub mod log;
 pub mod network;
 pub mod quorum;
 pub mod receipt_file;
 pub mod seed;
+pub mod time;
 pub mod wallet;
 pub mod worker;
 pub mod worker_client;

@@ -388,6 +388,8 @@ pub(crate) fn may_be_lag(code: Code) -> bool {
             | Code::IssuerLimit
             | Code::WindowFull
             | Code::PermissionPending
+            | Code::CallWaits
+            | Code::BatchMissing
             | Code::KeyMismatch
             | Code::InsufficientWeight
             | Code::Busy
@@ -395,7 +397,8 @@ pub(crate) fn may_be_lag(code: Code) -> bool {
 }
 
 /// Refusals of what was signed, whatever the state of the account. Not among them is what anyone could mend without
-/// the key (signatures and their envelope), and `DECODE`, as which unknown codes are read.
+/// the key (signatures and their envelope), and `DECODE`, as which unknown codes are read. Which CALL comes before an
+/// order follows from its prev_hash, and a seqnum that a recovery has voided stays void, so these two last as well.
 fn breaks_a_rule(code: Code) -> bool {
     matches!(
         code,
@@ -409,6 +412,8 @@ fn breaks_a_rule(code: Code) -> bool {
             | Code::BadContent
             | Code::BadAmount
             | Code::BadPermission
+            | Code::BadCallChain
+            | Code::Voided
     )
 }
 

@@ -68,15 +68,28 @@ fn refuse(codes: &[Code]) -> Quorum {
 #[test]
 fn only_what_no_honest_authority_ever_accepts_is_void() {
     use Code::*;
-    for money in [InsufficientFunds, IssuerLimit, BadSeq, KeyMismatch, Busy, Decode, SigFormat] {
+    for money in [InsufficientFunds, IssuerLimit, BadSeq, KeyMismatch, Busy, Decode, SigFormat, CallWaits, Recovering] {
         let quorum = refuse(&[money; 4]);
         assert!(quorum.refused_by_quorum(0) && !quorum.void(0), "{money:?}");
     }
-    assert!(refuse(&[BadContent, BadContent]).void(0));
+    for rule in [BadContent, BadCallChain, Voided] {
+        assert!(refuse(&[rule, rule]).void(0) && !refuse(&[rule, BadSeq, BadSeq, BadSeq]).void(0), "{rule:?}");
+    }
     assert!(refuse(&[InsufficientFunds, PendingConflict, PendingConflict]).void(0));
     // One liar can't make it so.
     assert!(!refuse(&[InsufficientFunds, BadSeq, BadContent]).void(0));
     assert!(!refuse(&[InsufficientFunds, BadSeq, PendingConflict]).void(0));
     // Another order has the votes of some, and this one may have those of others.
     assert!(!refuse(&[PendingConflict, PendingConflict]).void(0));
+}
+
+/// An authority that has not settled the account's earlier orders votes for a CALL a moment later.
+#[test]
+fn a_call_that_comes_too_early_is_offered_again() {
+    let early = refuse(&[Code::CallWaits]);
+    assert_eq!(early.wanted(0), Some(Send::Vote { authority: 0 }));
+    assert!(!refuse(&[Code::CallWaits, Code::CallWaits]).decided());
+    // A recovery takes ten minutes.
+    let frozen = refuse(&[Code::Recovering, Code::Recovering]);
+    assert_eq!((frozen.wanted(0), frozen.decided()), (None, true));
 }

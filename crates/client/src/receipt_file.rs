@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::files;
+use crate::wallet::describe;
 
 const VERSION: u32 = 1;
 /// Bytes of a receipt file: far above the largest receipt of the largest committee.
@@ -105,6 +106,10 @@ pub fn readable(receipt: &wire::Receipt, committee: &Committee) -> Result<Value>
     let has_order = |s: &&wire::Signed| {
         Bitmap::parse(&s.bitmap, receipt.count as usize).is_ok_and(|b| b.get(receipt.index as usize))
     };
+    let operations = match &content.action {
+        Action::Call { call, .. } => describe(call, committee),
+        _ => Vec::new(),
+    };
     Ok(json!({
         "order_id": hex::encode(order.id),
         "network_id": order.network_id.to_string(),
@@ -115,6 +120,8 @@ pub fn readable(receipt: &wire::Receipt, committee: &Committee) -> Result<Value>
         "currency": network.currency,
         "total": amount(content.total),
         "outputs": outputs.collect::<Vec<_>>(),
+        "operations": operations,
+        "proves": if matches!(content.action, Action::Call { .. }) { "what left the account" } else { "all of it" },
         "memo": content.memo(),
         "epoch": receipt.epoch,
         "authorities": committee.size(),

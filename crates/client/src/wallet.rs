@@ -10,10 +10,13 @@
 //! Receipts are checked, and must be for the very order that the journal holds, before anything is
 //! believed of them, whoever they come from.
 
+mod call;
 mod funds;
 mod once;
 mod reads;
 mod records;
+mod recover;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -25,19 +28,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::committee::Committee;
-use florin_core::content::{Content, Credit, TYPE_PAY, encode_pay};
+use florin_core::content::{Content, Credit, TYPE_CALL, TYPE_PAY, encode_call, encode_pay};
 use florin_core::envelope::{Authority, Body, Order, encode_body, encode_envelope};
 use florin_core::keys::SecretKey;
 use florin_core::permission::Permission;
 use florin_core::receipt::verify;
-use florin_core::signatures::Batch;
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
 use prost::Message;
 
-pub use once::Payment;
+pub use call::{Operation, describe, describe_with, preimage};
+pub use once::{Payment, Request};
 pub use reads::{Balance, Received};
-pub use records::{Account, Pending, Record, Sent};
+pub(crate) use reads::{agree_on, need, retry};
+pub use records::{Account, Ordered, Pending, Record, Recovery, Sent};
+pub use recover::{Decision, Rivals};
+pub use status::{AccountState, Status, is_decided, name as state_name};
 
 use crate::journal::Journal;
 use crate::keystore::Keystore;
@@ -54,8 +60,42 @@ pub struct Wallet {
     book: Book,
 }
 
-static UNKNOWN: Account =
-    Account { seqnum: 0, prev_hash: 0, pending: Vec::new(), sent: Vec::new(), known: false, floor: None };
+static UNKNOWN: Account = Account {
+    seqnum: 0,
+    prev_hash: 0,
+    pending: Vec::new(),
+    sent: Vec::new(),
+    known: false,
+    floor: None,
+    last_call: None,
+    unordered: Vec::new(),
+    ordered: BTreeMap::new(),
+    recovery: None,
+    voided: Vec::new(),
+};
+
+/// What an order is to say, before it has a number.
+enum Draft {
+    Pay {
+        outputs: Vec<Credit>,
+        memo: String,
+    },
+    /// All but the account's address and permission.
+    Call(wire::Call),
+}
+
+impl Draft {
+    fn encode(&self, address: &Address, open: Option<Bytes>) -> (u32, Bytes) {
+        match self {
+            Draft::Pay { outputs, memo } => (TYPE_PAY, encode_pay(outputs, memo, open)),
+            Draft::Call(call) => {
+                let account = Bytes::copy_from_slice(address.as_bytes());
+                let call = wire::Call { account, open: open.unwrap_or_default(), ..call.clone() };
+                (TYPE_CALL, encode_call(&call))
+            }
+        }
+    }
+}
 
 /// Path of the journal beside a wallet file.
 pub fn journal_path(wallet: &Path) -> PathBuf {
@@ -120,6 +160,11 @@ impl Wallet {
         self.book.accounts.iter().filter(|(_, a)| !a.pending.is_empty()).map(|(i, _)| *i).collect()
     }
 
+    /// Accounts with CALLs that are final, and of which it is not known what the log has decided.
+    pub fn unordered(&self) -> Vec<u32> {
+        self.book.accounts.iter().filter(|(_, a)| !a.unordered.is_empty()).map(|(i, _)| *i).collect()
+    }
+
     fn record(&mut self, records: Vec<Record>) -> Result<()> {
         self.journal.append(&records)?;
         records.into_iter().try_for_each(|r| self.book.apply(r))
@@ -147,37 +192,39 @@ impl Wallet {
 
     /// Signs many payments with one sync; several of one account make a chain.
     pub fn sign_payments(&mut self, seed: &Seed, payments: &[(u32, Vec<Credit>, String)]) -> Result<Vec<Bytes>> {
-        let (records, envelopes) = self.prepare(seed, payments, None)?;
+        let draft = |(account, outputs, memo): &(u32, Vec<Credit>, String)| {
+            (*account, Draft::Pay { outputs: outputs.clone(), memo: memo.clone() })
+        };
+        let drafts: Vec<_> = payments.iter().map(draft).collect();
+        let (records, envelopes) = self.prepare(seed, &drafts, None)?;
         self.record(records)?;
         Ok(envelopes)
     }
 
     /// Orders that are signed and go nowhere until the records are durable.
-    fn prepare(
-        &self,
-        seed: &Seed,
-        payments: &[(u32, Vec<Credit>, String)],
-        id: Option<&str>,
-    ) -> Result<(Vec<Record>, Vec<Bytes>)> {
-        let mut records = Vec::with_capacity(payments.len());
-        let mut envelopes = Vec::with_capacity(payments.len());
+    fn prepare(&self, seed: &Seed, drafts: &[(u32, Draft)], id: Option<&str>) -> Result<(Vec<Record>, Vec<Bytes>)> {
+        let mut records = Vec::with_capacity(drafts.len());
+        let mut envelopes = Vec::with_capacity(drafts.len());
         let mut ahead: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
         let mut keys: BTreeMap<u32, SecretKey> = BTreeMap::new();
-        for (account, outputs, memo) in payments {
+        for (account, draft) in drafts {
+            self.check_not_recovering(*account)?;
             let permission = self.permission(*account)?;
             let at = ahead.entry(*account).or_insert_with(|| self.account(*account).next());
             let open = (at.0 == 1).then(|| permission.encode());
             if !keys.contains_key(account) {
                 keys.insert(*account, seed.key(self.keystore.meta().curve, *account)?);
             }
+            let address = permission.address(self.committee.network.id);
+            let (transaction_type, content) = draft.encode(&address, open);
             let body = encode_body(&Body {
                 network_id: self.committee.network.id,
-                actor: permission.address(self.committee.network.id).actor(),
+                actor: address.actor(),
                 cosignors: Vec::new(),
                 seqnum: at.0,
                 prev_hash: at.1,
-                transaction_type: TYPE_PAY,
-                content: encode_pay(outputs, memo, open),
+                transaction_type,
+                content,
             });
             let envelope = sign_envelope(&keys[account], &body)?;
             records.push(Record::Signed {
@@ -292,10 +339,19 @@ impl Wallet {
         let mut records = Vec::new();
         let known = self.account(account);
         let newest = self.prove(network, &address, known.seqnum, &replies).await;
+        let proved = newest.as_ref().map_or((known.seqnum, known.prev_hash), |o| (o.seqnum, o.next_hash()));
         // Our own pending order gets its receipt when it is finished.
         let ours = |o: &Order| known.pending.iter().any(|p| p.order().is_ok_and(|p| p.id == o.id));
-        match newest {
-            Some(o) if !ours(&o) => {
+        // Where a recovery has voided a seqnum there is no order to prove, and a certificate that somebody keeps is void.
+        let voided = status::newest_state(&self.committee, &replies)
+            .filter(|s| s.seqnum >= proved.0.max(1) && (s.seqnum, s.prev_hash) != proved)
+            .filter(|s| known.pending.iter().all(|p| p.order().is_ok_and(|p| p.next_hash() != s.prev_hash)));
+        match (voided, newest) {
+            (Some(state), _) => {
+                let AccountState { seqnum, prev_hash, .. } = state;
+                records.push(Record::Adopted { account, seqnum, prev_hash: prev_hash.to_string() });
+            }
+            (None, Some(o)) if !ours(&o) => {
                 records.push(Record::Adopted { account, seqnum: o.seqnum, prev_hash: o.next_hash().to_string() });
             }
             _ if !known.known => records.push(Record::Adopted { account, seqnum: 0, prev_hash: "0".into() }),
@@ -332,7 +388,6 @@ impl Wallet {
         address: &Address,
         replies: &[Result<wire::AccountReply>],
     ) -> Result<()> {
-        let permission = self.permission(account)?;
         let mut records = Vec::new();
         let (mut seqnum, mut prev_hash) = self.account(account).next();
         let furthest = replies.iter().flatten().flat_map(|r| r.pending.last()).map(|p| p.seqnum).max().unwrap_or(0);
@@ -341,9 +396,7 @@ impl Wallet {
                 let envelope = reply.receipt?.transaction;
                 let order = Order::decode(envelope.clone()).ok()?;
                 // Only what this wallet's own key has signed, and what continues its chain.
-                let mut batch = Batch::new();
-                batch.push(0, &order, 0, &permission);
-                let signed = batch.verify().results.iter().all(|(_, r)| r.is_ok());
+                let signed = self.signed_here(account, &order).ok()?;
                 (signed && order.actor == address.actor() && order.seqnum == seqnum && order.prev_hash == prev_hash)
                     .then_some((order, envelope))
             });
@@ -380,7 +433,7 @@ fn open_journal(keystore: &Keystore) -> Result<(Journal<Record>, Book)> {
 
 /// Whether the reason says that another copy of this wallet has used the account.
 fn used_elsewhere(code: Code) -> bool {
-    matches!(code, Code::BadSeq | Code::BadPrevHash | Code::PendingConflict)
+    matches!(code, Code::BadSeq | Code::BadPrevHash | Code::PendingConflict | Code::Voided)
 }
 
 fn sign_envelope(key: &SecretKey, body: &Bytes) -> Result<Bytes> {

@@ -46,6 +46,18 @@ enum Command {
     /// Keys, balances, payments
     #[command(subcommand)]
     Wallet(wallet::Command),
+    /// Lock money for whoever knows a secret; claim it; take it back
+    #[command(subcommand)]
+    Contract(contract::Command),
+    /// Money out to the primary chain and back
+    #[command(subcommand)]
+    Primary(primary::Command),
+    /// The registry of networks
+    #[command(subcommand)]
+    Network(network::Command),
+    /// The ordered log
+    #[command(subcommand)]
+    Log(log::Command),
     /// Check receipts
     #[command(subcommand)]
     Receipt(receipt::Command),
@@ -92,6 +104,10 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Authority(command) => authority::run(command, out),
         Command::Devnet(command) => devnet::run(command, out),
         Command::Wallet(command) => wallet::run(command, out),
+        Command::Contract(command) => contract::run(command, out),
+        Command::Primary(command) => primary::run(command, out),
+        Command::Network(command) => network::run(command, out),
+        Command::Log(command) => log::run(command, out),
         Command::Receipt(command) => receipt::run(command, out),
         Command::Worker(command) => worker::run(command, out),
         Command::Inspect(command) => inspect::run(command, out),

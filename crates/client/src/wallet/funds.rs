@@ -8,22 +8,23 @@ use florin_core::content::Content;
 use florin_core::envelope::Order;
 use florin_core::{Code, Error, Result};
 
+use super::Wallet;
 use super::records::Record;
-use super::{Payment, Wallet};
 use crate::network::Network;
 
 impl Wallet {
-    /// Checks that the account has what the payment takes: by the journal if that is sure, else by what `f + 1`
+    /// Checks that the account has the minor units that an order takes: by the journal if that is sure, else by what `f + 1`
     /// authorities agree on. Returns what was learned, for the journal. Errors: `INSUFFICIENT_FUNDS`, `ISSUER_LIMIT`;
     /// as of [`Wallet::balance`].
-    pub(super) async fn check_funds(&self, network: &Network, payment: &Payment) -> Result<Vec<Record>> {
-        let account = payment.account;
+    pub(super) async fn check_funds(&self, network: &Network, account: u32, total: i128) -> Result<Vec<Record>> {
+        if total <= 0 {
+            return Ok(Vec::new());
+        }
         let (address, state) = (self.address(account)?, self.account(account));
         let of_network = &self.committee.network;
         // The issuer may go below zero.
         let issuer = address == of_network.issuer_address() && of_network.issuer_limit > 0;
         let below = if issuer { i128::from(of_network.issuer_limit) } else { 0 };
-        let total: i128 = payment.outputs.iter().map(|o| i128::from(o.amount)).sum();
         let pending = self.pending_total(account, state.seqnum)?;
         if state.floor.is_some_and(|floor| floor - pending + below >= total) {
             return Ok(Vec::new());

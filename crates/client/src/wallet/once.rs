@@ -5,7 +5,8 @@
 //! journal, but whoever kept it may still offer it. So a next order of the id is signed only where it excludes each
 //! earlier one: nothing else is pending, and
 //! - an earlier one with the same sequence number and the next one can't both be certified;
-//! - of an earlier one with a lower sequence number, it is proved that another order is certified in its place.
+//! - of an earlier one with a lower sequence number, it is proved that another order is certified in its place, or that
+//!   a recovery has voided the number.
 //!
 //! None can have a higher one: sequence numbers of an account go down only past pending orders, and an order with an
 //! id is never chained to one.
@@ -16,14 +17,15 @@
 use std::collections::BTreeMap;
 
 use florin_core::amount::format_amount;
-use florin_core::content::{Content, Credit};
+use florin_core::content::{Action, Content, Credit};
 use florin_core::envelope::Order;
 use florin_core::receipt::verify;
-use florin_core::{Code, Error, Result};
+use florin_core::{Code, Error, Result, wire};
 use prost::Message;
 
+use super::call::{Operation, describe};
 use super::records::{Pending, Record, Sent};
-use super::{Wallet, now_ms};
+use super::{Draft, Wallet, now_ms};
 use crate::network::Network;
 use crate::seed::Seed;
 
@@ -82,9 +84,53 @@ impl Ids {
     }
 }
 
-impl Payment {
+/// An order that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// A payment.
+    Pay(Payment),
+    /// An operation on shared objects.
+    Call(Operation),
+}
+
+impl Request {
+    /// Its id, if it has one.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Request::Pay(payment) => payment.id.as_deref(),
+            Request::Call(operation) => operation.id.as_deref(),
+        }
+    }
+
+    /// Account of the wallet that it is for.
+    pub fn account(&self) -> u32 {
+        match self {
+            Request::Pay(payment) => payment.account,
+            Request::Call(operation) => operation.account,
+        }
+    }
+
+    /// Whether an order does just this.
+    pub fn is(&self, content: &Content) -> bool {
+        match (self, &content.action) {
+            (Request::Pay(payment), Action::Pay { outputs, memo }) => {
+                (&payment.outputs, &payment.memo) == (outputs, memo)
+            }
+            (Request::Call(operation), Action::Call { call, .. }) => operation.is(call),
+            _ => false,
+        }
+    }
+
+    /// What it takes from the account, minor units.
+    pub(super) fn total(&self) -> Result<i128> {
+        match self {
+            Request::Pay(payment) => Ok(payment.outputs.iter().map(|o| i128::from(o.amount)).sum()),
+            Request::Call(operation) => operation.total(),
+        }
+    }
+
     fn check_id(&self) -> Result<()> {
-        let Some(id) = &self.id else { return Ok(()) };
+        let Some(id) = self.id() else { return Ok(()) };
         let printable = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
         if (1..=ID_CHARS_MAX).contains(&id.chars().count()) && id.chars().all(printable) {
             return Ok(());
@@ -94,15 +140,15 @@ impl Payment {
 }
 
 impl Wallet {
-    /// The payment's final order, if it has an id and the journal holds one. Errors: `USAGE` if the id is none, or
-    /// is another payment's.
-    pub fn paid(&self, payment: &Payment) -> Result<Option<&Sent>> {
-        payment.check_id()?;
-        let Some(id) = &payment.id else { return Ok(None) };
+    /// The request's final order, if it has an id and the journal holds one. Errors: `USAGE` if the id is none, or
+    /// is another request's.
+    pub fn made(&self, request: &Request) -> Result<Option<&Sent>> {
+        request.check_id()?;
+        let Some(id) = request.id() else { return Ok(None) };
         let Some(signed) = self.book.ids.signed.get(id) else { return Ok(None) };
-        self.check_same(id, signed, payment)?;
+        self.check_same(id, signed, request)?;
         for order in self.book.ids.orders(id)? {
-            if let Some((sent, true)) = self.sent_at(payment.account, order.seqnum, &order)? {
+            if let Some((sent, true)) = self.sent_at(request.account(), order.seqnum, &order)? {
                 return Ok(Some(sent));
             }
         }
@@ -115,16 +161,26 @@ impl Wallet {
         Ok(Some((sent, Order::decode(sent.receipt.transaction.clone())?.id == order.id)))
     }
 
-    fn check_same(&self, id: &str, signed: &Signed, payment: &Payment) -> Result<()> {
+    fn check_same(&self, id: &str, signed: &Signed, request: &Request) -> Result<()> {
         let differ = |what: &str, expected: String, found: String| {
             let what = format!("{what} of the payment with id {id:?}");
             Err(Error::expected(Code::Usage, &what, expected, found))
         };
-        if signed.account != payment.account {
-            return differ("account", signed.account.to_string(), payment.account.to_string());
+        if signed.account != request.account() {
+            return differ("account", signed.account.to_string(), request.account().to_string());
         }
         let Some(first) = signed.orders.first() else { return Ok(()) };
         let content = Content::decode(&first.order()?)?;
+        let Request::Pay(payment) = request else {
+            let Request::Call(operation) = request else { return Ok(()) };
+            let show = |call: &wire::Call| describe(call, &self.committee).join("; ");
+            let old = match &content.action {
+                Action::Call { call, .. } if operation.is(call) => return Ok(()),
+                Action::Call { call, .. } => show(call),
+                _ => "a payment".into(),
+            };
+            return differ("operation", old, show(&operation.call(0)));
+        };
         let (old, new) = (content.credits(), &payment.outputs);
         if old.len() != new.len() {
             return differ("number of recipients", old.len().to_string(), new.len().to_string());
@@ -143,29 +199,34 @@ impl Wallet {
         Ok(())
     }
 
-    /// Signs a payment as the account's next order and makes it durable, unless it is found to be final by now; then
-    /// [`Wallet::paid`] has it. Says whether it signed; nothing is sent. With an id, nothing may be pending on
-    /// the account. Errors: as of [`Wallet::paid`] and [`Wallet::sign_pay`]; `UNDECIDED` if something is
+    /// Signs a request as the account's next order and makes it durable, unless it is found to be final by now; then
+    /// [`Wallet::made`] has it. Says whether it signed; nothing is sent. With an id or for an operation, nothing may be
+    /// pending on the account. Errors: as of [`Wallet::made`] and [`Wallet::sign_pay`]; `UNDECIDED` if something is
     /// pending, or nobody proves what became of an earlier order of the id; `INSUFFICIENT_FUNDS` or `ISSUER_LIMIT`, and those of
     /// [`Wallet::balance`], if the account is not known to have what it takes.
-    pub async fn sign_once(&mut self, network: &Network, seed: &Seed, payment: &Payment) -> Result<bool> {
-        if self.paid(payment)?.is_some() {
+    pub async fn sign_once(&mut self, network: &Network, seed: &Seed, request: &Request) -> Result<bool> {
+        if self.made(request)?.is_some() {
             return Ok(false);
         }
-        if let Some(id) = &payment.id {
-            if let Some(open) = self.account(payment.account).pending.first() {
-                let message = format!("the payment before, seqnum {}, is not final", open.seqnum);
+        let account = request.account();
+        // Authorities vote for a CALL only when all before it has settled.
+        if request.id().is_some() || matches!(request, Request::Call(_)) {
+            if let Some(open) = self.account(account).pending.first() {
+                let message = format!("the order before, seqnum {}, is not final", open.seqnum);
                 return Err(Error::new(Code::Undecided, message));
             }
-            for order in self.book.ids.orders(id)? {
-                if self.was_certified(network, payment.account, &order).await? {
+            for order in request.id().map(|id| self.book.ids.orders(id)).transpose()?.into_iter().flatten() {
+                if self.was_certified(network, account, &order).await? {
                     return Ok(false);
                 }
             }
         }
-        let request = (payment.account, payment.outputs.clone(), payment.memo.clone());
-        let (signed, _) = self.prepare(seed, &[request], payment.id.as_deref())?;
-        let mut records = self.check_funds(network, payment).await?;
+        let draft = match request {
+            Request::Pay(p) => Draft::Pay { outputs: p.outputs.clone(), memo: p.memo.clone() },
+            Request::Call(operation) => Draft::Call(operation.call(self.previous_call(network, account).await?)),
+        };
+        let (signed, _) = self.prepare(seed, &[(account, draft)], request.id())?;
+        let mut records = self.check_funds(network, account, request.total()?).await?;
         records.extend(signed);
         self.record(records)?;
         Ok(true)
@@ -180,6 +241,9 @@ impl Wallet {
         }
         if let Some((_, same)) = self.sent_at(account, seqnum, order)? {
             return Ok(same);
+        }
+        if self.was_voided(network, account, order).await {
+            return Ok(false);
         }
         let Some(certified) = Wallet::certified(network, order.actor, seqnum).await else {
             let message =

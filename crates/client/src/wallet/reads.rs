@@ -46,19 +46,7 @@ impl Wallet {
     /// The balance of an address that `f + 1` authorities agree on. Waits a little for them to agree.
     /// Errors: `QUORUM_UNREACHABLE` if too few answer, `UNDECIDED` if they keep saying different things.
     pub async fn balance(network: &Network, address: &Address) -> Result<Balance> {
-        let mut last = None;
-        for attempt in 0..TRIES {
-            if attempt > 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
-            let replies = network.account(address).await;
-            match agree(network.committee(), &replies) {
-                Ok(balance) => return Ok(balance),
-                Err(e) if e.code == Code::QuorumUnreachable => return Err(e),
-                Err(e) => last = Some(e),
-            }
-        }
-        Err(last.unwrap_or_else(|| Error::new(Code::Undecided, "no authority was asked")))
+        retry(|| async move { agree(network.committee(), &network.account(address).await) }).await
     }
 
     /// Newest payments to an address that `f + 1` authorities report, at most [`PAGE_MAX`]. Errors:
@@ -118,8 +106,42 @@ impl Wallet {
     }
 }
 
+/// Asks again while authorities say different things. Errors: those of asking.
+pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(ask: impl Fn() -> F) -> Result<T> {
+    let mut last = None;
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(e) if e.code == Code::Undecided => last = Some(e),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new(Code::Undecided, "no authority was asked")))
+}
+
+/// The answer that `f + 1` authorities give, by what `key` makes of it; of several the last by `Ord`.
+/// Errors: `QUORUM_UNREACHABLE`, `UNDECIDED`.
+pub(crate) fn agree_on<T: Clone, K: Ord>(
+    committee: &Committee,
+    replies: &[Result<T>],
+    what: &str,
+    key: impl Fn(&T) -> K,
+) -> Result<(T, usize)> {
+    let needed = committee.validity();
+    need(committee, replies, needed)?;
+    let said: Vec<(K, &T)> = replies.iter().flatten().map(|r| (key(r), r)).collect();
+    let counted = said.iter().map(|(k, r)| (k, *r, said.iter().filter(|(o, _)| o == k).count()));
+    let best = counted.filter(|(_, _, n)| *n >= needed).max_by(|a, b| a.0.cmp(b.0));
+    let (_, reply, agreeing) =
+        best.ok_or_else(|| Error::new(Code::Undecided, format!("no {needed} authorities agree on {what}")))?;
+    Ok((reply.clone(), agreeing))
+}
+
 /// `QUORUM_UNREACHABLE`, naming who is missing, unless `needed` authorities answered.
-pub(super) fn need<T>(committee: &Committee, replies: &[Result<T>], needed: usize) -> Result<()> {
+pub(crate) fn need<T>(committee: &Committee, replies: &[Result<T>], needed: usize) -> Result<()> {
     let answered = replies.iter().filter(|r| r.is_ok()).count();
     if answered >= needed {
         return Ok(());

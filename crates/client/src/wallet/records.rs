@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use florin_core::content::Content;
+use florin_core::content::{Content, TYPE_CALL};
 use florin_core::envelope::Order;
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
@@ -73,6 +73,51 @@ pub enum Record {
         /// prev_hash after it; decimal, as JSON readers round.
         prev_hash: String,
     },
+    /// The log has decided what became of a CALL's shared side, say enough authorities.
+    Ordered {
+        /// Account of the wallet.
+        account: u32,
+        /// Its sequence number.
+        seqnum: u32,
+        /// Where in the log.
+        session: u64,
+        /// Unit of the session.
+        unit: u32,
+        /// 0, or why the shared side failed; then what was debited is refunded.
+        code: u32,
+        /// What happened then.
+        message: String,
+    },
+    /// A request to free the account was signed.
+    Recover {
+        /// Account of the wallet.
+        account: u32,
+        /// The sequence number that is locked.
+        seqnum: u32,
+        /// The envelope, hex.
+        envelope: String,
+    },
+    /// The log has frozen the account, say enough authorities.
+    Frozen {
+        /// Account of the wallet.
+        account: u32,
+        /// The sequence number that is locked.
+        seqnum: u32,
+        /// Log time by which it decides, milliseconds since 1970.
+        until_ms: u64,
+    },
+    /// The log has decided about a locked sequence number.
+    Recovered {
+        /// Account of the wallet.
+        account: u32,
+        /// The sequence number.
+        seqnum: u32,
+        /// prev_hash of the next order if the number is void, decimal; absent if an order has settled there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        void: Option<String>,
+        /// The account's last CALL.
+        last_call: u32,
+    },
 }
 
 /// An order that was signed and is not final.
@@ -112,6 +157,38 @@ pub struct Account {
     pub known: bool,
     /// Minor units that it has at least, after its last final order, if the journal can tell.
     pub floor: Option<i128>,
+    /// Sequence number of its last final or proved CALL, 0 if there is none, if the journal can tell.
+    pub last_call: Option<u32>,
+    /// Final CALLs of which it is not known what the log has decided, ascending.
+    pub unordered: Vec<u32>,
+    /// What the log has decided about final CALLs, by sequence number.
+    pub ordered: BTreeMap<u32, Ordered>,
+    /// The recovery that the account waits for.
+    pub recovery: Option<Recovery>,
+    /// Sequence numbers that recoveries have voided.
+    pub voided: Vec<u32>,
+}
+
+/// What the log has decided about a CALL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ordered {
+    /// Where in the log.
+    pub session: u64,
+    /// Unit of the session.
+    pub unit: u32,
+    /// Why its shared side failed, and what was debited is refunded.
+    pub failed: Option<Error>,
+}
+
+/// A recovery under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// The locked sequence number.
+    pub seqnum: u32,
+    /// The RECOVER, unless another copy of the wallet signed it.
+    pub envelope: Option<Bytes>,
+    /// Log time by which it is decided, milliseconds since 1970, once the account is frozen.
+    pub until_ms: Option<u64>,
 }
 
 impl Account {
@@ -168,9 +245,19 @@ impl Book {
                 let state = self.accounts.entry(account).or_default();
                 state.known = true;
                 state.pending.retain(|p| p.seqnum > seqnum);
+                let calls = order.transaction_type == TYPE_CALL;
+                if calls && !state.ordered.contains_key(&seqnum) && !state.unordered.contains(&seqnum) {
+                    state.unordered.push(seqnum);
+                    state.unordered.sort_unstable();
+                }
                 if seqnum > state.seqnum {
                     let total = Content::decode(&order).map_err(|_| bad("a damaged receipt"))?.total;
                     let follows = seqnum == state.seqnum + 1;
+                    state.last_call = match (calls, seqnum) {
+                        (true, _) => Some(seqnum),
+                        (false, 1) => Some(0),
+                        (false, _) => state.last_call.filter(|_| follows),
+                    };
                     state.floor = state.floor.filter(|_| follows).map(|floor| floor - i128::from(total));
                     (state.seqnum, state.prev_hash) = (seqnum, order.next_hash());
                 }
@@ -190,12 +277,46 @@ impl Book {
                 let state = self.accounts.entry(account).or_default();
                 state.known = true;
                 if seqnum >= state.seqnum {
+                    let same = (seqnum, prev_hash) == (state.seqnum, state.prev_hash);
+                    state.last_call = if seqnum == 0 { Some(0) } else { state.last_call.filter(|_| same) };
                     state.floor = None;
                     (state.seqnum, state.prev_hash) = (seqnum, prev_hash);
                     state.pending.retain(|p| p.seqnum > seqnum);
                     let first = state.pending.first().map(|p| p.order()).transpose()?;
                     if first.is_some_and(|o| (o.seqnum, o.prev_hash) != (seqnum + 1, prev_hash)) {
                         state.pending.clear();
+                    }
+                }
+            }
+            Record::Ordered { account, seqnum, session, unit, code, message } => {
+                let state = self.accounts.entry(account).or_default();
+                state.unordered.retain(|s| *s != seqnum);
+                let failed = (code != 0).then(|| Error::new(Code::from_number(code).unwrap_or(Code::Decode), message));
+                state.ordered.insert(seqnum, Ordered { session, unit, failed });
+            }
+            Record::Recover { account, seqnum, envelope } => {
+                let envelope = Some(bytes(&envelope)?);
+                let state = self.accounts.entry(account).or_default();
+                let until_ms = state.recovery.as_ref().filter(|r| r.seqnum == seqnum).and_then(|r| r.until_ms);
+                state.recovery = Some(Recovery { seqnum, envelope, until_ms });
+            }
+            Record::Frozen { account, seqnum, until_ms } => {
+                let state = self.accounts.entry(account).or_default();
+                let envelope = state.recovery.take().filter(|r| r.seqnum == seqnum).and_then(|r| r.envelope);
+                state.recovery = Some(Recovery { seqnum, envelope, until_ms: Some(until_ms) });
+            }
+            Record::Recovered { account, seqnum, void, last_call } => {
+                let void = void.map(|hash| hash.parse::<u64>().map_err(|_| bad("a prev_hash that is no number")));
+                let void = void.transpose()?;
+                let state = self.accounts.entry(account).or_default();
+                state.recovery = None;
+                if let Some(prev_hash) = void {
+                    state.voided.push(seqnum);
+                    // What was chained to a voided order is void with it, and what was before it has settled.
+                    if seqnum >= state.seqnum {
+                        state.pending.clear();
+                        (state.seqnum, state.prev_hash) = (seqnum, prev_hash);
+                        (state.last_call, state.floor, state.known) = (Some(last_call), None, true);
                     }
                 }
             }

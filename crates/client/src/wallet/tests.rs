@@ -1,5 +1,7 @@
+use bytes::Bytes;
 use florin_core::testing::{Signer, TestCommittee, to};
 use florin_core::{Code, Error, wire};
+use prost::Message;
 
 use super::reads::agree;
 use super::records::{Book, Record};
@@ -111,4 +113,73 @@ fn ids_are_optional_in_the_journal() {
     assert_eq!(owner(&[&plain, &keyed]).as_deref(), Some("invoice"));
     // An equal payment without the id took the place of the first: the order is not the invoice's any more.
     assert_eq!(owner(&[&keyed, &plain]), None);
+}
+
+fn called(signer: &mut Signer) -> String {
+    let deposit = wire::PrimaryDeposit { amount: 1, address: Bytes::copy_from_slice(signer.address.as_bytes()) };
+    hex::encode(signer.call(vec![], vec![wire::output::Kind::PrimaryDeposit(deposit)]))
+}
+
+/// The journal after each record, as a crash may leave it.
+#[test]
+fn a_call_waits_for_the_log_through_any_crash() {
+    let mut signer = Signer::new(1);
+    let first = hex::encode(signer.pay(&[to(signer.address, 1)], ""));
+    let second = called(&mut signer);
+    let sign =
+        |seqnum, envelope: &str| Record::Signed { account: 0, seqnum, envelope: envelope.into(), time: 0, id: None };
+    let receipt = |envelope: &str| {
+        let transaction = hex::decode(envelope).unwrap().into();
+        hex::encode(wire::Receipt { transaction, ..Default::default() }.encode_to_vec())
+    };
+    let done = |seqnum, envelope: &str| Record::Final { account: 0, seqnum, receipt: receipt(envelope), time: 0 };
+    let ordered = Record::Ordered { account: 0, seqnum: 2, session: 4, unit: 5, code: 406, message: "closed".into() };
+    let records = [sign(1, &first), done(1, &first), sign(2, &second), done(2, &second), ordered];
+    let known = [(None, 0, 0), (Some(0), 0, 0), (Some(0), 0, 0), (Some(2), 1, 0), (Some(2), 0, 1)];
+    for crash in 1..=records.len() {
+        let mut book = Book::default();
+        for record in &records[..crash] {
+            // As it is on disk.
+            let line = serde_json::to_string(record).unwrap();
+            book.apply(serde_json::from_str(&line).unwrap()).unwrap();
+        }
+        let account = &book.accounts[&0];
+        let found = (account.last_call, account.unordered.len(), account.ordered.len());
+        assert_eq!(found, known[crash - 1], "after {crash} records");
+    }
+    let mut book = Book::default();
+    records.into_iter().for_each(|r| book.apply(r).unwrap());
+    assert_eq!(book.accounts[&0].ordered[&2].failed.as_ref().unwrap().code, Code::ContractClosed);
+    // The receipt of the same order, once more.
+    book.apply(done(2, &second)).unwrap();
+    assert!(book.accounts[&0].unordered.is_empty());
+    // What another copy did may have been a CALL.
+    book.apply(Record::Adopted { account: 0, seqnum: 3, prev_hash: "9".into() }).unwrap();
+    assert_eq!(book.accounts[&0].last_call, None);
+}
+
+#[test]
+fn a_recovery_is_remembered_until_it_is_decided() {
+    let (mut book, mut signer) = (Book::default(), Signer::new(1));
+    (0..2).for_each(|_| book.apply(signed(&mut signer)).unwrap());
+    let recovered =
+        |void: Option<&str>| Record::Recovered { account: 0, seqnum: 1, void: void.map(str::to_owned), last_call: 0 };
+    book.apply(Record::Recover { account: 0, seqnum: 1, envelope: "00".into() }).unwrap();
+    book.apply(Record::Frozen { account: 0, seqnum: 1, until_ms: 600 }).unwrap();
+    // Signed once more after a crash.
+    book.apply(Record::Recover { account: 0, seqnum: 1, envelope: "00".into() }).unwrap();
+    let recovery = book.accounts[&0].recovery.clone().unwrap();
+    assert_eq!((recovery.until_ms, recovery.envelope.is_some()), (Some(600), true));
+    assert_eq!(seqnums(&book), [1, 2], "it may still settle");
+    book.apply(recovered(Some("77"))).unwrap();
+    let account = &book.accounts[&0];
+    assert_eq!((account.next(), account.last_call, &account.voided), ((2, 77), Some(0), &vec![1]));
+    assert!(account.pending.is_empty() && account.recovery.is_none());
+    // An order has settled: what is pending is found out as always.
+    let (mut book, mut signer) = (Book::default(), Signer::new(1));
+    (0..2).for_each(|_| book.apply(signed(&mut signer)).unwrap());
+    book.apply(Record::Frozen { account: 0, seqnum: 1, until_ms: 600 }).unwrap();
+    book.apply(recovered(None)).unwrap();
+    assert_eq!((seqnums(&book), &book.accounts[&0].recovery), (vec![1, 2], &None));
+    assert_eq!(book.apply(recovered(Some("x"))).unwrap_err().code, Code::BadFile);
 }

@@ -3,11 +3,16 @@
 pub mod audit;
 pub mod authority;
 pub mod bench;
+pub mod call;
 pub mod committee;
 pub mod config;
+pub mod contract;
 pub mod demo;
 pub mod devnet;
 pub mod inspect;
+pub mod log;
+pub mod network;
+pub mod primary;
 pub mod receipt;
 pub mod sim;
 pub mod support;

@@ -35,7 +35,14 @@ pub fn run(command: Command, out: Output) -> Result<()> {
     let receipt = receipt_file::load(&args.file)?;
     receipt::verify(&committee, &receipt)?;
     let mut value = receipt_file::readable(&receipt, &committee)?;
-    let text = format!("{}\nfinal", people(&value));
+    let mut text = format!("{}\nfinal", people(&value));
+    if value["action"] == "call" {
+        let (seqnum, payer) = (&value["seqnum"], value["payer"].as_str().unwrap_or_default());
+        text.push_str(&format!(
+            ": what it takes has left the account. A receipt does not say what the log made of it: florin wallet status \
+             {seqnum} --from {payer}"
+        ));
+    }
     if let Value::Object(fields) = &mut value {
         fields.insert("final".into(), true.into());
     }
@@ -58,6 +65,9 @@ pub fn people(value: &Value) -> String {
     for output in value["outputs"].as_array().into_iter().flatten() {
         let part = |name: &str| output[name].as_str().unwrap_or_default();
         rows.push(("pays", format!("{} {currency} to {}", part("amount"), part("address"))));
+    }
+    for operation in value["operations"].as_array().into_iter().flatten() {
+        rows.push(("does", operation.as_str().unwrap_or_default().to_owned()));
     }
     if !text("memo").is_empty() {
         // It is the payer's text: control characters stay out of the terminal.

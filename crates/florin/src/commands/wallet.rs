@@ -4,16 +4,21 @@ mod create;
 mod history;
 mod outcome;
 mod pay;
+mod payer;
 mod place;
+mod recover;
 mod secrets;
 mod show;
+mod status;
 
 use clap::Subcommand;
 use florin_core::Result;
 
 use crate::output::Output;
 
-pub use place::{duration, log_to_stderr};
+pub use outcome::{Outcome, decided, failure};
+pub use payer::{Payer, Way, make};
+pub use place::{Passphrase, Place, Question, block_on, duration, log_to_stderr};
 
 /// Subcommands.
 #[derive(Subcommand)]
@@ -39,8 +44,17 @@ pub enum Command {
     /// once for good: after whatever happened, the same command finishes it, or shows again what it made. The id is kept
     /// in the journal beside the wallet, so two copies of a wallet do not know of each other's.
     Pay(pay::PayArgs),
-    /// Finish payments that an earlier command could not
+    /// Finish orders that an earlier command could not
     Resume(pay::ResumeArgs),
+    /// What became of an order; without one, of the account
+    Status(status::StatusArgs),
+    /// Free an account that its own wallet has locked
+    ///
+    /// An account is locked when two different orders have split the votes for one sequence number. The ordered log then
+    /// decides: it freezes the account for ten minutes of its own time, and either an order that was certified
+    /// settles, or the number is void and nothing of it moved. The command waits for that; stopped and run again, it
+    /// goes on waiting.
+    Recover(recover::RecoverArgs),
     /// Give up the payments of an account that are pending
     ///
     /// For one that the committee refuses and that is not wanted any more. It can't be taken back for sure: whoever has
@@ -65,6 +79,8 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Balance(args) => show::balance(args, out),
         Command::Pay(args) => pay::pay(args, out),
         Command::Resume(args) => pay::resume(args, out),
+        Command::Status(args) => status::status(args, out),
+        Command::Recover(args) => recover::recover(args, out),
         Command::Drop(args) => pay::give_up(args, out),
         Command::History(args) => history::history(args, out),
         Command::Receipt(args) => history::receipt(args, out),

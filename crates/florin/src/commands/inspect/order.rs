@@ -1,5 +1,6 @@
 //! An order, field by field.
 
+use florin_client::wallet::describe_with;
 use florin_core::address::Address;
 use florin_core::amount::format_amount;
 use florin_core::committee::Network;
@@ -90,6 +91,20 @@ fn content_rows(order: &Order, content: &Content, money: &Money, rows: &mut Vec<
             }
         }
         Action::SetPermission(permission) => rows.push(("action", format!("set permission {}", keys(permission)))),
+        Action::Call { account, call } => {
+            rows.push(("action", format!("call, takes {}", money.amount(content.total.into()))));
+            rows.push(("account", money.address(account)));
+            rows.push(("previous call", call.previous_call.to_string()));
+            let does = describe_with(call, |minor| money.amount(minor.into()), |address| money.address(address));
+            rows.extend(does.into_iter().map(|text| ("does", text)));
+            if !call.memo.is_empty() {
+                rows.push(("memo", format!("{:?}", call.memo)));
+            }
+        }
+        Action::Recover { account } => {
+            rows.push(("action", "recover".into()));
+            rows.push(("account", money.address(account)));
+        }
     }
     if let Some(open) = &content.open {
         rows.push(("opens", money.address(&Permission::address_of(order.network_id, open))));
@@ -104,8 +119,16 @@ fn content_json(content: &Content) -> Value {
     let (action, permission) = match &content.action {
         Action::Pay { .. } => ("pay", None),
         Action::SetPermission(permission) => ("set-permission", Some(hex::encode(permission))),
+        Action::Call { .. } => ("call", None),
+        Action::Recover { .. } => ("recover", None),
     };
-    json!({"action": action, "outputs": outputs.collect::<Vec<_>>(), "memo": content.memo(), "permission": permission,
+    let operations = match &content.action {
+        Action::Call { call, .. } => {
+            describe_with(call, |minor| format!("{minor} minor units"), |address| hex::encode(address.as_bytes()))
+        }
+        _ => Vec::new(),
+    };
+    json!({"action": action, "operations": operations, "outputs": outputs.collect::<Vec<_>>(), "memo": content.memo(), "permission": permission,
         "open": content.open.as_ref().map(hex::encode), "total_minor": content.total.to_string()})
 }
 

@@ -8,14 +8,16 @@ use florin_client::wallet::{Account, Wallet};
 use florin_core::address::Address;
 use florin_core::amount::format_amount;
 use florin_core::committee::Committee;
-use florin_core::content::Content;
+use florin_core::content::{Content, TYPE_CALL};
 use florin_core::envelope::Order;
-use florin_core::{Code, Error, Result, wire};
+use florin_core::wire::{self, credit_entry::Kind};
+use florin_core::{Code, Error, Result};
 use serde_json::{Value, json};
 
 use super::place::{Place, block_on};
 use crate::commands::support::{need_vacant, table};
 use crate::output::Output;
+use florin_client::time::utc;
 
 /// Options of `wallet history`.
 #[derive(clap::Args)]
@@ -52,6 +54,8 @@ pub struct ReceiptArgs {
 /// One line of the history.
 struct Line {
     direction: &'static str,
+    /// payment, call, refund, deposit or reversed.
+    kind: &'static str,
     state: &'static str,
     seqnum: u32,
     amount: u64,
@@ -59,6 +63,8 @@ struct Line {
     memo: String,
     order: String,
     time: Option<u64>,
+    /// What the log has decided, of a CALL: ordered or failed.
+    outcome: Option<&'static str>,
 }
 
 /// `wallet history`.
@@ -88,8 +94,17 @@ pub fn history(args: HistoryArgs, out: Output) -> Result<()> {
     let mut values = Vec::new();
     for line in sent {
         let amount = format_amount(line.amount.into(), network.decimals);
-        let sign = if line.direction == "sent" { "-" } else { "+" };
-        let kind = if line.state == "final" { line.direction } else { line.state };
+        let takes = line.direction == "sent" || line.kind == "reversed";
+        let sign = if takes { "-" } else { "+" };
+        let kind = match line.state {
+            "final" if matches!(line.kind, "refund" | "deposit" | "reversed") => line.kind,
+            "final" if line.direction == "sent" && line.kind == "call" => match line.outcome {
+                Some("failed") => "failed",
+                _ => "call",
+            },
+            "final" => line.direction,
+            state => state,
+        };
         rows.push(vec![
             kind.into(),
             line.seqnum.to_string(),
@@ -98,9 +113,9 @@ pub fn history(args: HistoryArgs, out: Output) -> Result<()> {
             line.memo.escape_debug().to_string(),
             line.time.map(utc).unwrap_or_default(),
         ]);
-        values.push(json!({"direction": line.direction, "state": line.state, "seqnum": line.seqnum, "amount": amount,
+        values.push(json!({"direction": line.direction, "kind": line.kind, "state": line.state, "seqnum": line.seqnum, "amount": amount,
             "amount_minor": line.amount.to_string(), "with": line.counterparts, "memo": line.memo,
-            "order_id": line.order, "time_ms": line.time}));
+            "order_id": line.order, "outcome": line.outcome, "time_ms": line.time}));
     }
     let value = json!({"account": args.account, "currency": network.currency, "payments": values});
     out.data(table(&rows), &value);
@@ -123,9 +138,11 @@ async fn sent(network: &Network, account: &Account, address: &Address, limit: us
         match account.sent.iter().rev().find(|s| s.seqnum == seqnum) {
             Some(sent) => {
                 let order = Order::decode(sent.receipt.transaction.clone())?;
-                lines.push(outgoing(&order, "final", Some(sent.time), committee)?);
+                let outcome = account.ordered.get(&seqnum);
+                let outcome = outcome.map(|o| if o.failed.is_some() { "failed" } else { "ordered" });
+                lines.push(Line { outcome, ..outgoing(&order, "final", Some(sent.time), committee)? });
             }
-            None if asked_in_vain => {}
+            None if asked_in_vain || account.voided.contains(&seqnum) => {}
             None => match Wallet::certified(network, address.actor(), seqnum).await {
                 Some(order) => lines.push(outgoing(&order, "final", None, committee)?),
                 None => asked_in_vain = true,
@@ -140,6 +157,7 @@ fn outgoing(order: &Order, state: &'static str, time: Option<u64>, committee: &C
     let currency = &committee.network.currency;
     Ok(Line {
         direction: "sent",
+        kind: if order.transaction_type == TYPE_CALL { "call" } else { "payment" },
         state,
         seqnum: order.seqnum,
         amount: content.total,
@@ -147,14 +165,24 @@ fn outgoing(order: &Order, state: &'static str, time: Option<u64>, committee: &C
         memo: content.memo().to_owned(),
         order: hex::encode(order.id),
         time,
+        outcome: None,
     })
 }
 
 fn incoming(entry: wire::CreditEntry) -> Line {
     // Genesis credits have no payer.
     let genesis = entry.order_id.is_empty();
+    let kind = match entry.kind() {
+        Kind::Payment => "payment",
+        Kind::Call => "call",
+        Kind::Refund => "refund",
+        Kind::Deposit => "deposit",
+        // Its order was never final, and a recovery has voided it: the entry of the payment stands beside it.
+        Kind::Reversed => "reversed",
+    };
     Line {
         direction: "received",
+        kind,
         state: "final",
         seqnum: entry.seqnum,
         amount: entry.amount,
@@ -162,23 +190,8 @@ fn incoming(entry: wire::CreditEntry) -> Line {
         memo: entry.memo,
         order: hex::encode(&entry.order_id),
         time: None,
+        outcome: None,
     }
-}
-
-/// Milliseconds since 1970 as people read them.
-fn utc(ms: u64) -> String {
-    let (days, seconds) = (ms / 86_400_000, ms / 1_000 % 86_400);
-    // Days since 0000-03-01, in the Gregorian calendar's eras of 400 years.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
-    format!("{year}-{month:02}-{day:02} {hours:02}:{minutes:02}:{:02} UTC", seconds % 60)
 }
 
 /// `wallet receipt`.
@@ -219,17 +232,4 @@ fn kept<'a>(account: &'a Account, which: &str) -> Option<&'a wire::Receipt> {
     };
     let found = account.sent.iter().find(|s| Some(s.seqnum) == seqnum || has_id(&s.receipt));
     found.map(|s| &s.receipt)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::utc;
-
-    #[test]
-    fn times() {
-        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(951_782_399_999), "2000-02-28 23:59:59 UTC");
-        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
-        assert_eq!(utc(1_798_761_599_000), "2026-12-31 23:59:59 UTC");
-    }
 }

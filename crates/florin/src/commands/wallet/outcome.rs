@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use florin_client::wallet::Sent;
+use florin_client::wallet::{Ordered, Sent, describe};
 use florin_core::amount::format_amount;
 use florin_core::committee::Committee;
-use florin_core::content::Content;
+use florin_core::content::{Action, Content};
 use florin_core::envelope::Order;
-use florin_core::{Result, wire};
+use florin_core::merkle::Hash;
+use florin_core::ordered::modules::contracts::contract_id;
+use florin_core::{Error, Result, wire};
 use serde_json::{Value, json};
 
 use crate::commands::support::fields;
@@ -31,6 +33,22 @@ impl Outcome {
         Ok(Outcome { seqnum, content: Content::decode(&order)?, order, result, certified: None, took: None })
     }
 
+    /// What an operation on shared objects does, for people.
+    fn operations(&self, committee: &Committee) -> Vec<String> {
+        match &self.content.action {
+            Action::Call { call, .. } => describe(call, committee),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The contracts that it makes, if the log lets it.
+    pub fn contracts(&self) -> Vec<Hash> {
+        let Action::Call { call, .. } = &self.content.action else { return Vec::new() };
+        let funds = |o: &wire::Output| matches!(o.kind, Some(wire::output::Kind::ContractFund(_)));
+        let places = call.outputs.iter().enumerate().filter(|(_, o)| funds(o));
+        places.map(|(i, _)| contract_id(&self.order.id, i as u32)).collect()
+    }
+
     /// A final one, for people.
     pub fn text(&self, committee: &Committee) -> String {
         let network = &committee.network;
@@ -45,6 +63,8 @@ impl Outcome {
             let several = self.content.credits().len() > 1;
             rows.push(("to", if several { format!("{address} {}", amount(credit.amount)) } else { address }));
         }
+        rows.extend(self.operations(committee).into_iter().map(|text| ("does", text)));
+        rows.extend(self.contracts().iter().map(|id| ("contract", hex::encode(id))));
         let memo = self.content.memo();
         if !memo.is_empty() {
             rows.push(("memo", memo.escape_debug().to_string()));
@@ -68,11 +88,40 @@ impl Outcome {
             })
             .collect();
         let total = self.content.total;
+        let contracts: Vec<String> = self.contracts().iter().map(hex::encode).collect();
         json!({"status": "final", "order_id": hex::encode(self.order.id), "seqnum": self.seqnum,
             "amount": amount(total), "amount_minor": total.to_string(), "currency": network.currency,
-            "outputs": outputs, "memo": self.content.memo(), "certified_ms": self.certified.map(round),
+            "outputs": outputs, "memo": self.content.memo(), "operations": self.operations(committee),
+            "contracts": contracts, "certified_ms": self.certified.map(round),
             "final_ms": self.took.map(round)})
     }
+}
+
+/// What the log has decided, for people and, into `value`, for programs.
+pub fn decided(ordered: &Ordered, value: &mut Value) -> String {
+    (value["session"], value["unit"]) = (ordered.session.into(), ordered.unit.into());
+    let place = format!("session {}, unit {}", ordered.session, ordered.unit);
+    match &ordered.failed {
+        None => {
+            value["status"] = "ordered".into();
+            format!("ordered at {place}")
+        }
+        Some(e) => {
+            value["status"] = "failed".into();
+            let found = json!({"code": e.code as u32, "name": e.code.name(), "message": e.message});
+            value["failure"] = found;
+            format!("FAILED at {place}: {e}")
+        }
+    }
+}
+
+/// The error of an order whose shared side failed; `total` is what it was debited, in words.
+pub fn failure(e: &Error, total: Option<String>) -> Error {
+    let back = match total {
+        Some(total) => format!("the {total} that it took are refunded"),
+        None => "it had taken nothing".into(),
+    };
+    Error { message: format!("the log has refused it: {}; {back}", e.message), ..e.clone() }
 }
 
 /// A duration as people read it.

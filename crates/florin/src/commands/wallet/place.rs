@@ -66,6 +66,28 @@ pub struct Place {
     timeout: Duration,
 }
 
+/// A question to a committee that takes no wallet.
+#[derive(clap::Args)]
+pub struct Question {
+    #[command(flatten)]
+    committee: CommitteeFile,
+    /// How long to wait for the committee, as 500ms, 10s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+}
+
+impl Question {
+    /// The committee. Errors: `BAD_FILE`, `BAD_CONFIG`.
+    pub fn committee(&self) -> Result<Arc<Committee>> {
+        self.committee.read()
+    }
+
+    /// The way to the committee. Needs a tokio runtime.
+    pub fn network(&self, committee: &Arc<Committee>) -> Network {
+        network(committee, self.timeout)
+    }
+}
+
 impl Place {
     /// The committee. Errors: `BAD_FILE`, `BAD_CONFIG`.
     pub fn committee(&self) -> Result<Arc<Committee>> {

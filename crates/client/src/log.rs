@@ -1,0 +1,173 @@
+//! Questions to the ordered log: at each authority the process of shard 0 answers them.
+
+use bytes::Bytes;
+use florin_core::merkle::Hash;
+use florin_core::ordered::session::{check, header_hash, verify};
+use florin_core::wire;
+use florin_core::{Code, Error, Result};
+use florin_rpc::errors::from_status;
+
+use crate::network::Network;
+use crate::wallet::{agree_on, retry};
+
+/// The shard whose process has the log.
+const LOG: u32 = 0;
+
+/// A session whose signatures and units have been checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// What the quorum signed.
+    pub header: wire::SessionHeader,
+    /// Hash of the header.
+    pub hash: Hash,
+    /// Indices of the authorities that signed.
+    pub signers: Vec<u32>,
+    /// Its units.
+    pub units: Vec<wire::OrderedUnit>,
+}
+
+impl Network {
+    /// What each authority says became of an order.
+    pub async fn order_status(&self, actor: u64, seqnum: u32) -> Vec<Result<wire::OrderStatus>> {
+        let request = wire::OrderStatusRequest { network_id: self.committee().network.id, actor, seqnum };
+        let shard = (actor % u64::from(self.committee().shards)) as u32;
+        self.ask_all(shard, move |mut client| async move { client.order_status(request).await }).await
+    }
+
+    /// How far each authority's log is.
+    pub async fn log_status(&self) -> Vec<Result<wire::LogStatus>> {
+        self.ask_all(LOG, move |mut client| async move { client.log(wire::LogStatusRequest {}).await }).await
+    }
+
+    /// The log's time: `f + 1` authorities, so an honest one, are at least there. Milliseconds since 1970.
+    /// Errors: `QUORUM_UNREACHABLE`.
+    pub async fn log_time(&self) -> Result<u64> {
+        let replies = self.log_status().await;
+        crate::wallet::need(self.committee(), &replies, self.committee().validity())?;
+        let mut times: Vec<u64> = replies.iter().flatten().map(|r| r.time_ms).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(times[self.committee().validity() - 1])
+    }
+
+    /// A contract, say `f + 1` authorities, and how many of them. Its time is that of the one among them that is furthest.
+    /// Errors: `QUORUM_UNREACHABLE`, `UNDECIDED`.
+    pub async fn contract(&self, id: &Hash) -> Result<(wire::ContractReply, usize)> {
+        let request = wire::ContractRequest { contract: Bytes::copy_from_slice(id) };
+        retry(|| async {
+            let request = request.clone();
+            let replies = self.ask_all(LOG, move |mut client| {
+                let request = request.clone();
+                async move { client.contract(request).await }
+            });
+            let key = |r: &wire::ContractReply| {
+                let fund = r.fund.clone().unwrap_or_default();
+                (r.state, r.preimage.clone(), prost::Message::encode_to_vec(&fund))
+            };
+            agree_on(self.committee(), &replies.await, "the contract", key)
+        })
+        .await
+    }
+
+    /// The bridge and the embedded primary, with the balance of an address there. Errors: as of [`Network::contract`].
+    pub async fn primary(&self, address: &[u8]) -> Result<(wire::PrimaryReply, usize)> {
+        let all = u64::MAX;
+        let address = Bytes::copy_from_slice(address);
+        let request = wire::PrimaryRequest { address, deposits_from: all, redeems_from: all };
+        retry(|| async {
+            let request = request.clone();
+            let replies = self.ask_all(LOG, move |mut client| {
+                let request = request.clone();
+                async move { client.primary(request).await }
+            });
+            let key = |r: &wire::PrimaryReply| (r.redeems, r.deposits, r.total_funds, r.balance);
+            agree_on(self.committee(), &replies.await, "the primary", key)
+        })
+        .await
+    }
+
+    /// A network of the registry; `None` if it was never registered. Errors: as of [`Network::contract`].
+    pub async fn registered(&self, network_id: u64) -> Result<(Option<wire::NetworkRecord>, usize)> {
+        let request = wire::NetworkRequest { network_id };
+        let agreed = retry(|| async {
+            let replies = self.ask_all(LOG, move |mut client| async move { client.network(request).await });
+            let key = |r: &wire::NetworkReply| prost::Message::encode_to_vec(r);
+            agree_on(self.committee(), &replies.await, "the network", key)
+        })
+        .await?;
+        Ok((agreed.0.network, agreed.1))
+    }
+
+    /// Sessions from `from` on, at most `limit` of them, each checked: signatures of a quorum, all its units, and that it follows
+    /// the one before. They come from one authority, which need not be believed. Errors: `UNREACHABLE` and others, those
+    /// of the last authority that was asked in vain.
+    pub async fn sessions(&self, from: u64, limit: u32) -> Result<Vec<Session>> {
+        let mut last = Error::new(Code::QuorumUnreachable, "no authority was asked");
+        let mut best: Vec<Session> = Vec::new();
+        let mut answered = false;
+        for authority in 0..self.committee().size() {
+            match self.sessions_of(authority, from, limit).await {
+                Ok(sessions) => {
+                    answered = true;
+                    if sessions.len() > best.len() {
+                        best = sessions;
+                    }
+                    if best.len() == limit as usize {
+                        break;
+                    }
+                }
+                Err(e) => last = e,
+            }
+        }
+        if answered { Ok(best) } else { Err(last) }
+    }
+
+    async fn sessions_of(&self, authority: usize, from: u64, limit: u32) -> Result<Vec<Session>> {
+        let mut client = self.authority(authority, LOG);
+        let mut sessions: Vec<Session> = Vec::new();
+        while sessions.len() < limit as usize {
+            let request =
+                wire::SessionsRequest { from: from + sessions.len() as u64, limit: limit - sessions.len() as u32 };
+            let reply = client.sessions(request).await.map_err(from_status)?.into_inner();
+            if reply.sessions.is_empty() {
+                break;
+            }
+            for signed in reply.sessions {
+                let number = from + sessions.len() as u64;
+                let found = signed.header.as_ref().map(|h| h.session);
+                if found != Some(number) {
+                    let found = format!("{found:?}");
+                    return Err(Error::expected(Code::BadSession, "number of the session", number, found));
+                }
+                // Before anything is fetched that its header asks for.
+                check(self.committee(), &signed)?;
+                let units = self.units(authority, &signed).await?;
+                let header = verify(self.committee(), &signed, &units)?;
+                let expected = sessions.last().map_or(header.previous.to_vec(), |s| s.hash.to_vec());
+                if header.previous[..] != expected[..] {
+                    let (expected, found) = (hex::encode(expected), hex::encode(&header.previous));
+                    return Err(Error::expected(Code::BadSession, "header before the session", expected, found));
+                }
+                let signers = signed.signatures.iter().map(|s| s.authority).collect();
+                sessions.push(Session { hash: header_hash(&header), header, signers, units });
+            }
+        }
+        sessions.truncate(limit as usize);
+        Ok(sessions)
+    }
+
+    /// All units that the header counts, as this authority has them.
+    async fn units(&self, authority: usize, signed: &wire::SignedSession) -> Result<Vec<wire::OrderedUnit>> {
+        let Some(header) = &signed.header else { return Ok(Vec::new()) };
+        let mut client = self.authority(authority, LOG);
+        let mut units: Vec<wire::OrderedUnit> = Vec::new();
+        while units.len() < header.units as usize {
+            let request = wire::UnitsRequest { session: header.session, from: units.len() as u32 };
+            let reply = client.units(request).await.map_err(from_status)?.into_inner();
+            if reply.units.is_empty() {
+                break;
+            }
+            units.extend(reply.units);
+        }
+        Ok(units)
+    }
+}
