@@ -1,0 +1,113 @@
+//! Accounts that their own wallets have locked, and how the log frees them.
+
+use super::*;
+
+/// Alice signs two orders for one seqnum, and each gets the votes of two authorities.
+fn lock(cluster: &mut Cluster, alice: &mut Signer, bob: &Signer) -> (Bytes, Bytes) {
+    let mut twin = alice.clone();
+    let a = alice.pay(&[to(bob.address, 10)], "");
+    let b = twin.pay(&[to(bob.address, 20)], "");
+    let shard = alice.address.shard(cluster.committee.shards);
+    for i in 0..4 {
+        let order = if i < 2 { &a } else { &b };
+        cluster.node(i, shard).vote(std::slice::from_ref(order)).unwrap();
+    }
+    (a, b)
+}
+
+#[test]
+fn a_locked_account_is_freed_and_pays_again() {
+    for first in [true, false] {
+        let (mut cluster, mut alice, bob) = setup(2);
+        if !first {
+            let order = alice.pay(&[to(bob.address, 5)], "");
+            cluster.run(&[order]);
+        }
+        let before = alice.clone();
+        let (a, _) = lock(&mut cluster, &mut alice, &bob);
+        let shard = alice.address.shard(2);
+        cluster.run_ordered(&[before.recover()]);
+        // Frozen: neither votes nor settles.
+        let refused = cluster.node(0, shard).vote(std::slice::from_ref(&a)).unwrap();
+        assert_eq!(refused.errors[0].code, Code::Recovering as u32);
+        cluster.set_time(1_000 + RECOVERY_WAIT_MS - 1);
+        cluster.order_all();
+        assert_ne!(cluster.status(0, &alice, before.seqnum + 1).state(), S::Void);
+        cluster.set_time(1_000 + RECOVERY_WAIT_MS);
+        cluster.order_all();
+        for i in 0..4 {
+            assert_eq!(cluster.status(i, &alice, before.seqnum + 1).state(), S::Void);
+        }
+        let account = cluster.node(0, shard).account(alice.actor());
+        assert_eq!(account.seqnum, before.seqnum + 1);
+        let mut after = before.clone();
+        after.resume(&account);
+        let order = after.pay(&[to(bob.address, 100)], "");
+        cluster.run(&[order]);
+        let paid = if first { 100 } else { 105 };
+        check(&cluster, &[(&alice, 1_000 - paid), (&bob, 1_000 + paid)]);
+    }
+}
+
+#[test]
+fn what_one_authority_settled_alone_is_taken_back_and_what_a_quorum_could_have_settles() {
+    for shown in [false, true] {
+        let (mut cluster, mut alice, bob) = setup(2);
+        let open = alice.pay(&[to(bob.address, 1)], "");
+        cluster.run(&[open]);
+        let before = alice.clone();
+        let order = alice.pay(&[to(bob.address, 10)], "");
+        let shard = alice.address.shard(2);
+        let recover = before.recover();
+        let recovery = cluster.certify(shard, std::slice::from_ref(&recover));
+        let certificate = cluster.certify(shard, std::slice::from_ref(&order));
+        // One authority alone has the certificate, and settles before it hears of the recovery.
+        cluster.node(3, shard).settle(&certificate, std::slice::from_ref(&order)).unwrap();
+        cluster.deliver_all();
+        assert_eq!(cluster.balance(3, &bob.address), 1_011);
+        cluster.settle(shard, &recovery, std::slice::from_ref(&recover));
+        // It is cut off from the log until the others have decided, or is not.
+        let order_items = |cluster: &mut Cluster, authority: usize| {
+            let items = cluster.log_items(authority);
+            if !items.is_empty() {
+                cluster.order_items(authority as u32, 0, items);
+            }
+        };
+        let who = if shown { 0..4 } else { 0..3 };
+        for _ in 0..3 {
+            for i in who.clone() {
+                order_items(&mut cluster, i);
+                deliver_log(&mut cluster.logs[i], &mut cluster.nodes[i]);
+                acknowledge_calls(&cluster.logs[i], &mut cluster.nodes[i]);
+            }
+        }
+        cluster.set_time(1_000 + RECOVERY_WAIT_MS);
+        // Where the recovery settles it, shards that lack the batch get it from a peer.
+        if shown {
+            for i in 0..3 {
+                cluster.node(i, shard).settle(&certificate, std::slice::from_ref(&order)).unwrap();
+            }
+        }
+        cluster.order_all();
+        if shown {
+            check(&cluster, &[(&alice, 989), (&bob, 1_011)]);
+            continue;
+        }
+        check(&cluster, &[(&alice, 999), (&bob, 1_001)]);
+        // The old certificate is worth nothing any more.
+        for i in 0..4 {
+            let reply = cluster.node(i, shard).settle(&certificate, std::slice::from_ref(&order)).unwrap();
+            assert!(reply.acknowledgement.is_none(), "authority {i}");
+        }
+        cluster.order_all();
+        check(&cluster, &[(&alice, 999), (&bob, 1_001)]);
+        let account = cluster.node(3, shard).account(alice.actor());
+        assert_eq!(account, cluster.node(0, shard).account(alice.actor()));
+        assert_ne!(account.prev_hash, short_hash(&id_of(&order)));
+        let mut after = before.clone();
+        after.resume(&account);
+        let next = after.pay(&[to(bob.address, 9)], "");
+        cluster.run(&[next]);
+        check(&cluster, &[(&alice, 990), (&bob, 1_010)]);
+    }
+}
