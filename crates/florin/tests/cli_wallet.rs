@@ -435,6 +435,31 @@ impl AuthorityService for Forger {
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoReply>, Status> {
         Err(Status::unimplemented("no"))
     }
+    async fn order_status(&self, _: Request<OrderStatusRequest>) -> Result<Response<OrderStatus>, Status> {
+        Ok(Response::new(OrderStatus { state: 4, session: 99, calls: true, ..Default::default() }))
+    }
+    type WatchOrderStream = tonic::codegen::BoxStream<OrderStatus>;
+    async fn watch_order(&self, _: Request<OrderStatusRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
+        Err(Status::unimplemented("no"))
+    }
+    async fn log(&self, _: Request<LogStatusRequest>) -> Result<Response<LogStatus>, Status> {
+        Ok(Response::new(LogStatus { signed_sessions: u64::MAX, time_ms: u64::MAX, ..Default::default() }))
+    }
+    async fn sessions(&self, _: Request<SessionsRequest>) -> Result<Response<SessionsReply>, Status> {
+        Ok(Response::new(SessionsReply { sessions: vec![SignedSession::default(); 9] }))
+    }
+    async fn units(&self, _: Request<UnitsRequest>) -> Result<Response<UnitsReply>, Status> {
+        Ok(Response::new(UnitsReply { units: vec![OrderedUnit::default(); 9] }))
+    }
+    async fn contract(&self, _: Request<ContractRequest>) -> Result<Response<ContractReply>, Status> {
+        Ok(Response::new(ContractReply { state: 2, ..Default::default() }))
+    }
+    async fn primary(&self, _: Request<PrimaryRequest>) -> Result<Response<PrimaryReply>, Status> {
+        Ok(Response::new(PrimaryReply { balance: u64::MAX, redeems: 9, ..Default::default() }))
+    }
+    async fn network(&self, _: Request<NetworkRequest>) -> Result<Response<NetworkReply>, Status> {
+        Ok(Response::new(NetworkReply { network: Some(NetworkRecord::default()) }))
+    }
 }
 
 #[test]

@@ -271,6 +271,40 @@ impl AuthorityService for Liar {
     async fn credits(&self, _: Request<CreditsRequest>) -> Reply<CreditsReply> {
         Ok(Response::new(CreditsReply { credits: vec![CreditEntry::default(); 1_000], next: u64::MAX }))
     }
+
+    async fn order_status(&self, _: Request<OrderStatusRequest>) -> Reply<OrderStatus> {
+        Ok(Response::new(OrderStatus { state: 4, session: 99, calls: true, ..Default::default() }))
+    }
+
+    type WatchOrderStream = tonic::codegen::BoxStream<OrderStatus>;
+
+    async fn watch_order(&self, _: Request<OrderStatusRequest>) -> Reply<Self::WatchOrderStream> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    async fn log(&self, _: Request<LogStatusRequest>) -> Reply<LogStatus> {
+        Ok(Response::new(LogStatus { signed_sessions: u64::MAX, time_ms: u64::MAX, ..Default::default() }))
+    }
+
+    async fn sessions(&self, _: Request<SessionsRequest>) -> Reply<SessionsReply> {
+        Ok(Response::new(SessionsReply { sessions: vec![SignedSession::default(); 9] }))
+    }
+
+    async fn units(&self, _: Request<UnitsRequest>) -> Reply<UnitsReply> {
+        Ok(Response::new(UnitsReply { units: vec![OrderedUnit::default(); 9] }))
+    }
+
+    async fn contract(&self, _: Request<ContractRequest>) -> Reply<ContractReply> {
+        Ok(Response::new(ContractReply { state: 2, ..Default::default() }))
+    }
+
+    async fn primary(&self, _: Request<PrimaryRequest>) -> Reply<PrimaryReply> {
+        Ok(Response::new(PrimaryReply { balance: u64::MAX, redeems: 9, ..Default::default() }))
+    }
+
+    async fn network(&self, _: Request<NetworkRequest>) -> Reply<NetworkReply> {
+        Ok(Response::new(NetworkReply { network: Some(NetworkRecord::default()) }))
+    }
 }
 
 #[test]

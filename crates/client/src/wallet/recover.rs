@@ -8,6 +8,7 @@
 //! after whatever crash, goes on waiting.
 
 use bytes::Bytes;
+use florin_core::address::Address;
 use florin_core::committee::Committee;
 use florin_core::content::{TYPE_RECOVER, encode_recover};
 use florin_core::envelope::{Body, Order, encode_body};
@@ -154,6 +155,14 @@ impl Wallet {
             }
             (Stage::Void | Stage::Handed, _) => Ok(Decision::Handed),
         }
+    }
+
+    /// Asks once whether the account is frozen at a sequence number, without the wallet: whoever waits long lets others
+    /// use it. Errors: as of [`Wallet::account_state`].
+    pub async fn is_frozen(network: &Network, address: &Address, seqnum: u32) -> Result<bool> {
+        let replies = network.account(address).await;
+        super::need(network.committee(), &replies, network.committee().validity())?;
+        Ok(newest_state(network.committee(), &replies).is_some_and(|s| s.frozen == seqnum))
     }
 
     /// `RECOVERING` while the account waits for the log: an order signed now might have a number that is void, or taken.

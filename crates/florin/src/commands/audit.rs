@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use florin_core::amount::format_amount;
 use florin_core::authority::Authority;
-use florin_core::authority::audit::{ShardAudit, audit_authority, audit_shard};
+use florin_core::authority::audit::{ShardAudit, audit_authority, audit_shard, money};
+use florin_core::authority::state::LOG;
 use florin_core::committee::Committee;
+use florin_core::ordered::OrderedLog;
+use florin_core::ordered::audit::{LogAudit, audit_log};
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result};
 use florin_node::config::{Config, read_committee};
 use florin_node::storage::Store;
 use serde_json::{Value, json};
 
-use super::inspect::store::shard_folders;
+use super::inspect::store::{log_folder, shard_folders};
 use super::support::{fail_with_report, table};
 use crate::output::Output;
 
@@ -63,11 +66,30 @@ pub fn run(args: Args, out: Output) -> Result<()> {
         shards.push((number, audit));
     }
     shards.sort_by_key(|(shard, _)| *shard);
-    let between = match shards.len() == committee.shards as usize {
-        true => audit_authority(&shards, None),
-        false => Vec::new(),
+    let complete = shards.len() == committee.shards as usize;
+    let log = match log_folder(&data).filter(|_| complete) {
+        Some(folder) => {
+            out.detail(format_args!("auditing {}", folder.display()));
+            Some(log(&committee, &folder, authority, !args.no_signatures)?)
+        }
+        None => None,
     };
-    report(&committee, &shards, &between, out)
+    let between = if complete { audit_authority(&shards, log.as_ref()) } else { Vec::new() };
+    report(&committee, &shards, log.as_ref(), &between, out)
+}
+
+/// What the log's audit found.
+fn log(committee: &Arc<Committee>, folder: &Path, authority: Option<u32>, signatures: bool) -> Result<LogAudit> {
+    let store = Store::open_read_only(folder)?;
+    let found = store.identity();
+    let expected = (*committee.id(), authority.unwrap_or(found.authority), LOG);
+    let known = (found.authority as usize) < committee.size();
+    if !known || (found.committee_id, found.authority, found.shard) != expected {
+        let message = format!("{}: belongs to authority {} shard {}", folder.display(), found.authority, found.shard);
+        return Err(Error::new(Code::StorageCorrupt, message));
+    }
+    let key = Arc::new(AuthorityKey::from_seed([0; 32]));
+    audit_log(&OrderedLog::new(committee.clone(), found.authority, key), &store, signatures)
 }
 
 /// Authority, shard, and what its audit found.
@@ -93,7 +115,13 @@ fn shard(committee: &Arc<Committee>, folder: &Path, signatures: bool) -> Result<
     Ok((found.authority, found.shard, audit_shard(&authority, &store, signatures)?))
 }
 
-fn report(committee: &Committee, shards: &[(u32, ShardAudit)], between: &[String], out: Output) -> Result<()> {
+fn report(
+    committee: &Committee,
+    shards: &[(u32, ShardAudit)],
+    log: Option<&LogAudit>,
+    between: &[String],
+    out: Output,
+) -> Result<()> {
     let amount = |minor: i128| format_amount(minor, committee.network.decimals);
     let head = ["shard", "batches", "orders", "credits", "accounts", "certificates", "balances", "genesis", "issued"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -103,18 +131,23 @@ fn report(committee: &Committee, shards: &[(u32, ShardAudit)], between: &[String
         rows.push(counts.iter().map(u64::to_string).chain(sums).collect());
     }
     let all = shards.len() == committee.shards as usize;
-    let in_flight = in_flight(shards);
-    let accounts: i128 = shards.iter().map(|(_, a)| a.balances).sum();
-    let sum = accounts + in_flight;
+    let money = money(shards, log);
+    let sum = money.sum();
     let mut text = table(&rows);
+    if let Some(log) = log {
+        text += &format!("\n\nlog: {} sessions closed, {} units open, {} orders", log.sessions, log.units, log.orders);
+    }
     match all {
         true => {
-            text += &format!(
-                "\n\naccounts, the issuer's included: {}\nin flight between shards: {}\nsum {}",
-                amount(accounts),
-                amount(in_flight),
-                if sum == 0 { "0".into() } else { amount(sum) }
-            );
+            text += &format!("\n\naccounts, the issuer's included: {}", amount(money.accounts));
+            text += &format!("\nin flight between shards: {}", amount(money.between_shards));
+            let to_log = if log.is_some() { "in flight to the log" } else { "with the log, which is not here" };
+            text += &format!("\n{to_log}: {}", amount(money.to_log));
+            text += &format!("\nin flight from the log: {}", amount(money.from_log));
+            for (name, held) in money.held.iter().filter(|(_, held)| *held != 0) {
+                text += &format!("\nheld by {name}: {}", amount(*held));
+            }
+            text += &format!("\nsum {}", if sum == 0 { "0".into() } else { amount(sum) });
         }
         false => {
             text +=
@@ -122,20 +155,30 @@ fn report(committee: &Committee, shards: &[(u32, ShardAudit)], between: &[String
         }
     }
     let mut total = between.len() as u64;
-    for (shard, a) in shards {
-        total += a.findings_total;
-        a.findings.iter().for_each(|finding| text += &format!("\nshard {shard}: {finding}"));
-        let left = a.findings_total - a.findings.len() as u64;
+    let found = shards.iter().map(|(shard, a)| (format!("shard {shard}: "), &a.findings, a.findings_total));
+    // The log's findings say so themselves.
+    let found = found.chain(log.map(|log| (String::new(), &log.findings, log.findings_total)));
+    for (whose, findings, findings_total) in found {
+        total += findings_total;
+        findings.iter().for_each(|finding| text += &format!("\n{whose}{finding}"));
+        let left = findings_total - findings.len() as u64;
         if left > 0 {
-            text += &format!("\nshard {shard}: {left} more findings");
+            text += &format!("\n{whose}{left} more findings");
         }
     }
     between.iter().for_each(|finding| text += &format!("\n{finding}"));
+    let held: serde_json::Map<String, Value> =
+        money.held.iter().map(|(name, held)| ((*name).to_owned(), held.to_string().into())).collect();
     let value = json!({
         "shards": shards.iter().map(|(shard, a)| shard_json(*shard, a)).collect::<Vec<_>>(),
+        "log": log.map(|l| json!({"sessions": l.sessions, "units": l.units, "orders": l.orders, "findings": l.findings,
+            "findings_total": l.findings_total})),
         "complete": all,
-        "accounts": accounts.to_string(),
-        "in_flight": in_flight.to_string(),
+        "accounts": money.accounts.to_string(),
+        "in_flight": money.between_shards.to_string(),
+        "to_log": money.to_log.to_string(),
+        "from_log": money.from_log.to_string(),
+        "held": held,
         "sum": all.then(|| sum.to_string()),
         "between_shards": between,
         "findings": total,
@@ -152,19 +195,4 @@ fn shard_json(shard: u32, a: &ShardAudit) -> Value {
         "certificates": a.certificates, "balances": a.balances.to_string(), "debited": a.debited.to_string(),
         "genesis": a.genesis.to_string(), "issued": a.issued.to_string(), "findings": a.findings,
         "findings_total": a.findings_total})
-}
-
-/// Debited at one shard and not yet credited at the other, minor units.
-fn in_flight(shards: &[(u32, ShardAudit)]) -> i128 {
-    let mut sum = 0;
-    for (from, sender) in shards {
-        for ((to, sequence), flow) in &sender.outbox {
-            let receiver = shards.iter().find(|(shard, _)| shard == to);
-            let applied = receiver.and_then(|(_, a)| a.applied.get(from)).copied().unwrap_or(0);
-            if *sequence > applied {
-                sum += flow.amount;
-            }
-        }
-    }
-    sum
 }

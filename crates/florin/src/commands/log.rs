@@ -130,9 +130,8 @@ fn show(args: ShowArgs, out: Output) -> Result<()> {
         Ok(Vec::new())
     })?;
     if let (Some(session), true) = (args.session, sessions.is_empty()) {
-        let message =
-            format!("session {session} is not closed, or has no signatures of a quorum yet: florin log status");
-        return Err(Error::new(Code::OutOfOrder, message));
+        let expected = "one that is closed and signed by a quorum, see florin log status";
+        return Err(Error::expected(Code::Usage, "session", expected, session));
     }
     let text: Vec<String> = sessions.iter().map(|s| text(s, &committee, args.units)).collect();
     let values: Vec<Value> = sessions.iter().map(|s| value(s, &committee, args.units)).collect();

@@ -1,9 +1,10 @@
 //! Data folders: accounts, orders, outboxes.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use florin_core::address::{Address, hrp_of};
-use florin_core::authority::state::{Account, State, Table, get_record, need_record, order_key};
+use florin_core::authority::state::{Account, LOG, State, Table, get_record, need_record, order_key};
 use florin_core::bitmap::Bitmap;
 use florin_core::envelope::Order;
 use florin_core::{Code, Error, Result, wire};
@@ -34,14 +35,25 @@ pub struct OrderArgs {
     with: WithCommittee,
 }
 
+/// The folder of the log in an authority's data folder.
+const LOG_FOLDER: &str = "log";
+/// A file of every shard's folder and of the log's.
+const MARK: &str = "florin-shard.toml";
+
+/// The log's folder in an authority's data folder, if it is there.
+pub fn log_folder(dir: &Path) -> Option<PathBuf> {
+    let folder = dir.join(LOG_FOLDER);
+    folder.join(MARK).exists().then_some(folder)
+}
+
 /// The shards' folders in an authority's data folder, or the one that was given. Errors: `BAD_FILE`.
 pub fn shard_folders(dir: &Path) -> Result<Vec<PathBuf>> {
-    const MARK: &str = "florin-shard.toml";
     if dir.join(MARK).exists() {
         return Ok(vec![dir.to_owned()]);
     }
     let entries = std::fs::read_dir(dir).map_err(|e| Error::new(Code::BadFile, format!("{}: {e}", dir.display())))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.join(MARK).exists()).collect();
+    let shard = |p: &PathBuf| p.join(MARK).exists() && p.file_name() != Some(OsStr::new(LOG_FOLDER));
+    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(shard).collect();
     if found.is_empty() {
         let message =
             format!("{}: expected an authority's data folder or one of its shards, found no shard", dir.display());
@@ -201,9 +213,9 @@ fn show(store: &Store, (batch, index, state): Place, money: &Money, out: Output)
 
 /// `inspect outbox`.
 pub fn outbox(dir: &Path, money: &Money, out: Output) -> Result<()> {
-    let mut rows = vec![["from", "to", "sequence", "credits", "amount"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["from", "to", "sequence", "credits", "amount", "calls and steps"].map(str::to_owned).to_vec()];
     let mut values = Vec::new();
-    for folder in shard_folders(dir)? {
+    for folder in shard_folders(dir)?.into_iter().chain(log_folder(dir)) {
         let store = Store::open_read_only(&folder)?;
         let from = store.identity().shard;
         for entry in store.iterate(Table::Outbox) {
@@ -211,11 +223,13 @@ pub fn outbox(dir: &Path, money: &Money, out: Output) -> Result<()> {
             let delivery = wire::Delivery::decode(value)
                 .map_err(|e| Error::new(Code::StorageCorrupt, format!("outbox {}: {e}", hex::encode(&key))))?;
             let amount: i128 = delivery.credits.iter().map(|c| i128::from(c.amount)).sum();
-            let numbers = [from.to_string(), delivery.to_shard.to_string(), delivery.sequence.to_string()];
-            let sums = [delivery.credits.len().to_string(), money.amount(amount)];
+            let name = |shard: u32| if shard == LOG { "log".to_owned() } else { shard.to_string() };
+            let numbers = [name(from), name(delivery.to_shard), delivery.sequence.to_string()];
+            let more = (delivery.calls.len() + delivery.steps.len()).to_string();
+            let sums = [delivery.credits.len().to_string(), money.amount(amount), more];
             rows.push(numbers.into_iter().chain(sums).collect());
             values.push(json!({"from": from, "to": delivery.to_shard, "sequence": delivery.sequence,
-                "credits": delivery.credits.len(), "amount_minor": amount.to_string()}));
+                "credits": delivery.credits.len(), "calls": delivery.calls.len(), "steps": delivery.steps.len(), "amount_minor": amount.to_string()}));
         }
     }
     let text = if values.is_empty() { "nothing is on its way".into() } else { table(&rows) };

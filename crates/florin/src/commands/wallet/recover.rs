@@ -1,8 +1,10 @@
 //! `florin wallet recover`: an account that its own wallet has locked goes on.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use florin_client::wallet::{Decision, Rivals};
+use florin_client::wallet::{Decision, Rivals, Wallet};
+use florin_core::committee::Committee;
 use florin_core::{Code, Error, Result};
 use serde_json::{Value, json};
 
@@ -14,6 +16,8 @@ use florin_client::time::utc;
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a wallet that another command uses is tried, a pause apart.
+const TRIES: usize = 60;
 
 /// Options of `wallet recover`.
 #[derive(clap::Args)]
@@ -44,14 +48,12 @@ pub fn recover(args: RecoverArgs, out: Output) -> Result<()> {
             out.data("the account is not locked", &json!({"account": account, "state": "free"}));
             return Ok(());
         };
-        let value = json!({"account": account, "seqnum": seqnum});
-        match wait(&mut payer, account, seqnum, args.wait, out).await {
-            Ok(decision) => finish(&mut payer, account, seqnum, decision, value, out).await,
-            Err((e, text, more)) => {
-                let mut value = value;
-                value["state"] = text.into();
-                value["until_ms"] = more;
-                fail_with_report(out, text, value, &e)
+        let mut value = json!({"account": account, "seqnum": seqnum});
+        match wait(&args, payer, seqnum, out).await {
+            Ok((mut payer, decision)) => finish(&mut payer, account, seqnum, decision, value, out).await,
+            Err(late) => {
+                (value["state"], value["until_ms"]) = (late.stands.into(), json!(late.until_ms));
+                fail_with_report(out, late.stands, value, &late.error)
             }
         }
     })
@@ -111,48 +113,84 @@ async fn submit(payer: &mut Payer, account: u32, out: Output) -> Result<()> {
     }
 }
 
-/// Waits for the log. An error comes with where it stands, for people, and until when.
+/// A decision that did not come in time.
+struct Late {
+    error: Error,
+    /// How far it is, for people.
+    stands: &'static str,
+    until_ms: Option<u64>,
+}
+
+/// Waits for the log. Nobody else can use a wallet that is open, so it is closed while the account is frozen.
 async fn wait(
-    payer: &mut Payer,
-    account: u32,
+    args: &RecoverArgs,
+    payer: Payer,
     seqnum: u32,
-    patience: Duration,
     out: Output,
-) -> std::result::Result<Decision, (Error, &'static str, Value)> {
-    let deadline = Instant::now() + patience;
-    let mut said = None;
+) -> std::result::Result<(Payer, Decision), Late> {
+    let account = args.account;
+    let deadline = Instant::now() + args.wait;
+    // One that is not frozen yet is worth a moment more than was asked for.
+    let grace = Duration::from_secs(10);
+    let (mut stands, mut until_ms) = ("handed in", None);
+    let late = |error, stands, until_ms| Late { error, stands, until_ms };
+    let committee = payer.wallet.committee().clone();
+    let mut open = Some(payer);
     loop {
-        let (stands, until) = match payer.wallet.recovery(&payer.network, account, seqnum).await {
-            Ok(Decision::Handed) => ("handed in", None),
-            Ok(Decision::Frozen { now_ms, until_ms }) => {
-                if said != Some(until_ms) {
-                    said = Some(until_ms);
+        let mut payer = match open.take() {
+            Some(payer) => payer,
+            None => reopen(args, &committee, out).await.map_err(|e| late(e, stands, until_ms))?,
+        };
+        match payer.wallet.recovery(&payer.network, account, seqnum).await {
+            Ok(Decision::Handed) => {}
+            Ok(Decision::Frozen { now_ms, until_ms: until }) => {
+                if until_ms != Some(until) {
                     out.note(format_args!(
                         "frozen from seqnum {seqnum}; the log decides at {} of its time, now it is {}",
-                        utc(until_ms),
+                        utc(until),
                         utc(now_ms)
                     ));
                 }
-                ("frozen", Some(until_ms))
+                (stands, until_ms) = ("frozen", Some(until));
+                let network = payer.network.clone();
+                let address = payer.wallet.address(account).map_err(|e| late(e, stands, until_ms))?;
+                drop(payer);
+                // Authorities that are away for a while keep nobody from waiting.
+                let frozen = async || Wallet::is_frozen(&network, &address, seqnum).await.unwrap_or(true);
+                while Instant::now() < deadline && frozen().await {
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
-            Ok(decision) => return Ok(decision),
-            Err(e) if e.code == Code::QuorumUnreachable && Instant::now() + PAUSE < deadline => {
+            Ok(decision) => return Ok((payer, decision)),
+            Err(e) if e.code == Code::QuorumUnreachable && Instant::now() < deadline => {
                 out.detail(e);
-                ("unknown", None)
+                open = Some(payer);
             }
-            Err(e) => return Err((e, "unknown", Value::Null)),
-        };
-        // One that is not frozen yet is worth a moment more than was asked for.
-        let grace = if until.is_none() { Duration::from_secs(10) } else { Duration::ZERO };
-        if Instant::now() >= deadline + grace {
-            let when = until.map_or("when the log has it".to_owned(), |ms| format!("at {} of log time", utc(ms)));
+            Err(e) => return Err(late(e, stands, until_ms)),
+        }
+        let end = if until_ms.is_none() { deadline + grace } else { deadline };
+        if Instant::now() >= end {
+            let when = until_ms.map_or("when the log has it".to_owned(), |ms| format!("at {} of log time", utc(ms)));
             let message = format!(
                 "the log has not decided about seqnum {seqnum} of account {account} yet, it does {when}; run `florin \
                  wallet recover` again to go on waiting"
             );
-            return Err((Error::new(Code::Timeout, message), stands, json!(until)));
+            return Err(late(Error::new(Code::Timeout, message), stands, until_ms));
         }
-        tokio::time::sleep(PAUSE.min(patience.max(Duration::from_millis(200)))).await;
+        tokio::time::sleep(PAUSE / 4).await;
+    }
+}
+
+/// Opens the wallet again, when whoever uses it is done.
+async fn reopen(args: &RecoverArgs, committee: &Arc<Committee>, out: Output) -> Result<Payer> {
+    let mut tried = 0;
+    loop {
+        match args.place.open(committee) {
+            Ok(wallet) => return Payer::new(&args.place, &args.way, wallet, out),
+            Err(e) if e.code == Code::Busy && tried < TRIES => tried += 1,
+            Err(e) => return Err(e),
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

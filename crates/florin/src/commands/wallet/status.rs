@@ -63,9 +63,10 @@ pub fn status(args: StatusArgs, out: Output) -> Result<()> {
         show(seqnum, &Status { said, agreeing: 0, rivals: Vec::new(), others: Vec::new() }, &committee, out);
         return Ok(());
     }
+    // Others may use the wallet while this one watches.
+    drop(wallet);
     let status = block_on(async {
         let network = args.place.network(&committee);
-        let mut wallet = wallet;
         let mut last = None;
         loop {
             let status = ask(&network, actor, seqnum, args.watch, out).await?;
@@ -75,7 +76,10 @@ pub fn status(args: StatusArgs, out: Output) -> Result<()> {
                 out.note(format_args!("{}, say {} of {of}", state_name(status.said.state()), status.agreeing));
             }
             if is_decided(&status.said) || !args.watch {
-                if mine && wallet.account(args.account).unordered.contains(&seqnum) {
+                if mine
+                    && let Ok(mut wallet) = args.place.open(&committee)
+                    && wallet.account(args.account).unordered.contains(&seqnum)
+                {
                     wallet.ordered(&network, args.account, seqnum, |_| ()).await?;
                 }
                 return Ok(status);
