@@ -5,12 +5,21 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use florin_core::address::Address;
-use florin_core::authority::state::{Account, Holding, Link, Totals, account_key, link_key, order_key, outbox_key};
+use florin_core::authority::state::{
+    Account, Holding, Link, Table, Totals, account_key, link_key, order_key, outbox_key,
+};
 use florin_core::batch::decode_batch;
 use florin_core::bitmap::Bitmap;
 use florin_core::certificate::{Promise, signed_bytes};
 use florin_core::envelope::Order;
 use florin_core::keys::Curve;
+use florin_core::ordered::book::Book;
+use florin_core::ordered::modules::bridge::redeem_key;
+use florin_core::ordered::modules::contracts::{contract_id, contract_key};
+use florin_core::ordered::modules::primary::{balance_key, deposit_key, redeem_hash};
+use florin_core::ordered::modules::registry::network_key;
+use florin_core::ordered::session;
+use florin_core::ordered::step::{Object, actor_key};
 use florin_core::permission::Permission;
 use florin_core::testing::{Cluster, NETWORK_ID, Signer, TestCommittee, secret, to};
 use florin_core::{receipt, wire};
@@ -144,10 +153,18 @@ fn other_records() {
     let hash = || Bytes::from_static(&[6; 32]);
     golden("record_batch", wire::BatchRecord { orders }.encode_to_vec());
     let settled = Bytes::from_static(&[0b101]);
-    let progress =
-        wire::ProgressRecord { root: hash(), count: 3, settled: settled.clone(), certificates: vec![certificate], voided: Default::default() };
+    let progress = wire::ProgressRecord {
+        root: hash(),
+        count: 3,
+        settled: settled.clone(),
+        certificates: vec![certificate],
+        voided: Default::default(),
+    };
     golden("record_progress", progress.encode_to_vec());
-    golden("record_order", wire::OrderRecord { order_id: hash(), batch: 300, index: 4_095, ..Default::default() }.encode_to_vec());
+    golden(
+        "record_order",
+        wire::OrderRecord { order_id: hash(), batch: 300, index: 4_095, ..Default::default() }.encode_to_vec(),
+    );
     let credit = wire::CreditRecord {
         address: Bytes::copy_from_slice(address(2).as_bytes()),
         entry: Some(entry()),
@@ -155,10 +172,12 @@ fn other_records() {
         previous_index: 7,
     };
     golden("record_credits", wire::CreditsRecord { credits: vec![credit.clone(), credit] }.encode_to_vec());
-    let entry_settled = wire::SettledEntry { position: 1 << 33, root: hash(), count: 3, bitmap: settled, undone: false };
+    let entry_settled =
+        wire::SettledEntry { position: 1 << 33, root: hash(), count: 3, bitmap: settled, undone: false };
     golden("record_settled", entry_settled.encode_to_vec());
     let delivered = wire::DeliveredCredit { address: hash(), amount: 1 << 40, source: Some(entry()) };
-    let delivery = wire::Delivery { from_shard: 1, to_shard: 2, sequence: 300, credits: vec![delivered], ..Default::default() };
+    let delivery =
+        wire::Delivery { from_shard: 1, to_shard: 2, sequence: 300, credits: vec![delivered], ..Default::default() };
     golden("record_delivery", delivery.encode_to_vec());
     let totals = Totals {
         accounts: -1,
@@ -183,4 +202,296 @@ fn keys_of_tables() {
     golden("key_outbox", outbox_key(1, 2));
     let links = [Link::Sent, Link::Acknowledged, Link::Applied].map(|link| link_key(link, 258));
     golden("key_links", links.concat());
+}
+
+fn bytes32(byte: u8) -> Bytes {
+    vec![byte; 32].into()
+}
+
+fn contract_fund() -> wire::ContractFund {
+    wire::ContractFund { amount: 300, hash: bytes32(1), expiry_ms: 1 << 40, receiver: bytes32(2), sender: bytes32(3) }
+}
+
+fn network_commands() -> Vec<wire::output::Kind> {
+    use wire::network_command::Kind as N;
+    let register = wire::NetworkRegister {
+        flags: 5,
+        metadata: Bytes::from_static(b"name"),
+        listeners: vec![bytes32(7), bytes32(8)],
+    };
+    let kinds = [
+        N::Register(register),
+        N::Metadata(wire::NetworkMetadata { metadata: Bytes::from_static(b"other") }),
+        N::Offer(wire::NetworkOffer { admin: bytes32(9) }),
+        N::Accept(wire::NetworkAccept {}),
+        N::Remove(wire::NetworkRemove {}),
+    ];
+    kinds.map(|kind| wire::output::Kind::Network(wire::NetworkCommand { network_id: 900, kind: Some(kind) })).into()
+}
+
+#[test]
+fn orders_of_shared_objects() {
+    use wire::{input, output};
+    let mut account = signer(Curve::Ed25519);
+    golden("recover_open_body", Order::decode(account.recover()).unwrap().body);
+    let open = account.call(vec![], vec![output::Kind::ContractFund(contract_fund())]);
+    golden("call_open_envelope", &open);
+    let order = Order::decode(open).unwrap();
+    golden("contract_id", contract_id(&order.id, 1));
+    let claim = wire::ContractClaim { contract: bytes32(1), preimage: Bytes::from_static(b"secret") };
+    let refund = wire::ContractRefund { contract: bytes32(2) };
+    let inputs = vec![
+        wire::Input { amount: 300, kind: Some(input::Kind::ContractClaim(claim)) },
+        wire::Input { amount: 1, kind: Some(input::Kind::ContractRefund(refund)) },
+    ];
+    let mut outputs = vec![
+        output::Kind::Credit(wire::Credit { address: bytes32(4), amount: 5 }),
+        output::Kind::ContractFund(contract_fund()),
+        output::Kind::PrimaryRedeem(wire::PrimaryRedeem { amount: 6, address: bytes32(5) }),
+        output::Kind::PrimaryDeposit(wire::PrimaryDeposit { amount: 7, address: bytes32(6) }),
+    ];
+    outputs.extend(network_commands());
+    let order = Order::decode(account.call(inputs, outputs)).unwrap();
+    florin_core::content::Content::decode(&order).unwrap();
+    golden("call_content", order.content);
+    golden("recover_envelope", account.recover());
+}
+
+#[test]
+fn items_units_and_sessions() {
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    let mut signers: Vec<Signer> = (1..=4).map(Signer::new).collect();
+    signers.iter().for_each(|s| cluster.fund(s.address, 100));
+    let one = || vec![wire::output::Kind::Credit(wire::Credit { address: bytes32(4), amount: 5 })];
+    let orders: Vec<Bytes> = [
+        signers[0].call(vec![], one()),
+        signers[1].pay(&[to(address(1), 1)], ""),
+        signers[2].pay(&[to(address(1), 1)], ""),
+        signers[3].call(vec![], one()),
+    ]
+    .into();
+    cluster.run(&orders);
+    let items = cluster.log_items(0);
+    golden("item_orders", &items[0]);
+    let report = wire::RecoveryReport { network_id: NETWORK_ID, actor: 1 << 40, seqnum: 300, order_id: bytes32(3) };
+    let item = wire::Item { kind: Some(wire::item::Kind::Report(report)) };
+    golden("item_report", item.encode_to_vec());
+    let data = wire::UnitData { clock_ms: 1 << 40, items: vec![items[0].clone(), item.encode_to_vec().into()] };
+    let unit = wire::OrderedUnit { creator: 2, data: data.encode_to_vec().into() };
+    golden("unit", unit.encode_to_vec());
+    golden("unit_hash", session::unit_hash(&unit));
+    cluster.order(2, &unit.data);
+    let log = &cluster.logs[0];
+    let book = log.log.book(&log.state).unwrap();
+    assert_eq!(book.orders, 2);
+    golden("state_hash", &book.state_hash);
+    let header = wire::SessionHeader {
+        epoch: 1,
+        session: 1 << 33,
+        previous: bytes32(1),
+        units_root: bytes32(2),
+        units: 300,
+        time_ms: 1 << 40,
+        state_hash: bytes32(3),
+        shard_hashes: vec![bytes32(4), bytes32(5)],
+        next_committee: Bytes::from_static(b"committee"),
+    };
+    golden("session_header", header.encode_to_vec());
+    golden("session_header_hash", session::header_hash(&header));
+    golden("session_signed_bytes", session::signed_bytes(&cluster.committee, &header));
+    let sign = |i: u32| session::sign(&cluster.committee, i, &cluster.keys[i as usize], &header);
+    let signed = wire::SignedSession { header: Some(header.clone()), signatures: vec![sign(0), sign(2)] };
+    golden("session_signed", signed.encode_to_vec());
+    golden("record_session", wire::SessionRecord { session: Some(signed) }.encode_to_vec());
+    golden("redeem_hash", redeem_hash(&redeem()));
+}
+
+fn redeem() -> wire::RedeemEntry {
+    wire::RedeemEntry { index: 300, address: bytes32(1), amount: 1 << 40, order_id: bytes32(2), previous: bytes32(3) }
+}
+
+#[test]
+fn records_of_the_log() {
+    use wire::contract_reply::State;
+    let book = Book {
+        session: 1 << 33,
+        units: 300,
+        bytes: 1 << 20,
+        previous: bytes32(1),
+        time_ms: 1 << 40,
+        clocks: vec![0, 1, 1 << 40, u64::MAX],
+        state_hash: bytes32(2),
+        received: 1 << 100,
+        sent: 2,
+        contracts: 3,
+        primary: -4,
+        deposits: 5,
+        redeems: 6,
+        last_redeem: bytes32(3),
+        orders: 7,
+        open_timers: 8,
+    };
+    golden("record_log", book.encode().encode_to_vec());
+    let caller = wire::CallerRecord { last_call: 300, voided: vec![301, 302], recovered: 302 };
+    golden("record_caller", caller.encode_to_vec());
+    let outcome = wire::OutcomeRecord {
+        order_id: bytes32(1),
+        session: 300,
+        index: 7,
+        code: 407,
+        message: "input 0: log time: expected before 1 ms, found 2".into(),
+    };
+    golden("record_outcome", outcome.encode_to_vec());
+    let contract = wire::ContractRecord {
+        fund: Some(contract_fund()),
+        state: State::Claimed as i32,
+        preimage: Bytes::from_static(b"secret"),
+    };
+    golden("record_contract", contract.encode_to_vec());
+    let shown = |seqnum| wire::ShownRecord { seqnum, order_id: bytes32(4), prev_hash: u64::MAX };
+    let recovery = wire::RecoveryRecord {
+        seqnum: 300,
+        prev_hash: u64::MAX,
+        due_ms: 1 << 40,
+        account: bytes32(1),
+        open: signer(Curve::Ed25519).permission.encode(),
+        reports: Bytes::from_static(&[0b1011]),
+        shown: vec![shown(300), shown(301)],
+    };
+    golden("record_recovery", recovery.encode_to_vec());
+    golden("record_primary_balance", wire::PrimaryBalance { amount: 1 << 40 }.encode_to_vec());
+    golden("record_primary", wire::PrimaryRecord { deposits: 300, paid: 301 }.encode_to_vec());
+    let deposit = wire::DepositEntry { index: 300, address: bytes32(1), amount: 1 << 40, from: bytes32(2) };
+    golden("record_deposit", deposit.encode_to_vec());
+    golden("record_redeem", redeem().encode_to_vec());
+    let network = wire::NetworkRecord {
+        admin: bytes32(1),
+        flags: 5,
+        metadata: Bytes::from_static(b"name"),
+        listeners: vec![bytes32(7)],
+        offered: bytes32(2),
+        removed: true,
+        actors: 300,
+    };
+    golden("record_network", network.encode_to_vec());
+}
+
+/// Fields of a shard's records that CALLs and recoveries need.
+#[test]
+fn records_of_recoveries() {
+    let account = Account {
+        seqnum: 300,
+        pending: vec![wire::PendingRecord { order_id: bytes32(1), call: true, ..Default::default() }],
+        last_call: 299,
+        frozen: 301,
+        voided: 298,
+        recovering: 301,
+        ..Default::default()
+    };
+    golden("record_account_recovering", account.encode());
+    let order = wire::OrderRecord {
+        order_id: bytes32(1),
+        batch: 300,
+        index: 7,
+        previous_permission: signer(Curve::Ed25519).permission.encode(),
+        previous_call: 299,
+    };
+    golden("record_order_before", order.encode_to_vec());
+    assert!(wire::OrderRecord::default().encode_to_vec().is_empty(), "of a voided seqnum");
+    let progress = wire::ProgressRecord {
+        root: bytes32(1),
+        count: 3,
+        settled: Bytes::from_static(&[1]),
+        certificates: Vec::new(),
+        voided: Bytes::from_static(&[6]),
+    };
+    golden("record_progress_voided", progress.encode_to_vec());
+    let undone =
+        wire::SettledEntry { position: 9, root: bytes32(1), count: 3, bitmap: Bytes::from_static(&[2]), undone: true };
+    golden("record_settled_undone", undone.encode_to_vec());
+    let totals = Totals { voided: 300, ..Default::default() };
+    golden("record_totals_voided", totals.encode().encode_to_vec());
+    for kind in 0..5 {
+        golden(&format!("record_credit_kind_{kind}"), wire::CreditEntry { kind, ..entry() }.encode_to_vec());
+    }
+    assert!(wire::credit_entry::Kind::try_from(5).is_err(), "a kind that no file pins");
+    let call = wire::LogCall {
+        network_id: NETWORK_ID,
+        actor: 1 << 40,
+        seqnum: 300,
+        batch: 7,
+        index: 8,
+        report: true,
+        recover: true,
+        shown: true,
+    };
+    let to_log =
+        wire::Delivery { from_shard: 1, to_shard: u32::MAX, sequence: 2, calls: vec![call], ..Default::default() };
+    golden("record_delivery_to_log", to_log.encode_to_vec());
+    golden("record_delivery_from_log", from_log().encode_to_vec());
+}
+
+fn from_log() -> wire::Delivery {
+    use wire::log_step::Kind;
+    let (_, _, certificate, _) = settled();
+    let order =
+        wire::LogOrder { network_id: NETWORK_ID, actor: 1 << 40, seqnum: 300, order_id: bytes32(1), recover: true };
+    let freeze = wire::LogFreeze { network_id: NETWORK_ID, actor: 1 << 40, seqnum: 300 };
+    let resolve = wire::LogResolve {
+        network_id: NETWORK_ID,
+        actor: 1 << 40,
+        seqnum: 300,
+        void: true,
+        prev_hash: u64::MAX,
+        account: bytes32(1),
+        open: signer(Curve::Ed25519).permission.encode(),
+    };
+    let bare = |kind| wire::LogStep { kind: Some(kind), orders: Vec::new() };
+    let steps = vec![
+        wire::LogStep { kind: Some(Kind::Settle(certificate)), orders: vec![order] },
+        bare(Kind::Freeze(freeze)),
+        bare(Kind::Resolve(resolve)),
+    ];
+    let refund = wire::CreditEntry { kind: 1, ..entry() };
+    let credit = wire::DeliveredCredit { address: bytes32(1), amount: 1 << 40, source: Some(refund) };
+    wire::Delivery {
+        from_shard: u32::MAX,
+        to_shard: 2,
+        sequence: 3,
+        steps,
+        credits: vec![credit],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn keys_of_the_log() {
+    let letters: Vec<u8> = Object::ALL.iter().map(|o| *o as u8).collect();
+    golden("key_object_letters", letters);
+    golden("key_caller", actor_key(Object::Caller, 1, 2));
+    golden("key_recovery", actor_key(Object::Recovery, 1, 2));
+    golden("key_contract", contract_key(&[7; 32]));
+    golden("key_deposit", deposit_key(1));
+    golden("key_redeem", redeem_key(1));
+    golden("key_network", network_key(1));
+    golden("key_primary", balance_key(&[7; 32]));
+    golden("key_unit", session::unit_key(1, 2));
+    golden("key_outbox_log", outbox_key(u32::MAX, 1));
+}
+
+/// Keys of a log that has ordered a CALL and decided a recovery, and what the order after a voided one names.
+#[test]
+fn a_log_with_a_recovery() {
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    let mut account = Signer::new(5);
+    cluster.fund(account.address, 500);
+    cluster.set_time(1_000);
+    let call = account.call(vec![], vec![wire::output::Kind::ContractFund(contract_fund())]);
+    cluster.run_ordered(&[call]);
+    cluster.run_ordered(&[account.recover()]);
+    let keys: Vec<&[u8]> = cluster.logs[0].state.iter(Table::Objects).map(|(key, _)| key).collect();
+    golden("keys_of_objects", keys.concat());
+    cluster.set_time(1_000 + florin_core::limits::RECOVERY_WAIT_MS);
+    cluster.order_all();
+    golden("void_prev_hash", cluster.node(0, 0).account(account.actor()).prev_hash.to_be_bytes());
 }
