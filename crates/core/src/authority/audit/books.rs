@@ -34,7 +34,6 @@ pub(super) struct Books {
 }
 
 /// One account.
-#[derive(Default)]
 pub(super) struct Book {
     pub holdings: BTreeMap<Address, Held>,
     pub address: Option<Address>,
@@ -51,9 +50,18 @@ pub(super) struct Book {
     pub ahead: BTreeMap<u32, Move>,
 }
 
-impl Book {
-    fn new() -> Book {
-        Book { prev_hash: Some(0), permission: Some(Bytes::new()), ..Book::default() }
+impl Default for Book {
+    fn default() -> Book {
+        Book {
+            holdings: BTreeMap::new(),
+            address: None,
+            permission: Some(Bytes::new()),
+            seqnum: 0,
+            prev_hash: Some(0),
+            last_call: 0,
+            voided: 0,
+            ahead: BTreeMap::new(),
+        }
     }
 }
 
@@ -80,7 +88,7 @@ pub(super) struct Move {
 
 impl Books {
     pub fn account(&mut self, id: Id) -> &mut Book {
-        self.accounts.entry(id).or_insert_with(Book::new)
+        self.accounts.entry(id).or_default()
     }
 }
 
@@ -197,7 +205,7 @@ impl Audit<'_> {
 
     /// The next order of an account.
     fn chain(&mut self, id: Id, seqnum: u32, done: Move) {
-        let book = self.books.accounts.entry(id).or_insert_with(Book::new);
+        let book = self.books.accounts.entry(id).or_default();
         book.seqnum = seqnum;
         let what = format!("actor {}, seqnum {seqnum}", id.1);
         if let Some(expected) = book.prev_hash.replace(done.hash) {

@@ -89,7 +89,6 @@ impl Audit<'_> {
         if account.voided != 0 {
             self.advance(id, true)?;
         }
-        self.books.account(id);
         let book = self.books.accounts.remove(&id).unwrap_or_default();
         let recovers = self.books.recovers.remove(&id).unwrap_or_default();
         let out = &mut self.out;
