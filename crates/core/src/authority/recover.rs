@@ -22,12 +22,7 @@ use crate::limits::SHOWN_MAX;
 use crate::wire::{self, log_step::Kind};
 
 impl Authority {
-    pub(super) fn log_step(
-        &self,
-        step: wire::LogStep,
-        changes: &mut Changes<'_>,
-        meter: &mut dyn Meter,
-    ) -> Result<()> {
+    pub(super) fn log_step(&self, step: wire::LogStep, changes: &mut Changes<'_>, meter: &mut dyn Meter) -> Result<()> {
         match step.kind {
             Some(Kind::Settle(certificate)) => {
                 let reply = self.settle(certificate, Vec::new(), usize::MAX, changes, meter)?;
@@ -84,8 +79,13 @@ impl Authority {
             while changes.account(network_id, actor)?.seqnum >= seqnum {
                 self.undo_last(network_id, actor, changes)?;
             }
-            let early = std::mem::take(&mut changes.account_mut(network_id, actor)?.early);
-            for e in early {
+            // What waits above it may name this very recovery, and be final already. Whether it does, or hung on
+            // what is void now, shows when its turn comes.
+            let account = changes.account_mut(network_id, actor)?;
+            let early = std::mem::take(&mut account.early).into_iter();
+            let (above, gone): (_, Vec<_>) = early.partition(|e| e.seqnum > seqnum);
+            account.early = above;
+            for e in gone {
                 changes.totals.waiting -= 1;
                 changes.progress(e.batch)?.void(e.index as usize);
             }

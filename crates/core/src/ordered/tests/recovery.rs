@@ -111,3 +111,51 @@ fn what_one_authority_settled_alone_is_taken_back_and_what_a_quorum_could_have_s
         check(&cluster, &[(&alice, 990), (&bob, 1_010)]);
     }
 }
+
+/// A cluster whose authority 3 stays where it is while the others go on; then it hears the rest.
+fn lag(cluster: &mut Cluster, meanwhile: impl FnOnce(&mut Cluster)) {
+    let heard = cluster.units.len();
+    let state = |cluster: &Cluster| {
+        let shards: Vec<MemState> = cluster.nodes[3].iter().map(|n| n.state.clone()).collect();
+        (shards, cluster.logs[3].state.clone())
+    };
+    let (shards, log) = state(cluster);
+    meanwhile(cluster);
+    for (node, state) in cluster.nodes[3].iter_mut().zip(shards) {
+        node.state = state;
+    }
+    cluster.logs[3].state = log;
+    for (creator, data) in cluster.units[heard..].to_vec() {
+        cluster.logs[3].unit(creator, &data).unwrap();
+    }
+}
+
+#[test]
+fn a_final_order_that_comes_before_the_recovery_it_rests_on_waits_for_it() {
+    let (mut cluster, mut alice, bob) = setup(2);
+    let before = alice.clone();
+    lock(&mut cluster, &mut alice, &bob);
+    let shard = alice.address.shard(2);
+    cluster.run_ordered(&[before.recover()]);
+    let mut after = before.clone();
+    let mut next = None;
+    lag(&mut cluster, |cluster| {
+        cluster.set_time(1_000 + RECOVERY_WAIT_MS);
+        cluster.order_all();
+        after.resume(&cluster.node(0, shard).account(alice.actor()));
+        let order = after.pay(&[to(bob.address, 100)], "");
+        let certificate = cluster.certify(shard, std::slice::from_ref(&order));
+        cluster.settle(shard, &certificate, std::slice::from_ref(&order));
+        cluster.deliver_all();
+        next = Some((certificate, order));
+    });
+    let (certificate, order) = next.unwrap();
+    // Its shard has not heard of the decision yet.
+    let reply = cluster.node(3, shard).settle(&certificate, std::slice::from_ref(&order)).unwrap();
+    assert_eq!(reply.waiting.len(), 1);
+    cluster.order_all();
+    check(&cluster, &[(&alice, 900), (&bob, 1_100)]);
+    for i in 0..4 {
+        clean(&cluster, i);
+    }
+}
