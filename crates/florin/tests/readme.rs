@@ -9,7 +9,10 @@ use std::process::{Command, Stdio};
 fn block<'a>(readme: &'a str, heading: &str, number: usize) -> &'a str {
     let section = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("a section {heading:?}"));
     let section = section.split("\n## ").next().unwrap();
-    section.split("```\n").nth(2 * number + 1).unwrap_or_else(|| panic!("code block {number} of {heading:?}"))
+    // Fences without a language are commands; those with one show what is printed.
+    let fenced = section.split("\n```").skip(1).step_by(2);
+    let mut commands = fenced.filter_map(|block| block.strip_prefix('\n'));
+    commands.nth(number).unwrap_or_else(|| panic!("code block {number} of {heading:?}"))
 }
 
 /// Runs a script with the binary on the path; stops at the first command that fails.
@@ -62,6 +65,22 @@ fn the_readme_works_as_it_stands() {
     let export = "export FLORIN_COMMITTEE=committee.toml\n";
     let said = run(dir, &format!("{setting}{export}{}", block(&readme, "A receipt", 0)));
     assert!(said.contains("final"), "the receipt: {said}");
+
+    // Shared objects, with alice's wallet for the other party's.
+    let setting = format!("{setting}{export}cp florin-devnet/alice.wallet theirs.wallet\n");
+    let theirs = run(dir, "florin wallet address --wallet florin-devnet/alice.wallet");
+    let contract = block(&readme, "Shared objects", 0).replace("ADDRESS", theirs.trim());
+    let (fund, use_it) = contract.split_at(contract.find("florin contract show").unwrap());
+    let said = run(dir, &format!("{setting}{fund}"));
+    let id = said.lines().find_map(|line| line.strip_prefix("contract:")).expect("the contract's id").trim();
+    let use_it = use_it.replace("CONTRACT", id);
+    let (claim, refund) = use_it.split_at(use_it.find("florin contract refund").unwrap());
+    run(dir, &format!("{setting}{claim}! {refund}"));
+    run(dir, &format!("{setting}{}", block(&readme, "Shared objects", 1)));
+    let said = run(dir, &format!("{setting}{}", block(&readme, "Shared objects", 2)));
+    assert!(said.contains("ordered") && said.contains("nothing is pending"), "{said}");
+    let said = run(dir, &format!("{setting}{}", block(&readme, "Shared objects", 3)));
+    assert!(said.contains("not locked"), "{said}");
 
     for (heading, number) in [("For operators", 0), ("A committee of your own", 1), ("A worker", 0)] {
         let lines = block(&readme, heading, number).lines().filter(|l| l.starts_with("florin "));
