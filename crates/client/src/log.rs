@@ -49,7 +49,7 @@ impl Network {
         Ok(times[self.committee().validity() - 1])
     }
 
-    /// A contract, say `f + 1` authorities, and how many of them. Its time is that of the one among them that is furthest.
+    /// A contract, say `f + 1` authorities, and how many of them. Its time is what one of them says.
     /// Errors: `QUORUM_UNREACHABLE`, `UNDECIDED`.
     pub async fn contract(&self, id: &Hash) -> Result<(wire::ContractReply, usize)> {
         let request = wire::ContractRequest { contract: Bytes::copy_from_slice(id) };
@@ -97,8 +97,8 @@ impl Network {
         Ok((agreed.0.network, agreed.1))
     }
 
-    /// Sessions from `from` on, at most `limit` of them, each checked: signatures of a quorum, all its units, and that it follows
-    /// the one before. They come from one authority, which need not be believed. Errors: `UNREACHABLE` and others, those
+    /// Sessions from `from` on, at most `limit` of them, each checked: signatures of a quorum, all its units, and that
+    /// it follows the one before. They come from one authority, which need not be believed. Errors: `UNREACHABLE` and others, those
     /// of the last authority that was asked in vain.
     pub async fn sessions(&self, from: u64, limit: u32) -> Result<Vec<Session>> {
         let mut last = Error::new(Code::QuorumUnreachable, "no authority was asked");

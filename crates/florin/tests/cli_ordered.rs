@@ -346,7 +346,7 @@ fn a_locked_account_is_frozen_until_the_log_decides() {
         let value = said.json();
         assert_eq!(value["seqnum"], 3, "{value}");
         if value["state"] == "frozen" {
-            assert!(said.stderr.contains("the log decides at") && said.stderr.contains("UTC"), "{said:?}");
+            assert!(said.stderr.contains("the log decides by") && said.stderr.contains("UTC"), "{said:?}");
             break value;
         }
         assert!(Instant::now() < deadline, "{said:?}");

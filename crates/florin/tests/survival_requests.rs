@@ -399,7 +399,7 @@ async fn strangers(local: &Local) {
         let follow = peer.follow(FollowRequest { shard: 0, from: 0 }).await.map(drop).map_err(from_status);
         assert_eq!(follow.unwrap_err().code, Code::PeerRefused);
         let batch = peer
-            .batch(BatchRequest { shard: 0, root: vec![0; 32].into(), bitmap: Default::default(), ..Default::default() })
+            .batch(BatchRequest { shard: 0, root: vec![0; 32].into(), ..Default::default() })
             .await
             .map_err(from_status);
         assert_eq!(batch.unwrap_err().code, Code::PeerRefused);
@@ -409,13 +409,13 @@ async fn strangers(local: &Local) {
     // Another authority may follow, and may not bring money.
     let other = authority_seed(1);
     let mut peer = PeerServiceClient::new(local.channel(0, 0, Some(&other)));
-    assert!(peer.batch(BatchRequest { shard: 0, root: vec![0; 32].into(), bitmap: Default::default(), ..Default::default() }).await.is_ok());
+    assert!(peer.batch(BatchRequest { shard: 0, root: vec![0; 32].into(), ..Default::default() }).await.is_ok());
     let delivered = peer.deliver(delivery).await.map_err(from_status).unwrap_err();
     assert_eq!(delivered.code, Code::PeerRefused, "{delivered}");
     // Nor is a page from far beyond the end, or a root of another length, a problem.
     let mut stream = peer.follow(FollowRequest { shard: 0, from: u64::MAX }).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().unwrap().entries.is_empty());
-    let _ = peer.batch(BatchRequest { shard: 0, root: vec![0; 3].into(), bitmap: Default::default(), ..Default::default() }).await;
+    let _ = peer.batch(BatchRequest { shard: 0, root: vec![0; 3].into(), ..Default::default() }).await;
     let _ = peer.follow(FollowRequest { shard: 1_000, from: 0 }).await.unwrap_err();
 }
 

@@ -146,7 +146,7 @@ async fn wait(
             Ok(Decision::Frozen { now_ms, until_ms: until }) => {
                 if until_ms != Some(until) {
                     out.note(format_args!(
-                        "frozen from seqnum {seqnum}; the log decides at {} of its time, now it is {}",
+                        "frozen from seqnum {seqnum}; the log decides by {} of its time, now it is {}",
                         utc(until),
                         utc(now_ms)
                     ));
@@ -170,7 +170,7 @@ async fn wait(
         }
         let end = if until_ms.is_none() { deadline + grace } else { deadline };
         if Instant::now() >= end {
-            let when = until_ms.map_or("when the log has it".to_owned(), |ms| format!("at {} of log time", utc(ms)));
+            let when = until_ms.map_or("when the log has it".to_owned(), |ms| format!("by {} of log time", utc(ms)));
             let message = format!(
                 "the log has not decided about seqnum {seqnum} of account {account} yet, it does {when}; run `florin \
                  wallet recover` again to go on waiting"
