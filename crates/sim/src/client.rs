@@ -1,10 +1,14 @@
 //! What wallets, workers and attackers have in common.
 
 use florin_core::address::Address;
-use florin_core::content::{Credit, TYPE_PAY, TYPE_SET_PERMISSION, encode_pay, encode_set_permission};
+use florin_core::content::{
+    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_SET_PERMISSION, encode_call, encode_pay, encode_recover,
+    encode_set_permission,
+};
 use florin_core::envelope::{self, Body, next_hash, order_id};
 use florin_core::keys::{Curve, SecretKey};
 use florin_core::permission::Permission;
+use florin_core::wire;
 
 use bytes::Bytes;
 
@@ -38,6 +42,8 @@ pub struct Purse {
     pub seqnum: u32,
     /// prev_hash of the next order.
     pub prev_hash: u64,
+    /// Seqnum of the last CALL signed.
+    pub last_call: u32,
 }
 
 /// What to sign.
@@ -46,6 +52,10 @@ pub enum Wish {
     Pay(Vec<Credit>),
     /// Change to this key.
     Rekey(SecretKey),
+    /// Operate on shared objects.
+    Call(Vec<wire::Input>, Vec<wire::output::Kind>),
+    /// Ask the log to free the account.
+    Recover,
 }
 
 /// A signed order.
@@ -56,6 +66,8 @@ pub struct SignedOrder {
     pub id: [u8; 32],
     /// Its seqnum.
     pub seqnum: u32,
+    /// Whether it is a CALL.
+    pub call: bool,
 }
 
 /// A key from chance.
@@ -69,7 +81,7 @@ impl Purse {
         let key = new_key(rng);
         let permission = Permission::single(key.public()).encode();
         let address = Permission::address_of(network_id, &permission);
-        Purse { network_id, address, permission, key, seqnum: 0, prev_hash: 0 }
+        Purse { network_id, address, permission, key, seqnum: 0, prev_hash: 0, last_call: 0 }
     }
 
     /// Signs what would be the next order, and does not remember it.
@@ -86,6 +98,18 @@ impl Purse {
             Wish::Rekey(key) => {
                 (TYPE_SET_PERMISSION, encode_set_permission(Permission::single(key.public()).encode(), open))
             }
+            Wish::Call(inputs, outputs) => {
+                let call = wire::Call {
+                    account: Bytes::copy_from_slice(self.address.as_bytes()),
+                    previous_call: self.last_call,
+                    inputs: inputs.clone(),
+                    outputs: outputs.iter().map(|kind| wire::Output { kind: Some(kind.clone()) }).collect(),
+                    memo: String::new(),
+                    open: open.unwrap_or_default(),
+                };
+                (TYPE_CALL, encode_call(&call))
+            }
+            Wish::Recover => (TYPE_RECOVER, encode_recover(&self.address, open)),
         };
         let body = envelope::encode_body(&Body {
             network_id: self.network_id,
@@ -98,13 +122,16 @@ impl Purse {
         });
         let signature = self.key.sign_body(&body);
         let raw = envelope::encode_envelope(&body, &[envelope::Authority::of(&[signature])]);
-        SignedOrder { raw, id: order_id(&body), seqnum }
+        SignedOrder { raw, id: order_id(&body), seqnum, call: transaction_type == TYPE_CALL }
     }
 
     /// Makes a signed order the last one of the chain.
     pub fn advance(&mut self, order: &SignedOrder) {
         self.seqnum = order.seqnum;
         self.prev_hash = next_hash(&order.id);
+        if order.call {
+            self.last_call = order.seqnum;
+        }
     }
 
     /// The shard that keeps it.

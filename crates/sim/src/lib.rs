@@ -6,13 +6,17 @@
 //! has synced.
 
 pub mod attackers;
+mod calls;
 pub mod checkers;
 pub mod client;
 pub mod disk;
+pub mod log;
 pub mod message;
 pub mod node;
+pub mod recoverer;
 pub mod rng;
 mod run;
+pub mod sequencer;
 pub mod wallet;
 pub mod world;
 
@@ -74,6 +78,20 @@ pub enum Shell {
     ShowsUnsyncedStream,
     /// A vote does not see the steps before it that are not synced.
     ReadsMissUnsynced,
+    /// The log tells its shards what it has taken before that is durable.
+    LogRepliesBeforeSync,
+    /// The log delivers before what it delivers is durable.
+    LogDeliversBeforeSync,
+    /// One log gets its units in another order.
+    ForkedOrder,
+    /// One log pays each refund twice.
+    RefundsTwice,
+    /// Reports of a frozen account count that no honest authority has made, and nobody shows what it holds.
+    ForgedReports,
+    /// 2f + 1 clocks are a day off.
+    ClocksBeyond,
+    /// Shards never fetch the batches that the log has ordered, nor follow their peers.
+    NeverFetches,
 }
 
 /// What became of payments.
@@ -89,6 +107,20 @@ pub struct Operations {
     pub refused: u64,
     /// Orders that honest authorities settled, those of attackers included.
     pub settled: u64,
+    /// Operations on shared objects that the log has decided.
+    pub ordered: u64,
+    /// Of them, failed and refunded.
+    pub failed: u64,
+    /// Contracts claimed.
+    pub claimed: u64,
+    /// Contracts refunded.
+    pub refunded: u64,
+    /// Sessions of the log.
+    pub sessions: u64,
+    /// Recoveries that voided a seqnum.
+    pub voided: u64,
+    /// Recoveries after which a certified order settled.
+    pub kept: u64,
 }
 
 /// What a run came to.
@@ -131,6 +163,11 @@ impl fmt::Display for Report {
             f,
             "orders: {} signed, {} certified, {} final, {} refusals, {} settled in all",
             o.signed, o.certified, o.finals, o.refused, o.settled
+        )?;
+        writeln!(
+            f,
+            "log: {} sessions, {} operations, {} of them refunded; contracts: {} claimed, {} refunded; recoveries: {} void, {} kept",
+            o.sessions, o.ordered, o.failed, o.claimed, o.refunded, o.voided, o.kept
         )?;
         for (what, counts) in [("faults", &self.faults), ("replies", &self.replies)] {
             let all: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();

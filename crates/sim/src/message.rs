@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 pub enum Addr {
     /// A shard of an authority: (authority, shard).
     Shard(u32, u32),
+    /// The log of an authority.
+    Log(u32),
     /// A wallet, worker or attacker.
     Client(u32),
 }
@@ -25,8 +27,14 @@ pub enum Body {
     Deliver(wire::Delivery),
     /// `Follow` from a position.
     Follow(u64),
-    /// `Batch` with a root.
-    Batch(Bytes),
+    /// `Batch` with a root, and whether only the orders are wanted.
+    Batch(Bytes, bool),
+    /// `Hand`: what a shard wants in the log, and items for it.
+    Hand(Vec<wire::LogCall>, Vec<Bytes>),
+    /// `Sessions` from one on.
+    Sessions(u64),
+    /// `Units` of a session, from a position on.
+    Units(u64, u32),
     /// To `Vote`.
     Voted(Result<wire::VoteReply>),
     /// To `Settle`.
@@ -37,6 +45,14 @@ pub enum Body {
     Followed(wire::FollowReply),
     /// To `Batch`.
     Batches(wire::BatchReply),
+    /// To `Hand`: whether the log needs nothing more of each call.
+    Handed(Vec<bool>),
+    /// To `Sessions`.
+    SessionsAre(wire::SessionsReply),
+    /// To `Units`: the session, and its units from the position on.
+    UnitsAre(u64, u32, wire::UnitsReply),
+    /// One-way: a signature of a session's header.
+    Signature(u64, wire::Signed),
 }
 
 /// A message on its way.
@@ -55,7 +71,7 @@ pub struct Envelope {
 impl Body {
     /// Whether it asks for something.
     pub fn is_request(&self) -> bool {
-        matches!(self, Body::Vote(_) | Body::Settle(..) | Body::Deliver(_) | Body::Follow(_) | Body::Batch(_))
+        matches!(self, Body::Vote(_) | Body::Settle(..) | Body::Deliver(_) | Body::Follow(_) | Body::Batch(..))
     }
 
     /// The answer with which a shell refuses this request; none for what is no request of clients or shards.
@@ -86,12 +102,24 @@ impl Envelope {
             }
             Body::Deliver(delivery) => part(2, &delivery.encode_to_vec()),
             Body::Follow(from) => part(3, &from.to_be_bytes()),
-            Body::Batch(root) => part(4, root),
+            Body::Batch(root, orders_only) => part(4 + 10 * u8::from(*orders_only), root),
             Body::Voted(reply) => part(5, &answer(reply)),
             Body::Settled(reply) => part(6, &answer(reply)),
             Body::Delivered(reply) => part(7, &answer(reply)),
             Body::Followed(reply) => part(8, &reply.encode_to_vec()),
             Body::Batches(reply) => part(9, &reply.encode_to_vec()),
+            Body::Hand(calls, items) => {
+                calls.iter().for_each(|c| part(10, &c.encode_to_vec()));
+                items.iter().for_each(|i| part(10, i));
+            }
+            Body::Handed(done) => done.iter().for_each(|d| part(11, &[u8::from(*d)])),
+            Body::Sessions(from) => part(12, &from.to_be_bytes()),
+            Body::SessionsAre(reply) => part(13, &reply.encode_to_vec()),
+            Body::Units(session, from) => part(15, format!("{session} {from}").as_bytes()),
+            Body::UnitsAre(_, from, reply) => part(16 + (*from > 0) as u8, &reply.encode_to_vec()),
+            Body::Signature(session, signed) => {
+                part(18, &[&session.to_be_bytes()[..], &signed.encode_to_vec()].concat())
+            }
         }
     }
 }

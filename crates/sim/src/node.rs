@@ -13,7 +13,9 @@ use florin_core::authority::audit::{ShardAudit, audit_shard};
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
 use florin_core::authority::query::settled_by;
+use florin_core::authority::state::LOG;
 use florin_core::authority::{Authority, NoMeter};
+use florin_core::batch::decode_batch;
 use florin_core::bitmap::Bitmap;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
@@ -29,6 +31,12 @@ use crate::{Shell, world::Micros};
 const GRACE: Micros = 300 * MS;
 /// Deliveries under way to one shard.
 const DELIVERIES_MAX: u64 = 8;
+/// Calls to the log that are looked at together.
+const CALLS_MAX: u64 = 32;
+/// The next authority in the line hands in what the log has not taken by then.
+const TURN: Micros = 500 * MS;
+/// What was handed in and has not come is handed in again.
+const AGAIN: Micros = 1_200 * MS;
 /// Lines of the genesis file in one step.
 const GENESIS_LINES: usize = 3;
 
@@ -61,6 +69,10 @@ pub struct Node {
     durable_sent: BTreeMap<u32, u64>,
     /// By peer and position of its stream: since when the batch is known to be missing.
     missing: BTreeMap<(u32, u64), Micros>,
+    /// Calls in the outbox for the log: since when, and when they were handed in last.
+    handed: BTreeMap<u64, (Micros, Option<Micros>)>,
+    /// Batches that the log has ordered and this shard lacks, with the certificate of the log's step.
+    wanted: BTreeMap<[u8; 32], wire::Certificate>,
     /// By root: answers to fetched batches whose orders had settled in other ones.
     elsewhere: BTreeMap<Bytes, wire::SettleReply>,
 }
@@ -90,6 +102,8 @@ impl Node {
             sent: VecDeque::new(),
             durable_sent: BTreeMap::new(),
             missing: BTreeMap::new(),
+            handed: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
         }
     }
@@ -129,7 +143,7 @@ impl Node {
         self.syncing = false;
         self.durable_end = self.core.totals(self.disk.current()).map_or(0, |t| t.next.1);
         self.durable_sent.clear();
-        for to in (0..world.committee.shards).filter(|to| *to != self.shard) {
+        for to in (0..world.committee.shards).filter(|to| *to != self.shard).chain([LOG]) {
             let (_, sent) = self.core.outbox_range(self.disk.current(), to).unwrap_or((1, 0));
             self.durable_sent.insert(to, sent);
         }
@@ -153,6 +167,8 @@ impl Node {
         self.sent.clear();
         self.missing.clear();
         self.elsewhere.clear();
+        self.handed.clear();
+        self.wanted.clear();
         world.fault("crashes");
         if self.disk.crash(&mut world.rng) > 0 {
             world.fault("crashes that lost steps");
@@ -190,7 +206,7 @@ impl Node {
             }
             Timer::Genesis => self.load_genesis(world),
             Timer::Restart => self.start(world),
-            Timer::Client(_) => {}
+            Timer::Units | Timer::Propose | Timer::Client(_) => {}
         }
     }
 
@@ -283,12 +299,84 @@ impl Node {
 
     /// Sends what is durable in the outbox for a shard, from a sequence on.
     fn pump(&mut self, world: &mut World, to: u32, from: u64) {
+        if to == LOG {
+            return self.hand(world);
+        }
         let Ok((first, _)) = self.core.outbox_range(self.view(), to) else { return };
         let durable = self.durable_sent.get(&to).copied().unwrap_or(0);
         for sequence in first.max(from)..=durable.min(first + DELIVERIES_MAX) {
             if let Ok(delivery) = self.core.outbox(self.view(), to, sequence) {
                 world.checks.delivered(self.id(), &self.disk, &delivery);
                 world.send(self.addr(), Addr::Shard(self.authority, to), sequence, Body::Deliver(delivery));
+            }
+        }
+    }
+
+    /// Asks the log what it has of the calls in the outbox, and hands in what is due.
+    fn hand(&mut self, world: &mut World) {
+        let Ok((first, _)) = self.core.outbox_range(self.view(), LOG) else { return };
+        let durable = self.durable_sent.get(&LOG).copied().unwrap_or(0);
+        let (mut calls, mut due) = (Vec::new(), Vec::new());
+        let size = world.committee.size() as u64;
+        for sequence in first..=durable.min(first + CALLS_MAX) {
+            let Ok(delivery) = self.core.outbox(self.view(), LOG, sequence) else { return };
+            world.checks.delivered(self.id(), &self.disk, &delivery);
+            let Some(call) = delivery.calls.into_iter().next() else { return };
+            let (since, last) = *self.handed.entry(sequence).or_insert((world.now, None));
+            let rank = (u64::from(self.authority) + size - call.actor % size) % size;
+            // What only this authority knows, it alone can say.
+            let own = call.report || call.shown;
+            if own && self.shell == Shell::ForgedReports {
+                calls.push(call);
+                continue;
+            }
+            if (own || world.now >= since + rank * TURN) && last.is_none_or(|at| world.now >= at + AGAIN) {
+                self.handed.insert(sequence, (since, Some(world.now)));
+                due.push(call);
+            }
+            calls.push(call);
+        }
+        self.handed.retain(|sequence, _| *sequence >= first);
+        if calls.is_empty() {
+            return;
+        }
+        let items = match self.core.log_items(self.view(), &due) {
+            Ok(offers) => offers.into_iter().map(|offer| offer.item).collect(),
+            Err(e) => return world.violation(Rule::Impossible, format!("{:?} can't make items: {e}", self.id())),
+        };
+        world.send(self.addr(), Addr::Log(self.authority), first, Body::Hand(calls, items));
+    }
+
+    fn on_handed(&mut self, world: &mut World, envelope: &Envelope, done: &[bool]) {
+        let Ok((first, _)) = self.core.outbox_range(self.view(), LOG) else { return };
+        if envelope.from != Addr::Log(self.authority) || envelope.id != first {
+            return;
+        }
+        let taken = done.iter().take_while(|done| **done).count() as u64;
+        if taken > 0
+            && let Err(e) = self.step(world, Input::Delivered { to_shard: LOG, applied: first - 1 + taken })
+        {
+            world.violation(Rule::Impossible, format!("{:?}: the log takes too much: {e}", self.id()));
+        }
+    }
+
+    /// The log has ordered batches that are not here: their orders are asked from peers.
+    fn fetch_ordered(&mut self, world: &mut World, delivery: &wire::Delivery) {
+        if self.shell == Shell::NeverFetches {
+            return;
+        }
+        for step in &delivery.steps {
+            if let Some(wire::log_step::Kind::Settle(certificate)) = &step.kind
+                && let Ok(root) = <[u8; 32]>::try_from(certificate.root.as_ref())
+            {
+                self.wanted.insert(root, certificate.clone());
+                for _ in 0..2 {
+                    let peer = world.rng.below(world.committee.size() as u64) as u32;
+                    let body = Body::Batch(certificate.root.clone(), true);
+                    if peer != self.authority {
+                        world.send(self.addr(), Addr::Shard(peer, self.shard), 0, body);
+                    }
+                }
             }
         }
     }
@@ -303,8 +391,13 @@ impl Node {
             Body::Settle(certificate, orders) => self.on_settle(world, &envelope, certificate.clone(), orders.clone()),
             Body::Deliver(delivery) => self.on_deliver(world, &envelope, delivery.clone()),
             Body::Follow(from) => self.on_follow(world, &envelope, *from),
-            Body::Batch(root) => {
-                let request = wire::BatchRequest { shard: self.shard, root: root.clone(), bitmap: Bytes::new() };
+            Body::Batch(root, orders_only) => {
+                let request = wire::BatchRequest {
+                    shard: self.shard,
+                    root: root.clone(),
+                    bitmap: Bytes::new(),
+                    orders_only: *orders_only,
+                };
                 let reply = self.core.batch(self.view(), &request).unwrap_or_default();
                 world.send(self.addr(), envelope.from, envelope.id, Body::Batches(reply));
             }
@@ -328,7 +421,18 @@ impl Node {
                     self.on_followed(world, peer, reply);
                 }
             }
+            Body::Handed(done) => self.on_handed(world, &envelope, done),
             Body::Batches(reply) => {
+                let root = decode_batch(&reply.orders).map(|b| b.id.root).ok();
+                if reply.certificates.is_empty()
+                    && let Some(certificate) = root.and_then(|root| self.wanted.remove(&root))
+                {
+                    let input = Input::Fetched { certificate, orders: reply.orders.clone() };
+                    world.fault("batches fetched for the log");
+                    if self.settle(world, input, &reply.orders).is_err() {
+                        world.fault("refused batches of peers");
+                    }
+                }
                 for certificate in reply.certificates.clone() {
                     let root = certificate.root.clone();
                     let input = Input::Fetched { certificate, orders: reply.orders.clone() };
@@ -338,7 +442,7 @@ impl Node {
                     }
                 }
             }
-            Body::Voted(_) | Body::Settled(_) | Body::Delivered(Err(_)) => {}
+            _ => {}
         }
     }
 
@@ -377,15 +481,34 @@ impl Node {
         if let Err(e) = &result
             && matches!(e.code, Code::ConflictingCertificate | Code::StorageCorrupt)
         {
-            world.violation(Rule::Impossible, format!("{:?} gets a certificate that can't be: {e}", self.id()));
+            match e.code == Code::ConflictingCertificate && world.checks.after_a_void(orders) {
+                true => world.fault("certificates that wait for a recovery"),
+                false => {
+                    let what = format!("{:?} gets a certificate that can't be: {e}", self.id());
+                    world.violation(Rule::Impossible, what);
+                }
+            }
         }
         result
     }
 
     fn on_deliver(&mut self, world: &mut World, request: &Envelope, delivery: wire::Delivery) {
         // The transport proves the sender: only shards of the same authority may move its money.
-        let result = if request.from == Addr::Shard(self.authority, delivery.from_shard) {
-            self.step(world, Input::Deliver(delivery))
+        let sender = match delivery.from_shard {
+            LOG => Addr::Log(self.authority),
+            shard => Addr::Shard(self.authority, shard),
+        };
+        let result = if request.from == sender {
+            let result = self.step(world, Input::Deliver(delivery.clone()));
+            if result.as_ref().is_err_and(|e| e.code == Code::BatchMissing) {
+                self.fetch_ordered(world, &delivery);
+            }
+            if let Err(e) = &result
+                && matches!(e.code, Code::ConflictingCertificate | Code::StorageCorrupt)
+            {
+                world.violation(Rule::Impossible, format!("{:?} gets a delivery that can't be: {e}", self.id()));
+            }
+            result
         } else {
             world.fault("refused deliveries of strangers");
             Err(Error::new(Code::PeerRefused, "not a shard of this authority"))
@@ -446,8 +569,11 @@ impl Node {
                 }
             }
         }
+        if self.shell == Shell::NeverFetches {
+            fetch.clear();
+        }
         for root in fetch {
-            world.send(self.addr(), Addr::Shard(peer, self.shard), 0, Body::Batch(root));
+            world.send(self.addr(), Addr::Shard(peer, self.shard), 0, Body::Batch(root, false));
         }
         if next > cursor {
             self.missing.retain(|(p, position), _| *p != peer || *position >= next);

@@ -8,20 +8,26 @@ use std::sync::Arc;
 use florin_core::address::Address;
 use florin_core::authority::audit::audit_authority;
 use florin_core::committee::{AuthorityInfo, Committee, Network};
+use florin_core::ordered::engine::Ordering as _;
 use florin_core::signatures::AuthorityKey;
 use sha2::{Digest, Sha256};
 
+use crate::attackers::LogLiar;
+use crate::attackers::lies_in_recovery::report;
 use crate::attackers::replays::Replays;
 use crate::attackers::signs_twice::SignsTwice;
 use crate::attackers::votes_for_everything::VotesForEverything;
 use crate::checkers::{Checkers, Facts, Rule};
 use crate::client::{Client, Purse};
+use crate::log::LogNode;
 use crate::message::Addr;
 use crate::node::Node;
+use crate::recoverer::Recoverer;
 use crate::rng::Rng;
+use crate::sequencer::Ring;
 use crate::wallet::{Counts, Worker};
 use crate::world::{Event, MS, SECOND, Timer, World};
-use crate::{Operations, Options, Report};
+use crate::{Operations, Options, Report, Shell};
 
 const NETWORK_ID: u64 = 7_001;
 const ISSUER_LIMIT: u64 = 1_000_000;
@@ -29,14 +35,23 @@ const ISSUER_LIMIT: u64 = 1_000_000;
 const CALM_SECONDS: u64 = 30;
 /// Accounts of the wallet that signs twice.
 const CHEATS: usize = 6;
+/// Accounts of the wallet that locks itself and recovers.
+const LOCKED: usize = 4;
 
 enum Slot {
     Honest(Box<Node>),
     Liar(VotesForEverything),
 }
 
+enum LogSlot {
+    Honest(Box<LogNode>),
+    Liar(Box<LogLiar>),
+}
+
 struct Run {
     world: World,
+    /// By authority.
+    logs: Vec<LogSlot>,
     /// By authority, then shard.
     shards: Vec<Vec<Slot>>,
     clients: Vec<Box<dyn Client>>,
@@ -82,7 +97,8 @@ impl Run {
                 genesis.push((purse.address, rng.between(100, 20_000)));
             }
         }
-        genesis.extend(cheats.iter().map(|p| (p.address, 1_000)));
+        let locked: Vec<Purse> = (0..LOCKED).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
+        genesis.extend(cheats.iter().chain(&locked).map(|p| (p.address, 1_000)));
         let (committee, keys) = committee(&options, &issuer, &genesis, &mut rng);
         let byzantine = liars(&options, &committee, &mut rng);
         let facts = Facts {
@@ -108,9 +124,16 @@ impl Run {
         };
         let shards = (0..committee.size() as u32).map(|a| (0..committee.shards).map(|s| slot(a, s)).collect());
         let shards = shards.collect();
+        let logs = (0..committee.size() as u32).map(|authority| log_slot(&world, &keys, authority)).collect();
+        break_the_world(&mut world);
         let counts = Rc::new(Cell::new(Counts::default()));
-        let clients = clients(&world, issuer, honest, cheats, &genesis, &counts);
-        Run { world, shards, clients, counts }
+        let mut clients = clients(&world, issuer, honest, cheats, &genesis, &counts);
+        let mut locked = locked.into_iter();
+        while locked.len() > 0 {
+            let purses = locked.by_ref().take(LOCKED / 2).collect();
+            clients.push(Box::new(Recoverer::new(Addr::Client(clients.len() as u32), purses)));
+        }
+        Run { world, logs, shards, clients, counts }
     }
 
     fn begin(&mut self) {
@@ -119,7 +142,14 @@ impl Run {
                 node.start(&mut self.world);
             }
         }
+        for slot in &mut self.logs {
+            match slot {
+                LogSlot::Honest(log) => log.start(&mut self.world),
+                LogSlot::Liar(liar) => liar.start(&mut self.world),
+            }
+        }
         self.clients.iter_mut().for_each(|c| c.start(&mut self.world));
+        self.world.after(MS, Event::Order);
         self.world.cut(None);
         self.world.after(300 * MS, Event::Crash);
     }
@@ -129,6 +159,10 @@ impl Run {
             match event {
                 Event::Message(envelope) => match envelope.to {
                     Addr::Client(at) => self.clients[at as usize].on_message(&mut self.world, envelope),
+                    Addr::Log(authority) => match &mut self.logs[authority as usize] {
+                        LogSlot::Honest(log) => log.on_message(&mut self.world, envelope),
+                        LogSlot::Liar(liar) => liar.on_message(&mut self.world, &envelope),
+                    },
                     Addr::Shard(authority, shard) => match &mut self.shards[authority as usize][shard as usize] {
                         Slot::Honest(node) => node.on_message(&mut self.world, envelope),
                         Slot::Liar(liar) => liar.on_message(&mut self.world, envelope),
@@ -142,14 +176,32 @@ impl Run {
                         node.on_timer(&mut self.world, life, timer);
                     }
                 }
+                Event::Timer { to: Addr::Log(authority), life, timer } => match &mut self.logs[authority as usize] {
+                    LogSlot::Honest(log) => log.on_timer(&mut self.world, life, timer),
+                    LogSlot::Liar(liar) => liar.on_timer(&mut self.world, timer),
+                },
                 Event::Timer { .. } => {}
                 Event::Crash => self.crash(),
                 Event::Cut(who) => self.world.cut(who),
+                Event::Rejoin(who) => self.world.rejoin(who),
+                Event::Order => self.order(),
             }
         }
     }
 
-    /// One shard loses its power, or all of an authority.
+    fn order(&mut self) {
+        if self.world.options.shell == Shell::ForgedReports {
+            for place in self.world.checks.log.open_recoveries() {
+                for authority in 0..self.logs.len() as u32 {
+                    let mut ring = Ring::new(self.world.sequencer.clone(), authority);
+                    let _ = ring.submit(report(NETWORK_ID, place));
+                }
+            }
+        }
+        self.world.order();
+    }
+
+    /// One shard or log loses its power, both that are in one process, or all of an authority.
     fn crash(&mut self) {
         if self.world.calm {
             return;
@@ -157,14 +209,22 @@ impl Run {
         let authority = self.world.rng.index(self.shards.len());
         let one = self.world.rng.index(self.shards[authority].len());
         let all = self.world.rng.chance(300);
+        let (with_log, log_alone) = (self.world.rng.chance(500), self.world.rng.chance(300));
         // Mostly when it hurts: while something is written and not synced.
         let hurts = matches!(&self.shards[authority][one], Slot::Honest(node) if node.has_unsynced());
+        let log_hurts = matches!(&self.logs[authority], LogSlot::Honest(log) if log.has_unsynced());
+        let hurts = if log_alone { log_hurts } else { hurts };
         if !hurts && !self.world.rng.chance(10) {
             return self.world.after(MS, Event::Crash);
         }
+        if let LogSlot::Honest(log) = &mut self.logs[authority]
+            && (all || log_alone || one == 0 && with_log)
+        {
+            log.crash(&mut self.world);
+        }
         for (shard, slot) in self.shards[authority].iter_mut().enumerate() {
             if let Slot::Honest(node) = slot
-                && (all || shard == one)
+                && (all || shard == one && !log_alone)
             {
                 node.crash(&mut self.world);
             }
@@ -178,7 +238,12 @@ impl Run {
             Slot::Honest(node) => Some((node.id(), node.disk())),
             Slot::Liar(_) => None,
         });
-        let mut left = self.world.checks.unfinished(&honest.collect::<Vec<_>>());
+        let logs = self.logs.iter().filter_map(|slot| match slot {
+            LogSlot::Honest(log) => Some((log.authority(), log.disk())),
+            LogSlot::Liar(_) => None,
+        });
+        let (honest, logs) = (honest.collect::<Vec<_>>(), logs.collect::<Vec<_>>());
+        let mut left = self.world.checks.unfinished(&honest, &logs);
         left.extend(self.clients.iter().filter_map(|c| c.unfinished()));
         left
     }
@@ -194,9 +259,20 @@ impl Run {
                     Err(e) => self.world.violation(Rule::Audit, format!("{:?}: {e}", node.id())),
                 }
             }
+            let log = match &self.logs[authority] {
+                LogSlot::Honest(log) => log.audit().map(Some),
+                LogSlot::Liar(_) => Ok(None),
+            };
+            let log = log.unwrap_or_else(|e| {
+                self.world.violation(Rule::Audit, format!("log {authority}: {e}"));
+                None
+            });
+            for finding in log.iter().flat_map(|l| l.findings.clone()) {
+                self.world.violation(Rule::Audit, format!("log {authority}: {finding}"));
+            }
             let each =
                 audits.iter().flat_map(|(shard, a)| a.findings.iter().map(move |f| format!("shard {shard}: {f}")));
-            for finding in each.chain(audit_authority(&audits, None)).collect::<Vec<_>>() {
+            for finding in each.chain(audit_authority(&audits, log.as_ref())).collect::<Vec<_>>() {
                 self.world.violation(Rule::Audit, format!("authority {authority}: {finding}"));
             }
         }
@@ -204,6 +280,7 @@ impl Run {
 
     fn report(self) -> Report {
         let counts = self.counts.get();
+        let [ordered, failed, claimed, refunded, sessions, voided, kept] = self.world.checks.log.counts();
         Report {
             seed: self.world.options.seed,
             authorities: self.world.options.authorities,
@@ -216,6 +293,13 @@ impl Run {
                 finals: counts.finals,
                 refused: counts.refused,
                 settled: self.world.checks.settled_orders(),
+                ordered,
+                failed,
+                claimed,
+                refunded,
+                sessions,
+                voided,
+                kept,
             },
             faults: self.world.faults().clone(),
             replies: self.world.replies.clone(),
@@ -223,6 +307,32 @@ impl Run {
             trace: self.world.trace_hash(),
             wall_seconds: None,
         }
+    }
+}
+
+fn log_slot(world: &World, keys: &[Arc<AuthorityKey>], authority: u32) -> LogSlot {
+    let ring = Ring::new(world.sequencer.clone(), authority);
+    let key = keys[authority as usize].clone();
+    if world.byzantine.contains(&authority) {
+        return LogSlot::Liar(Box::new(LogLiar::new(authority, ring, key)));
+    }
+    // A log that pays twice is one of them, so that the others show what is right.
+    let first = (0..).find(|a| !world.byzantine.contains(a));
+    let shell = match world.options.shell {
+        Shell::RefundsTwice if first != Some(authority) => Shell::Sound,
+        shell => shell,
+    };
+    LogSlot::Honest(Box::new(LogNode::new(world.committee.clone(), key, authority, ring, shell)))
+}
+
+/// What is broken outside the shells, for tests of the checkers.
+fn break_the_world(world: &mut World) {
+    let honest = (0..world.committee.size() as u32).filter(|a| !world.byzantine.contains(a)).collect::<Vec<_>>();
+    let spoiled: Vec<u32> = honest.iter().skip(1).take(world.committee.faults() + 1).copied().collect();
+    match (world.options.shell, honest.first().copied()) {
+        (Shell::ForkedOrder, Some(authority)) => world.sequencer.borrow_mut().fork = Some(authority),
+        (Shell::ClocksBeyond, _) => spoiled.into_iter().for_each(|a| world.spoil_clock(a)),
+        _ => {}
     }
 }
 

@@ -9,6 +9,7 @@ use florin_core::content::Credit;
 use florin_core::keys::SecretKey;
 use florin_core::{Code, receipt};
 
+use crate::calls;
 use crate::checkers::Rule;
 use crate::client::{Client, Purse, Wish, new_key, payee, wake};
 use crate::message::{Addr, Body, Envelope};
@@ -93,8 +94,20 @@ impl Worker {
                 let wallet = &self.wallets[at];
                 let full = wallet.chain.len() >= CHAIN_MAX || wallet.chain.iter().any(|p| p.rekey.is_some());
                 if !full && let Some(wish) = self.wish(world, at) {
-                    self.sign(at, wish);
+                    self.sign(world, at, wish);
                 }
+            }
+        }
+    }
+
+    /// Contracts that nobody claimed go back to their senders, so that nothing is open in the end.
+    fn take_back(&mut self, world: &mut World) {
+        for at in 0..self.wallets.len() {
+            let wallet = &self.wallets[at];
+            if wallet.chain.is_empty()
+                && let Some(deal) = calls::expired(world, &wallet.purse.address)
+            {
+                self.sign(world, at, calls::refund(&deal));
             }
         }
     }
@@ -102,6 +115,13 @@ impl Worker {
     fn wish(&mut self, world: &mut World, at: usize) -> Option<Wish> {
         if world.rng.chance(40) {
             return Some(Wish::Rekey(new_key(&mut world.rng)));
+        }
+        if world.rng.chance(220) {
+            let wallet = &mut self.wallets[at];
+            if let Some((wish, debit)) = calls::wish(world, &wallet.purse, wallet.available) {
+                wallet.available -= i128::from(debit);
+                return Some(wish);
+            }
         }
         let mut credits = Vec::new();
         for _ in 0..world.rng.between(1, 3) {
@@ -116,13 +136,18 @@ impl Worker {
         (!credits.is_empty()).then_some(Wish::Pay(credits))
     }
 
-    fn sign(&mut self, at: usize, wish: Wish) {
+    fn sign(&mut self, world: &mut World, at: usize, wish: Wish) {
         let wallet = &mut self.wallets[at];
         let order = wallet.purse.draft(&wish);
         wallet.purse.advance(&order);
+        if let Wish::Call(_, outputs) = &wish {
+            calls::note_contracts(world, &order.id, outputs);
+        }
         let (credits, rekey) = match wish {
             Wish::Pay(credits) => (credits, None),
             Wish::Rekey(key) => (Vec::new(), Some(key)),
+            // What a CALL credits is known when the log has decided.
+            Wish::Call(..) | Wish::Recover => (Vec::new(), None),
         };
         wallet.chain.push_back(Pending {
             raw: order.raw,
@@ -283,8 +308,9 @@ impl Client for Worker {
             }
             return;
         }
-        if !world.calm {
-            self.make_payments(world);
+        match world.calm {
+            false => self.make_payments(world),
+            true => self.take_back(world),
         }
         self.make_jobs(world);
         wake(world, self.addr, 50 * MS, 500 * MS, TICK);

@@ -4,8 +4,10 @@
 //! cut off from the others for a while. It never forges a sender or changes a message; that is for attackers,
 //! who send their own. Messages inside an authority, between its shards, get lost like any others.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use florin_core::Code;
@@ -17,6 +19,7 @@ use crate::Options;
 use crate::checkers::{Checkers, Rule};
 use crate::message::{Addr, Body, Envelope};
 use crate::rng::Rng;
+use crate::sequencer::Sequencer;
 
 /// Microseconds of virtual time.
 pub type Micros = u64;
@@ -24,6 +27,13 @@ pub type Micros = u64;
 pub const MS: Micros = 1_000;
 /// Microseconds of a second.
 pub const SECOND: Micros = 1_000_000;
+
+/// Milliseconds of log time in one of the network's: so a recovery takes three seconds.
+pub const LOG_RATE: u64 = 200;
+/// Log time at the start, ms since 1970.
+const EPOCH_MS: u64 = 1_800_000_000_000;
+/// How far the wrong clocks are off: a day.
+const DAY_MS: i64 = 86_400_000;
 
 /// Requests that attackers may look at.
 const RECORDED_MAX: usize = 64;
@@ -43,6 +53,10 @@ pub enum Timer {
     Genesis,
     /// The process starts again.
     Restart,
+    /// Look at what the engine has ordered.
+    Units,
+    /// Offer items and a clock vote to the engine.
+    Propose,
     /// A client's own.
     Client(u64),
 }
@@ -64,6 +78,10 @@ pub enum Event {
     Crash,
     /// An authority is cut off, or back.
     Cut(Option<u32>),
+    /// One that was cut off for a purpose is back.
+    Rejoin(u32),
+    /// The ordering engine moves on.
+    Order,
 }
 
 struct Scheduled {
@@ -128,6 +146,36 @@ pub struct World {
     faults: BTreeMap<String, u64>,
     weather: Weather,
     cut_off: BTreeSet<u32>,
+    /// Cut off for a purpose, by whoever wants to see what happens.
+    isolated: BTreeSet<u32>,
+    logs_down: BTreeSet<u32>,
+    /// The ordering engine.
+    pub sequencer: Rc<RefCell<Sequencer>>,
+    /// By authority: its clock's error in log ms, and its drift in parts of a thousand.
+    clocks: Vec<(i64, i64)>,
+    /// Clocks that were spoiled, which nobody knows of.
+    spoiled: BTreeSet<u32>,
+    /// Contracts that wallets have made, for both of their parties.
+    pub deals: Vec<Deal>,
+    /// Preimages by hash.
+    pub secrets: BTreeMap<bytes::Bytes, [u8; 32]>,
+}
+
+/// A contract, as its two parties know it.
+#[derive(Clone, Debug)]
+pub struct Deal {
+    /// Its id.
+    pub id: [u8; 32],
+    /// Minor units.
+    pub amount: u64,
+    /// Log time, ms.
+    pub expiry_ms: u64,
+    /// What the receiver has to show.
+    pub preimage: [u8; 32],
+    /// Who funded it.
+    pub sender: Address,
+    /// Who may claim it.
+    pub receiver: Address,
 }
 
 impl World {
@@ -139,6 +187,12 @@ impl World {
         byzantine: BTreeSet<u32>,
         checks: Checkers,
     ) -> Self {
+        let size = committee.size() as u32;
+        let honest = (0..size).map(|a| byzantine.contains(&a));
+        let sequencer = Sequencer::new(rng.bytes(), honest, committee.quorum());
+        let clocks = clocks(&mut rng, &byzantine, size, committee.faults());
+        let mut checks = checks;
+        checks.log.good_clocks = (0..size).filter(|a| clocks[*a as usize].0.abs() < DAY_MS).collect();
         let weather = Weather { lose: rng.below(120), duplicate: rng.below(80), delay: rng.below(120) };
         World {
             now: 0,
@@ -159,7 +213,83 @@ impl World {
             faults: BTreeMap::new(),
             weather,
             cut_off: BTreeSet::new(),
+            isolated: BTreeSet::new(),
+            logs_down: BTreeSet::new(),
+            sequencer: Rc::new(RefCell::new(sequencer)),
+            clocks,
+            spoiled: BTreeSet::new(),
+            deals: Vec::new(),
+            secrets: BTreeMap::new(),
         }
+    }
+
+    /// What an authority's clock shows, ms since 1970. Log time runs faster than the network's.
+    pub fn clock_ms(&self, authority: u32) -> u64 {
+        let (error, drift) = self.clocks[authority as usize];
+        let passed = (self.now / 1_000 * LOG_RATE) as i64;
+        (self.true_ms() as i64 + error + passed * drift / 1_000).max(1) as u64
+    }
+
+    /// What a good clock shows.
+    pub fn true_ms(&self) -> u64 {
+        EPOCH_MS + self.now / 1_000 * LOG_RATE
+    }
+
+    /// Moves an honest authority's clock a day, for a test of the checkers.
+    pub fn spoil_clock(&mut self, authority: u32) {
+        self.clocks[authority as usize].0 += DAY_MS;
+        self.spoiled.insert(authority);
+    }
+
+    /// Cuts one authority off, from everybody, for this long.
+    pub fn isolate(&mut self, authority: u32, length: Micros) {
+        if !self.calm && self.isolated.is_empty() {
+            self.fault("isolated authorities");
+            self.isolated.insert(authority);
+            self.reach();
+            self.after(length, Event::Rejoin(authority));
+        }
+    }
+
+    /// It is back.
+    pub fn rejoin(&mut self, authority: u32) {
+        self.isolated.remove(&authority);
+        self.reach();
+    }
+
+    /// Whether the network reaches an authority.
+    pub fn is_reached(&self, authority: u32) -> bool {
+        !self.cut_off.contains(&authority) && !self.isolated.contains(&authority)
+    }
+
+    fn reach(&mut self) {
+        for authority in 0..self.committee.size() as u32 {
+            let up = self.is_reached(authority) && !self.logs_down.contains(&authority);
+            self.sequencer.borrow_mut().set_reachable(authority, up);
+        }
+    }
+
+    /// A log's process is up or down.
+    pub fn log_is(&mut self, authority: u32, up: bool) {
+        match up {
+            true => self.logs_down.remove(&authority),
+            false => self.logs_down.insert(authority),
+        };
+        self.reach();
+    }
+
+    /// The engine moves on, and everybody looks at what it has, sooner or later.
+    pub fn order(&mut self) {
+        let (now, calm) = (self.now, self.calm);
+        let did = self.sequencer.borrow_mut().tick(now, calm);
+        did.into_iter().for_each(|d| self.fault(d));
+        for authority in 0..self.committee.size() as u32 {
+            let late = !calm && self.rng.chance(40);
+            let delay = if late { self.rng.between(50 * MS, 900 * MS) } else { self.rng.between(MS, 15 * MS) };
+            self.after(delay, Event::Timer { to: Addr::Log(authority), life: 0, timer: Timer::Units });
+        }
+        let pause = self.rng.between(10 * MS, 60 * MS);
+        self.after(pause, Event::Order);
     }
 
     /// Counts a fault.
@@ -212,6 +342,11 @@ impl World {
         assert!(next.at >= self.now, "time never goes back");
         self.now = next.at;
         self.checks.now = next.at;
+        if let Event::Timer { to: Addr::Log(_), timer: Timer::Units, .. } = &next.event {
+            let good = (0..self.clocks.len() as u32)
+                .filter(|a| self.checks.log.good_clocks.contains(a) && !self.spoiled.contains(a));
+            self.checks.log.clock_max = good.map(|a| self.clock_ms(a)).max().unwrap_or(0);
+        }
         self.events += 1;
         self.trace.update(next.at.to_be_bytes());
         match &next.event {
@@ -219,6 +354,8 @@ impl World {
             Event::Timer { to, life, timer } => self.trace.update(format!("{to:?} {life} {timer:?}")),
             Event::Crash => self.trace.update(b"crash"),
             Event::Cut(who) => self.trace.update(format!("cut {who:?}")),
+            Event::Rejoin(who) => self.trace.update(format!("rejoin {who}")),
+            Event::Order => self.trace.update(b"order"),
         }
         Some(next.event)
     }
@@ -268,22 +405,23 @@ impl World {
 
     fn is_cut(&self, from: Addr, to: Addr) -> bool {
         let owner = |addr| match addr {
-            Addr::Shard(authority, _) => Some(authority),
+            Addr::Shard(authority, _) | Addr::Log(authority) => Some(authority),
             Addr::Client(_) => None,
         };
-        owner(from) != owner(to) && [from, to].into_iter().filter_map(owner).any(|a| self.cut_off.contains(&a))
+        owner(from) != owner(to) && [from, to].into_iter().filter_map(owner).any(|a| !self.is_reached(a))
     }
 
     /// Cuts an authority off, or ends all cuts, and plans what comes next.
     pub fn cut(&mut self, who: Option<u32>) {
         self.cut_off.clear();
+        self.cut_off.extend(who.filter(|_| !self.calm));
+        self.reach();
         if self.calm {
             return;
         }
         match who {
-            Some(authority) => {
+            Some(_) => {
                 self.fault("cuts");
-                self.cut_off.insert(authority);
                 let length = self.rng.between(100 * MS, 2 * SECOND);
                 self.after(length, Event::Cut(None));
             }
@@ -299,5 +437,21 @@ impl World {
     pub fn calm_down(&mut self) {
         self.calm = true;
         self.cut_off.clear();
+        self.isolated.clear();
+        self.reach();
     }
+}
+
+/// f clocks are a day off, those of liars if there are any; the others drift.
+fn clocks(rng: &mut Rng, byzantine: &BTreeSet<u32>, size: u32, faults: usize) -> Vec<(i64, i64)> {
+    let mut wrong: BTreeSet<u32> = byzantine.iter().take(faults).copied().collect();
+    while wrong.len() < faults {
+        wrong.insert(rng.below(u64::from(size)) as u32);
+    }
+    let clock = |authority| {
+        let day = if rng.chance(500) { DAY_MS } else { -DAY_MS };
+        let error = rng.between(0, 4_000) as i64 - 2_000;
+        (error + if wrong.contains(&authority) { 2 * day } else { 0 }, rng.between(0, 20) as i64 - 10)
+    };
+    (0..size).map(clock).collect()
 }

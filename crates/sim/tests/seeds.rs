@@ -68,10 +68,14 @@ fn one_liar_more_than_a_committee_survives_is_noticed() {
     assert!(found, "two orders of one seqnum were certified, and nobody noticed");
 }
 
-/// Some seed within ten breaks a rule, and says so in these words.
+/// Some seed breaks a rule, and says so in these words.
 fn caught(shell: Shell, words: &str) {
-    let found = (1..=10).any(|seed| {
-        let report = run(Options { shell, seconds: 4, ..Options::new(seed) });
+    caught_within(4, shell, words);
+}
+
+fn caught_within(seconds: u64, shell: Shell, words: &str) {
+    let found = (1..=30).any(|seed| {
+        let report = run(Options { shell, seconds, ..Options::new(seed) });
         report.violations.iter().any(|v| v.contains(words))
     });
     assert!(found, "{shell:?} is not caught: no violation says {words:?}");
@@ -96,4 +100,66 @@ fn an_unsynced_stream_is_caught() {
 #[test]
 fn reads_behind_the_writes_are_caught() {
     caught(Shell::ReadsMissUnsynced, "PromiseForgotten");
+}
+
+#[test]
+fn the_log_under_faults_and_attack() {
+    let reports: Vec<Report> = (1..=6).map(|seed| clean(Options { seconds: 8, ..Options::new(seed) })).collect();
+    let seen = |kind: &str| reports.iter().any(|r| r.faults.contains_key(kind) || r.replies.contains_key(kind));
+    for kind in [
+        "sessions cut",
+        "stalls of the engine",
+        "sessions from peers",
+        "crashes of logs that lost steps",
+        "batches fetched for the log",
+        "isolated authorities",
+        "accounts that went on",
+        "floods of the log",
+        "false reports",
+        "false sessions",
+        "false signatures of sessions",
+        "refused sessions of peers",
+        "refused signatures of sessions",
+        "wrong clocks voted",
+        "BATCH_MISSING",
+        "CALL_WAITS",
+        "RECOVERING",
+    ] {
+        assert!(seen(kind), "no run has seen {kind}: {}", reports[0]);
+    }
+    let count = |of: fn(&florin_sim::Operations) -> u64| reports.iter().map(|r| of(&r.operations)).sum::<u64>();
+    let counts =
+        [count(|o| o.claimed), count(|o| o.refunded), count(|o| o.failed), count(|o| o.voided), count(|o| o.kept)];
+    assert!(counts.iter().all(|n| *n > 0), "claimed, refunded, failed, void, kept: {counts:?}");
+}
+
+#[test]
+fn a_log_that_says_what_it_has_not_on_disk_is_caught() {
+    caught(Shell::LogRepliesBeforeSync, "NotDurable");
+    caught(Shell::LogDeliversBeforeSync, "NotDurable");
+}
+
+#[test]
+fn a_log_in_another_order_is_caught() {
+    caught(Shell::ForkedOrder, "LogFork");
+}
+
+#[test]
+fn a_refund_paid_twice_is_caught() {
+    caught(Shell::RefundsTwice, "LogMoney");
+}
+
+#[test]
+fn a_recovery_decided_without_the_reports_of_honest_authorities_is_caught() {
+    caught_within(12, Shell::ForgedReports, "FinalVoided");
+}
+
+#[test]
+fn more_wrong_clocks_than_liars_are_caught() {
+    caught(Shell::ClocksBeyond, "LogTime");
+}
+
+#[test]
+fn a_shard_that_never_fetches_is_caught() {
+    caught(Shell::NeverFetches, "Unfinished");
 }

@@ -42,7 +42,7 @@ impl VotesForEverything {
             Body::Vote(orders) => self.vote(world, orders),
             Body::Settle(certificate, _) => self.settle(world, certificate),
             Body::Follow(from) => self.follow(world, *from),
-            Body::Batch(root) => self.batch(world, root),
+            Body::Batch(root, _) => self.batch(world, root),
             _ => return,
         };
         world.fault("lies of an authority");

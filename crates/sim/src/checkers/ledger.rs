@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use florin_core::authority::state::{Table, Write};
-use florin_core::wire;
+use florin_core::wire::{self, credit_entry::Kind};
 use prost::Message as _;
 
 use super::orders::{Id, Orders, Place};
-use super::{Facts, NodeId, Rule, follows, number};
+use super::{Facts, NodeId, Rule, follows, number, order_id, place_of};
 use crate::disk::Disk;
 
 type Address = [u8; 32];
@@ -18,6 +18,10 @@ struct Sums {
     accounts: i128,
     sent: i128,
     received: i128,
+    /// Debited by operations that wait for the log, or did.
+    called: i128,
+    /// Credited by the log.
+    from_log: i128,
     genesis: i128,
     genesis_lines: u64,
 }
@@ -27,12 +31,15 @@ struct Undo {
     step: u64,
     sums: Sums,
     balances: Vec<(Address, Option<i128>)>,
+    calls: Vec<(Place, Option<i128>)>,
 }
 
 #[derive(Default)]
 struct Shard {
     sums: Sums,
     balances: BTreeMap<Address, i128>,
+    /// Settled operations and their debits.
+    calls: BTreeMap<Place, i128>,
     undo: VecDeque<Undo>,
 }
 
@@ -49,7 +56,8 @@ fn shard_of(address: &Address, shards: u32) -> u32 {
     ((number(&address[..8]) & (u64::MAX >> 1)) % u64::from(shards)) as u32
 }
 
-fn signed(bytes: &[u8]) -> i128 {
+/// An i128 of a record.
+pub(super) fn signed(bytes: &[u8]) -> i128 {
     <[u8; 16]>::try_from(bytes).map_or(0, i128::from_le_bytes)
 }
 
@@ -60,12 +68,23 @@ impl Ledger {
     }
 
     /// A step's writes. Returns what they break.
-    pub fn wrote(&mut self, node: NodeId, step: u64, writes: &[Write]) -> Vec<(Rule, String)> {
+    pub fn wrote(&mut self, node: NodeId, step: u64, writes: &[Write], orders: &Orders) -> Vec<(Rule, String)> {
         let mut found = Vec::new();
         let shard = self.shards.entry(node).or_default();
-        let mut undo = Undo { step, sums: shard.sums, balances: Vec::new() };
+        let mut undo = Undo { step, sums: shard.sums, balances: Vec::new(), calls: Vec::new() };
         let mut claimed = None;
         for w in writes {
+            if w.table == Table::Orders {
+                let place = place_of(&w.key);
+                let known = w.value.as_deref().and_then(order_id).and_then(|id| orders.get(&id));
+                let debit = known.filter(|o| o.call.is_some()).map(|o| i128::from(o.debit));
+                let before = match debit {
+                    Some(debit) => shard.calls.insert(place, debit),
+                    None => shard.calls.remove(&place),
+                };
+                shard.sums.called += debit.unwrap_or(0) - before.unwrap_or(0);
+                undo.calls.push((place, before));
+            }
             let Some(value) = w.value.as_deref() else { continue };
             match w.table {
                 Table::Accounts => {
@@ -83,13 +102,22 @@ impl Ledger {
                 }
                 Table::Outbox => {
                     let delivery = wire::Delivery::decode(value).unwrap_or_default();
-                    shard.sums.sent += delivery.credits.iter().map(|c| i128::from(c.amount)).sum::<i128>();
+                    let moved = |c: &wire::DeliveredCredit| match &c.source {
+                        Some(s) if s.kind() == Kind::Reversed => -i128::from(c.amount),
+                        _ => i128::from(c.amount),
+                    };
+                    shard.sums.sent += delivery.credits.iter().map(moved).sum::<i128>();
                 }
                 Table::Credits => {
                     for credit in wire::CreditsRecord::decode(value).unwrap_or_default().credits {
                         let Some(entry) = credit.entry else { continue };
                         if entry.seqnum == 0 {
                             shard.sums.genesis += i128::from(entry.amount);
+                        } else if is_from_log(&entry) {
+                            shard.sums.from_log += i128::from(entry.amount);
+                        } else if entry.kind() == Kind::Reversed {
+                            let other = (entry.actor % u64::from(self.facts.shards)) as u32 != node.1;
+                            shard.sums.received -= if other { i128::from(entry.amount) } else { 0 };
                         } else if (entry.actor % u64::from(self.facts.shards)) as u32 != node.1 {
                             shard.sums.received += i128::from(entry.amount);
                         }
@@ -105,13 +133,14 @@ impl Ledger {
         }
         let issued = issued(&self.facts, node.1, shard.sums.genesis_lines);
         let s = shard.sums;
-        let sum = s.accounts + s.sent - s.received - s.genesis + issued;
+        let sum = s.accounts + s.sent + s.called - s.received - s.from_log - s.genesis + issued;
         if sum != 0 {
             found.push((Rule::SumZero, format!("{node:?} the postings sum to {sum}: {s:?}, issued {issued}")));
         }
         if let Some(totals) = claimed {
             let claims = [&totals.accounts, &totals.sent, &totals.received, &totals.genesis, &totals.issued];
-            if claims.map(|b| signed(b)) != [s.accounts, s.sent, s.received, s.genesis, issued] {
+            if claims.map(|b| signed(b)) != [s.accounts, s.sent + s.called, s.received + s.from_log, s.genesis, issued]
+            {
                 found.push((
                     Rule::SumZero,
                     format!("{node:?} the totals are not those of its records: {s:?}, issued {issued}"),
@@ -142,6 +171,12 @@ impl Ledger {
             .then(|| (Rule::NegativeBalance, format!("{} at {count} honest authorities", hex::encode(address))))
     }
 
+    /// What an authority's shards were debited for the log, and credited by it, minor units.
+    pub fn with_log(&self, authority: u32) -> (i128, i128) {
+        let all = self.shards.range((authority, 0)..=(authority, u32::MAX)).map(|(_, s)| s.sums);
+        all.fold((0, 0), |(called, from_log), s| (called + s.called, from_log + s.from_log))
+    }
+
     /// Steps up to this one are kept for ever.
     pub fn synced(&mut self, node: NodeId, upto: u64) {
         let shard = self.shards.entry(node).or_default();
@@ -157,6 +192,12 @@ impl Ledger {
         while shard.undo.back().is_some_and(|u| u.step > last_step) {
             let Some(undo) = shard.undo.pop_back() else { break };
             shard.sums = undo.sums;
+            for (place, before) in undo.calls.into_iter().rev() {
+                match before {
+                    Some(debit) => shard.calls.insert(place, debit),
+                    None => shard.calls.remove(&place),
+                };
+            }
             for (address, before) in undo.balances.into_iter().rev() {
                 match before {
                     Some(balance) => shard.balances.insert(address, balance),
@@ -197,6 +238,11 @@ impl Ledger {
     }
 }
 
+/// Whether a credit comes from the log: refunds, deposits, and what operations pay.
+fn is_from_log(entry: &wire::CreditEntry) -> bool {
+    matches!(entry.kind(), Kind::Refund | Kind::Deposit | Kind::Call)
+}
+
 /// Debited from the issuer for the lines of the genesis file loaded so far, at its shard.
 fn issued(facts: &Facts, shard: u32, lines: u64) -> i128 {
     if shard_of(&facts.issuer, facts.shards) != shard {
@@ -205,31 +251,40 @@ fn issued(facts: &Facts, shard: u32, lines: u64) -> i128 {
     facts.genesis.iter().take(lines as usize).map(|(_, amount)| i128::from(*amount)).sum()
 }
 
-/// The balances that the genesis file and the settled orders come to.
-pub fn model(facts: &Facts, orders: &Orders, settled: &BTreeMap<Place, Id>) -> Result<BTreeMap<Address, i128>, String> {
+/// The balances that the genesis file, the settled orders and the log come to. `None` is a void seqnum.
+pub fn model(
+    facts: &Facts,
+    orders: &Orders,
+    settled: &BTreeMap<Place, Option<Id>>,
+    from_log: &[(Address, u64)],
+) -> Result<BTreeMap<Address, i128>, String> {
     let mut balances: BTreeMap<Address, i128> = BTreeMap::new();
     for (address, amount) in &facts.genesis {
         *balances.entry(*address).or_default() += i128::from(*amount);
         *balances.entry(facts.issuer).or_default() -= i128::from(*amount);
     }
-    let mut payer: Option<(u64, Address)> = None;
-    let mut before: Option<(Place, Id)> = None;
+    for (address, amount) in from_log {
+        *balances.entry(*address).or_default() += i128::from(*amount);
+    }
+    let mut before: Option<(Place, Option<Id>)> = None;
     for (place, id) in settled {
-        let order = orders.get(id).ok_or_else(|| format!("nobody has seen {}", hex::encode(id)))?;
         let parent = before.filter(|((actor, seqnum), _)| (*actor, seqnum + 1) == *place).map(|(_, id)| id);
-        if parent.is_none() && place.1 != 1 || !follows(order, parent.as_ref()) {
+        before = Some((*place, *id));
+        if parent.is_none() && place.1 != 1 {
             return Err(format!("{place:?} does not follow the order before it"));
         }
-        if let Some(address) = order.opens {
-            payer = Some((place.0, address));
+        let Some(id) = id else { continue };
+        let order = orders.get(id).ok_or_else(|| format!("nobody has seen {}", hex::encode(id)))?;
+        // After a void seqnum it names what the log decided, which all must agree on to go on at all.
+        if parent != Some(None) && !follows(order, parent.flatten().as_ref()) {
+            return Err(format!("{place:?} does not follow the order before it"));
         }
-        let from = payer.filter(|(actor, _)| *actor == place.0).map(|(_, address)| address);
-        let from = from.ok_or_else(|| format!("the account of {place:?} was never opened"))?;
+        let from = orders.address_of(place.0).ok_or_else(|| format!("the account of {place:?} was never opened"))?;
         for (to, amount) in &order.outputs {
             *balances.entry(from).or_default() -= i128::from(*amount);
             *balances.entry(*to).or_default() += i128::from(*amount);
         }
-        before = Some((*place, *id));
+        *balances.entry(from).or_default() -= i128::from(order.debit);
     }
     let broke = |(address, balance): (&Address, &i128)| {
         let limit = if *address == facts.issuer { facts.issuer_limit } else { 0 };

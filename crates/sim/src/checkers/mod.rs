@@ -5,6 +5,7 @@
 //! to have them. For Byzantine authorities the worst is assumed: that they sign everything.
 
 pub mod ledger;
+pub mod log;
 pub mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ use sha2::{Digest, Sha256};
 
 use crate::disk::{Disk, Image};
 use ledger::Ledger;
+use ledger::signed;
+use log::Log;
 use orders::{Id, Orders, Place, bit, short};
 
 /// (authority, shard).
@@ -55,6 +58,18 @@ pub enum Rule {
     Impossible,
     /// No certified order waits once the one before it is settled.
     Stuck,
+    /// Logs of honest authorities are prefixes of one another, and equal prefixes come to the same.
+    LogFork,
+    /// An operation has one outcome, the one that it must have.
+    LogOutcome,
+    /// The log credits what it must, once, and its sums are those of its records.
+    LogMoney,
+    /// Log time never goes back, and is never ahead of all good clocks.
+    LogTime,
+    /// A recovery is decided once, after its time, on the reports of a quorum.
+    Recovery,
+    /// What a quorum has acknowledged is never voided.
+    FinalVoided,
     /// Where nothing is wrong, the core's audit finds nothing.
     Audit,
     /// Without faults everything comes to its end, alike everywhere.
@@ -96,6 +111,8 @@ impl Facts {
 pub struct Checkers {
     /// Virtual time, for the text of violations.
     pub now: u64,
+    /// What the ordered log must do.
+    pub log: Log,
     facts: Facts,
     orders: Orders,
     ledger: Ledger,
@@ -113,6 +130,8 @@ pub struct Checkers {
     /// Orders of honest wallets with a certificate.
     certified: BTreeSet<Id>,
     shown: BTreeMap<NodeId, u64>,
+    /// Actor -> authority -> its account there.
+    accounts: BTreeMap<u64, BTreeMap<u32, wire::AccountRecord>>,
     deliveries: BTreeMap<(NodeId, u32, u64), [u8; 32]>,
 }
 
@@ -121,6 +140,8 @@ impl Checkers {
     pub fn new(facts: Facts) -> Self {
         Checkers {
             now: 0,
+            log: Log::default(),
+            accounts: BTreeMap::new(),
             ledger: Ledger::new(facts.clone()),
             facts,
             orders: Orders::default(),
@@ -169,7 +190,7 @@ impl Checkers {
         let root = self.orders.learn(raw);
         let ids = self.bits(node, &root, vote);
         for id in &ids {
-            if !self.is_locked(disk.current(), id) {
+            if !self.is_recover(id) && !self.is_locked(disk.current(), id) {
                 self.violation(Rule::FalsePromise, format!("{node:?} votes for {} without a lock", hex::encode(id)));
             }
         }
@@ -180,6 +201,9 @@ impl Checkers {
     pub fn acknowledged(&mut self, node: NodeId, disk: &Disk, root: &[u8], signed: &wire::Signed) -> Promise {
         let ids = self.bits(node, root, signed);
         for id in &ids {
+            if self.is_recover(id) {
+                continue;
+            }
             if self.settled_at(disk.current(), id) != Some(*id) {
                 self.violation(
                     Rule::FalsePromise,
@@ -216,6 +240,10 @@ impl Checkers {
                 for id in ids {
                     let Some(place) = self.orders.get(&id).map(|o| o.place) else { continue };
                     self.acknowledgements.entry(id).or_default().insert(node.0);
+                    if self.is_recover(&id) {
+                        continue;
+                    }
+                    self.check_final(&id);
                     self.acked.entry(node).or_default().insert(place, id);
                     if self.settled_at(disk.synced(), &id) != Some(id) {
                         self.violation(Rule::NotDurable, format!("{node:?} settled {}", hex::encode(id)));
@@ -225,8 +253,31 @@ impl Checkers {
         }
     }
 
+    fn is_recover(&self, id: &Id) -> bool {
+        self.orders.get(id).is_some_and(|o| o.recover)
+    }
+
+    /// If a quorum can have acknowledged an order, no recovery has voided it or what it is chained to.
+    fn check_final(&mut self, id: &Id) {
+        if self.is_recover(id) || self.acknowledgements.get(id).map_or(0, BTreeSet::len) < self.facts.honest_quorum() {
+            return;
+        }
+        let mut at = self.orders.get(id);
+        while let Some(order) = at {
+            if self.log.is_void(&order.place) {
+                let who = &self.acknowledgements[id];
+                let what = format!("{} is final by {who:?}, and {:?} is void", hex::encode(id), order.place);
+                return self.violation(Rule::FinalVoided, what);
+            }
+            at = self.orders.parent(order);
+        }
+    }
+
     fn vote_left(&mut self, node: NodeId, disk: &Disk, id: Id) {
         let Some(place) = self.orders.get(&id).map(|o| o.place) else { return };
+        if self.is_recover(&id) {
+            return;
+        }
         self.voted.entry(node).or_default().entry(place).or_default().insert(id);
         if !self.is_held(disk.synced(), &id) {
             self.violation(Rule::NotDurable, format!("{node:?} vote for {}", hex::encode(id)));
@@ -234,7 +285,9 @@ impl Checkers {
         let quorum = self.facts.honest_quorum();
         let here = self.votes.entry(place).or_default();
         here.entry(id).or_default().insert(node.0);
-        if here.len() > 1 && here.values().filter(|voters| voters.len() >= quorum).count() > 1 {
+        // What hung on a void seqnum can't be certified any more, and another order may be.
+        let above_void = place.1 > 0 && self.log.void_at_or_below((place.0, place.1 - 1)).is_some();
+        if here.len() > 1 && !above_void && here.values().filter(|voters| voters.len() >= quorum).count() > 1 {
             self.violation(
                 Rule::OneCertificate,
                 format!("two certificates can be made for actor {} seqnum {}", place.0, place.1),
@@ -245,19 +298,29 @@ impl Checkers {
 
     /// An honest authority has written a step.
     pub fn wrote(&mut self, node: NodeId, disk: &Disk, writes: &[Write]) {
-        let found = self.ledger.wrote(node, disk.last_step(), writes);
+        let mut found = self.ledger.wrote(node, disk.last_step(), writes, &self.orders);
+        let (_, from_log) = self.ledger.with_log(node.0);
+        let sent = self.log.sums_of(node.0).sent;
+        if from_log > sent {
+            found.push((Rule::SumZero, format!("{node:?}: the log has credited {sent}, {from_log} has come")));
+        }
         found.into_iter().for_each(|(rule, v)| self.violation(rule, v));
         for w in writes {
             match (w.table, &w.value) {
                 (Table::Orders, Some(value)) => self.check_settled(node, &w.key, value),
                 (Table::Orders, None) => {
-                    self.violation(Rule::SettledAlike, format!("{node:?} deletes a settled order"))
+                    let place = place_of(&w.key);
+                    if self.log.void_at_or_below(place).is_none() {
+                        self.violation(Rule::SettledAlike, format!("{node:?} deletes settled {place:?}"));
+                    }
                 }
                 (Table::Accounts, Some(_)) => {
                     let actor = number(&w.key[8..16]);
                     self.check_votes(node, disk.current(), actor);
                     let record = account(disk.current(), self.facts.network_id, actor);
-                    if record.early.iter().any(|e| e.seqnum <= record.seqnum + 1) {
+                    self.accounts.entry(actor).or_default().insert(node.0, record.clone());
+                    let free = |seqnum: u32| record.frozen == 0 || seqnum < record.frozen;
+                    if record.early.iter().any(|e| e.seqnum <= record.seqnum + 1 && free(e.seqnum)) {
                         self.violation(
                             Rule::Stuck,
                             format!("{node:?} keeps a certified order of actor {actor} waiting"),
@@ -272,7 +335,10 @@ impl Checkers {
     fn check_settled(&mut self, node: NodeId, key: &[u8], value: &[u8]) {
         let place = place_of(key);
         let Some(id) = order_id(value) else {
-            return self.violation(Rule::SettledAlike, format!("{node:?} settles an order without an id"));
+            if !self.log.is_void(&place) {
+                self.violation(Rule::SettledAlike, format!("{node:?} voids {place:?}, which the log has not"));
+            }
+            return;
         };
         let voters = self.votes.get(&place).and_then(|v| v.get(&id)).map_or(0, BTreeSet::len);
         if voters < self.facts.honest_quorum() {
@@ -282,7 +348,8 @@ impl Checkers {
             );
         }
         let first = *self.settled.entry(place).or_insert(id);
-        if first != id {
+        let above_void = place.1 > 0 && self.log.void_at_or_below((place.0, place.1 - 1)).is_some();
+        if first != id && !above_void {
             self.violation(Rule::SettledAlike, format!("{node:?} settles another order at {place:?} than others have"));
         }
     }
@@ -303,6 +370,19 @@ impl Checkers {
         }
     }
 
+    /// Where an account is, as f + 1 honest authorities have it that no recovery has frozen: seqnum, prev_hash, last
+    /// operation. What a wallet would ask them for.
+    pub fn account_of(&self, actor: u64) -> Option<(u32, u64, u32)> {
+        let mut counts: BTreeMap<(u32, u64, u32), usize> = BTreeMap::new();
+        let honest = self.facts.authorities as usize - self.facts.byzantine.len();
+        let known = self.accounts.get(&actor);
+        for record in known.into_iter().flat_map(BTreeMap::values).filter(|r| r.frozen == 0) {
+            *counts.entry((record.seqnum, record.prev_hash, record.last_call)).or_default() += 1;
+        }
+        *counts.entry((0, 0, 0)).or_default() += honest - known.map_or(0, BTreeMap::len);
+        counts.into_iter().rev().find(|(_, n)| *n > self.facts.faults()).map(|(state, _)| state)
+    }
+
     /// Whether the vote for an order is still kept: it is pending, its seqnum is settled, or an order before
     /// it turned out to be another than the one that it was chained to, and it can't be certified any more.
     fn is_held(&self, image: &Image, id: &Id) -> bool {
@@ -310,7 +390,9 @@ impl Checkers {
         let (actor, seqnum) = order.place;
         let record = account(image, self.facts.network_id, actor);
         if seqnum <= record.seqnum {
-            return settled_order(image, self.facts.network_id, order.place).is_some();
+            return settled_order(image, self.facts.network_id, order.place).is_some()
+                || voided_in(&record, seqnum)
+                || self.log.is_void(&order.place);
         }
         let ahead = (seqnum - record.seqnum - 1) as usize;
         if record.pending.get(ahead).is_some_and(|p| p.order_id.as_ref() == id) {
@@ -354,7 +436,8 @@ impl Checkers {
         let acked: Vec<(Place, Id)> =
             self.acked.get(&node).into_iter().flat_map(|a| a.iter().map(|(p, id)| (*p, *id))).collect();
         for (place, id) in acked {
-            if settled_order(disk.current(), self.facts.network_id, place) != Some(id) {
+            let void = self.log.void_at_or_below(place).is_some();
+            if settled_order(disk.current(), self.facts.network_id, place) != Some(id) && !void {
                 self.violation(Rule::PromiseForgotten, format!("{node:?} forgets settled {}", hex::encode(id)));
             }
         }
@@ -391,6 +474,43 @@ impl Checkers {
         }
     }
 
+    /// An honest authority's log has written a step.
+    pub fn log_wrote(&mut self, authority: u32, disk: &Disk, writes: &[Write]) {
+        let before = self.log.counts()[5];
+        let found = self.log.wrote(authority, &self.orders, writes);
+        found.into_iter().for_each(|(rule, v)| self.violation(rule, v));
+        if self.log.counts()[5] > before {
+            let all: Vec<Id> = self.acknowledgements.keys().copied().collect();
+            all.iter().for_each(|id| self.check_final(id));
+        }
+        let (_, from_log) = self.ledger.with_log(authority);
+        let record = log_record(disk.current());
+        if from_log > signed(&record.sent) {
+            self.violation(Rule::SumZero, format!("log {authority} forgets credits that have come"));
+        }
+    }
+
+    /// A crash has taken the newest steps of a log.
+    pub fn log_crashed(&mut self, authority: u32, disk: &Disk) {
+        self.log.moved(authority, &log_record(disk.current()));
+    }
+
+    /// A log tells its shards what it has taken.
+    pub fn handed(&mut self, authority: u32, disk: &Disk, calls: &[wire::LogCall], done: &[bool]) {
+        for call in calls.iter().zip(done).filter(|(call, done)| **done && !call.report).map(|(call, _)| call) {
+            let part = |letter: u8| [&[letter][..], &account_key(call.network_id, call.actor)].concat();
+            let read = |image: &Image, letter| image.value(Table::Objects, &part(letter)).cloned();
+            let caller = read(disk.synced(), b'a').and_then(|v| wire::CallerRecord::decode(v).ok()).unwrap_or_default();
+            let open = read(disk.synced(), b'v').and_then(|v| wire::RecoveryRecord::decode(v).ok());
+            let seqnum = call.seqnum;
+            let shown = open.is_some_and(|r| r.seqnum == seqnum || r.shown.iter().any(|s| s.seqnum == seqnum));
+            let taken = caller.last_call >= seqnum || caller.recovered >= seqnum || caller.voided.contains(&seqnum);
+            if !shown && !taken && !call.shown {
+                self.violation(Rule::NotDurable, format!("log {authority} takes {:?}", (call.actor, seqnum)));
+            }
+        }
+    }
+
     /// A client believes that an order has a certificate.
     pub fn believed_certified(&mut self, id: Id) {
         let place = self.orders.get(&id).map(|o| o.place);
@@ -415,34 +535,45 @@ impl Checkers {
         }
     }
 
-    /// What some honest authority has settled on disk, or said to have settled.
-    fn lasting(&self, disks: &[(NodeId, &Disk)]) -> BTreeMap<Place, Id> {
-        let acked = self.acked.values().flatten().map(|(place, id)| (*place, *id));
+    /// Whether an order is of an actor that a recovery has voided something of: an authority that has not heard of
+    /// it yet can't place what came after.
+    pub fn after_a_void(&self, raw: &[Bytes]) -> bool {
+        let ids = raw.iter().filter_map(orders::id_of);
+        ids.filter_map(|id| self.orders.get(&id)).any(|o| self.log.void_at_or_below(o.place).is_some())
+    }
+
+    /// What some honest authority has settled on disk, or said to have settled; `None` is void.
+    fn lasting(&self, disks: &[(NodeId, &Disk)]) -> BTreeMap<Place, Option<Id>> {
+        let acked = self.acked.values().flatten().map(|(place, id)| (*place, Some(*id)));
+        let acked = acked.filter(|(place, _)| self.log.void_at_or_below(*place).is_none());
         let stored = disks.iter().flat_map(|(_, disk)| disk.synced().table(Table::Orders));
-        let stored = stored.filter_map(|(key, value)| Some((place_of(key), order_id(value)?)));
+        let stored = stored.map(|(key, value)| (place_of(key), order_id(value)));
         acked.chain(stored).collect()
     }
 
     /// What is not yet as it has to be once all faults are over.
-    pub fn unfinished(&self, disks: &[(NodeId, &Disk)]) -> Vec<String> {
+    pub fn unfinished(&self, disks: &[(NodeId, &Disk)], logs: &[(u32, &Disk)]) -> Vec<String> {
         let mut found = Vec::new();
         // What only one had settled and lost in a crash before anybody heard of it may be gone.
         let mut expected = self.lasting(disks);
         for id in &self.certified {
             match self.orders.get(id) {
-                Some(order) => drop(expected.insert(order.place, *id)),
+                Some(order) => drop(expected.insert(order.place, Some(*id))),
                 None => found.push(format!("certified order {} was never shown to anybody", hex::encode(id))),
             }
         }
         for (node, disk) in disks {
             let mine = |place: &Place| (place.0 % u64::from(self.facts.shards)) as u32 == node.1;
             let image = disk.synced();
-            let lacking = expected.iter().filter(|(place, id)| {
-                mine(place) && settled_order(image, self.facts.network_id, **place) != Some(**id)
-            });
-            let lacking = lacking.count();
-            if lacking > 0 {
-                found.push(format!("{node:?} has not settled {lacking} certified orders"));
+            let has = |place: &Place| image.value(Table::Orders, &order_key(self.facts.network_id, *place));
+            let lacking: Vec<&Place> = expected
+                .iter()
+                .filter(|(place, id)| mine(place) && has(place).map(|v| order_id(v)) != Some(**id))
+                .map(|(place, _)| place)
+                .collect();
+            if let Some(first) = lacking.first() {
+                let count = lacking.len();
+                found.push(format!("{node:?} has not settled {count} certified orders, {first:?} the first"));
             }
             if image.table(Table::Orders).count() != expected.keys().filter(|p| mine(p)).count() {
                 found.push(format!("{node:?} has settled orders that others have not"));
@@ -451,11 +582,66 @@ impl Checkers {
             if undelivered > 0 {
                 found.push(format!("{node:?} has {undelivered} deliveries in its outbox"));
             }
+            let records = image.table(Table::Accounts);
+            let frozen = records.filter(|(_, v)| wire::AccountRecord::decode(&v[..]).is_ok_and(|r| r.frozen != 0));
+            let frozen = frozen.count();
+            if frozen > 0 {
+                found.push(format!("{node:?} has {frozen} frozen accounts"));
+            }
         }
-        let model = ledger::model(&self.facts, &self.orders, &expected);
+        found.extend(self.unordered(&expected, logs));
+        let model = ledger::model(&self.facts, &self.orders, &expected, self.log.credits());
         found.extend(self.ledger.differs(&model, disks));
         found
     }
+
+    /// What the log has not done yet, or not everywhere.
+    fn unordered(&self, expected: &BTreeMap<Place, Option<Id>>, logs: &[(u32, &Disk)]) -> Vec<String> {
+        let mut found = Vec::new();
+        let is_call = |id: &Id| self.orders.get(id).is_some_and(|o| o.call.is_some());
+        let calls = expected.iter().filter(|(_, id)| id.as_ref().is_some_and(is_call)).map(|(place, _)| place);
+        let waiting = calls.filter(|place| !self.log.has_outcome(place)).count();
+        if waiting > 0 {
+            found.push(format!("{waiting} certified operations are not ordered"));
+        }
+        for (authority, disk) in logs {
+            let record = log_record(disk.synced());
+            if (record.session, record.units) != self.log.newest() {
+                let at = (record.session, record.units);
+                found.push(format!("log {authority} is at {at:?}, others at {:?}", self.log.newest()));
+            }
+            if record.open_timers > 0 {
+                found.push(format!("log {authority} has {} contracts or recoveries open", record.open_timers));
+            }
+            let undelivered = disk.synced().table(Table::Outbox).count();
+            if undelivered > 0 {
+                found.push(format!("log {authority} has {undelivered} deliveries in its outbox"));
+            }
+            let (called, from_log) = self.ledger.with_log(*authority);
+            let (received, sent) = (signed(&record.received), signed(&record.sent));
+            if (called, from_log) != (received, sent) {
+                let what = format!("{} to its log and {} from it", called - received, sent - from_log);
+                found.push(format!("authority {authority} has money in flight: {what}"));
+            }
+        }
+        found
+    }
+}
+
+/// The log's own record.
+fn log_record(image: &Image) -> wire::LogRecord {
+    image.value(Table::Meta, b"log").and_then(|b| wire::LogRecord::decode(b.clone()).ok()).unwrap_or_default()
+}
+
+/// Whether the account's last recovery has voided the seqnum, or one before it.
+fn voided_in(record: &wire::AccountRecord, seqnum: u32) -> bool {
+    record.voided != 0 && record.voided <= seqnum
+}
+
+fn order_key(network_id: u64, place: Place) -> Vec<u8> {
+    let mut key = account_key(network_id, place.0);
+    key.extend_from_slice(&place.1.to_be_bytes());
+    key
 }
 
 /// A big-endian number of at most 8 bytes.
@@ -473,9 +659,7 @@ fn account(image: &Image, network_id: u64, actor: u64) -> wire::AccountRecord {
 }
 
 fn settled_order(image: &Image, network_id: u64, place: Place) -> Option<Id> {
-    let mut key = account_key(network_id, place.0);
-    key.extend_from_slice(&place.1.to_be_bytes());
-    order_id(image.value(Table::Orders, &key)?)
+    order_id(image.value(Table::Orders, &order_key(network_id, place))?)
 }
 
 /// Of a key of the table of settled orders: network, actor, seqnum.

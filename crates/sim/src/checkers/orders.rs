@@ -25,6 +25,16 @@ pub struct Known {
     pub outputs: Vec<([u8; 32], u64)>,
     /// Address of the account that it opens.
     pub opens: Option<[u8; 32]>,
+    /// Its network.
+    pub network_id: u64,
+    /// What a CALL does.
+    pub call: Option<wire::Call>,
+    /// The account that a CALL or RECOVER names.
+    pub account: Option<[u8; 32]>,
+    /// What a CALL is debited, minor units.
+    pub debit: u64,
+    /// Whether it is a RECOVER.
+    pub recover: bool,
 }
 
 /// Every order that an honest authority has been shown.
@@ -33,6 +43,7 @@ pub struct Orders {
     by_id: BTreeMap<Id, Known>,
     by_link: BTreeMap<(u64, u32, u64), Id>,
     batches: BTreeMap<[u8; 32], Vec<Option<Id>>>,
+    opened: BTreeMap<u64, [u8; 32]>,
 }
 
 /// First 8 bytes of an id, big-endian.
@@ -57,6 +68,11 @@ impl Orders {
         self.by_id.get(self.by_link.get(&(actor, seqnum.checked_sub(1)?, order.prev_hash))?)
     }
 
+    /// The address of an actor, of whom some order was shown that opens its account.
+    pub fn address_of(&self, actor: u64) -> Option<[u8; 32]> {
+        self.opened.get(&actor).copied()
+    }
+
     /// The orders of a batch that was shown.
     pub fn batch(&self, root: &[u8]) -> Option<&[Option<Id>]> {
         self.batches.get(root).map(Vec::as_slice)
@@ -72,6 +88,11 @@ impl Orders {
             leaves.push(Sha256::digest(body.as_ref().unwrap_or(envelope)).into());
             ids.push(known.as_ref().map(|k| k.id));
             if let Some(known) = known {
+                if let Some(address) = known.opens
+                    && super::number(&address[..8]) & (u64::MAX >> 1) == known.place.0
+                {
+                    self.opened.insert(known.place.0, address);
+                }
                 self.by_link.insert((known.place.0, known.place.1, short(&known.id)), known.id);
                 self.by_id.entry(known.id).or_insert(known);
             }
@@ -80,6 +101,11 @@ impl Orders {
         self.batches.entry(root).or_insert(ids);
         root
     }
+}
+
+/// The id of an order in its envelope.
+pub fn id_of(envelope: &Bytes) -> Option<Id> {
+    body_of(envelope).map(|body| Sha256::digest(body).into())
 }
 
 /// RFC 6962, as it is written there.
@@ -105,6 +131,17 @@ fn body_of(envelope: &Bytes) -> Option<Bytes> {
     (canonical && ids_fit && !transaction.body.is_empty()).then_some(transaction.body)
 }
 
+/// The value that an output of a CALL takes.
+fn taken(output: &wire::Output) -> i128 {
+    use wire::output::Kind;
+    match &output.kind {
+        Some(Kind::Credit(credit)) => i128::from(credit.amount),
+        Some(Kind::ContractFund(fund)) => i128::from(fund.amount),
+        Some(Kind::PrimaryRedeem(redeem)) => i128::from(redeem.amount),
+        Some(Kind::PrimaryDeposit(_) | Kind::Network(_)) | None => 0,
+    }
+}
+
 fn read(bytes: &Bytes) -> Option<Known> {
     let body = pbtx::TransactionBody::decode(bytes.clone()).ok()?;
     let mut known = Known {
@@ -113,6 +150,11 @@ fn read(bytes: &Bytes) -> Option<Known> {
         prev_hash: body.prev_hash,
         outputs: Vec::new(),
         opens: None,
+        network_id: body.network_id,
+        call: None,
+        account: None,
+        debit: 0,
+        recover: false,
     };
     let content = body.transaction_content;
     let open = match body.transaction_type {
@@ -123,6 +165,22 @@ fn read(bytes: &Bytes) -> Option<Known> {
                 known.outputs.push((<[u8; 32]>::try_from(credit.address.as_ref()).ok()?, credit.amount));
             }
             pay.open
+        }
+        3 => {
+            let call = wire::Call::decode(content).ok()?;
+            known.account = Some(<[u8; 32]>::try_from(call.account.as_ref()).ok()?);
+            let takes: i128 = call.outputs.iter().map(taken).sum();
+            let brings: i128 = call.inputs.iter().map(|i| i128::from(i.amount)).sum();
+            known.debit = u64::try_from(takes - brings).ok()?;
+            let open = call.open.clone();
+            known.call = Some(call);
+            open
+        }
+        4 => {
+            let recover = wire::Recover::decode(content).ok()?;
+            known.account = Some(<[u8; 32]>::try_from(recover.account.as_ref()).ok()?);
+            known.recover = true;
+            recover.open
         }
         _ => wire::SetPermission::decode(content).ok()?.open,
     };

@@ -1,0 +1,44 @@
+//! An authority that reports in every recovery at once, shows nothing that it holds, and reports of recoveries that
+//! there are none of.
+
+use std::collections::BTreeSet;
+
+use florin_core::ordered::engine::Ordering as _;
+use florin_core::wire;
+use prost::Message as _;
+
+use super::{LogLiar, LogLie};
+use crate::message::Envelope;
+use crate::world::World;
+
+/// It knows what is frozen, as all do who read the log.
+#[derive(Default)]
+pub struct LiesInRecovery {
+    reported: BTreeSet<(u64, u32)>,
+}
+
+/// A unit with a report.
+pub fn report(network_id: u64, (actor, seqnum): (u64, u32)) -> bytes::Bytes {
+    let report = wire::RecoveryReport { network_id, actor, seqnum, ..Default::default() };
+    let item = wire::Item { kind: Some(wire::item::Kind::Report(report)) }.encode_to_vec().into();
+    wire::UnitData { clock_ms: 0, items: vec![item] }.encode_to_vec().into()
+}
+
+impl LogLie for LiesInRecovery {
+    fn act(&mut self, world: &mut World, me: &mut LogLiar) {
+        let network_id = world.committee.network.id;
+        for place in world.checks.log.open_recoveries() {
+            if self.reported.insert(place) || world.rng.chance(200) {
+                world.fault("false reports");
+                let _ = me.ring.submit(report(network_id, place));
+            }
+        }
+        if world.rng.chance(200) {
+            let actor = world.rng.index(world.directory.len());
+            let place = (world.directory[actor].actor(), world.rng.below(9) as u32);
+            let _ = me.ring.submit(report(network_id, place));
+        }
+    }
+
+    fn on_message(&mut self, _: &mut World, _: &mut LogLiar, _: &Envelope) {}
+}
