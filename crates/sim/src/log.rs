@@ -383,9 +383,8 @@ impl LogNode {
                 }
             }
             Body::Signature(session, signature) if session < self.open_session() => {
-                if self.step(world, Input::Signature { session, signature }).is_err() {
-                    world.fault("refused signatures of sessions");
-                }
+                let taken = self.step(world, Input::Signature { session, signature });
+                taken.unwrap_or_else(|_| world.fault("refused signatures of sessions"));
             }
             Body::Sessions(from) => {
                 let request = wire::SessionsRequest { from, limit: 8 };
