@@ -389,7 +389,6 @@ pub(crate) fn may_be_lag(code: Code) -> bool {
             | Code::WindowFull
             | Code::PermissionPending
             | Code::CallWaits
-            | Code::BatchMissing
             | Code::KeyMismatch
             | Code::InsufficientWeight
             | Code::Busy

@@ -196,9 +196,8 @@ fn own_address(bytes: &[u8]) -> Result<Address> {
 /// Form of a CALL, and what its account is debited: outputs less inputs. What the shared objects say is known only
 /// in the log's order.
 fn check_call(call: &wire::Call, bytes: usize) -> Result<u64> {
-    let limit = |what: &str, max: usize, found: usize| {
-        Err(Error::expected(Code::Limit, what, format!("at most {max}"), found))
-    };
+    let limit =
+        |what: &str, max: usize, found: usize| Err(Error::expected(Code::Limit, what, format!("at most {max}"), found));
     if bytes > CALL_BYTES_MAX {
         return limit("bytes of the content", CALL_BYTES_MAX, bytes);
     }

@@ -101,7 +101,6 @@ codes! {
     NotServed = 706, "NOT_SERVED", "this process does not run that shard";
     PeerRefused = 707, "PEER_REFUSED", "only authorities of the committee file may call this";
     OutOfOrder = 708, "OUT_OF_ORDER", "send the missing one first";
-    BatchMissing = 709, "BATCH_MISSING", "send the orders of the batch too";
     NotVoting = 710, "NOT_VOTING", "ask the other authorities; this one votes again in the next epoch";
     // 8xx: a client that can't.
     Unreachable = 800, "UNREACHABLE", "check that the authority runs and that its address is right";
@@ -151,11 +150,7 @@ impl Error {
     pub fn is_own_fault(&self) -> bool {
         matches!(
             self.code,
-            Code::StorageFull
-                | Code::StorageFailed
-                | Code::StorageVersion
-                | Code::StorageCorrupt
-                | Code::StorageBusy
+            Code::StorageFull | Code::StorageFailed | Code::StorageVersion | Code::StorageCorrupt | Code::StorageBusy
         )
     }
 }

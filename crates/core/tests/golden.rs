@@ -137,7 +137,7 @@ fn account_record() {
             open: Bytes::from_static(&[5; 3]),
             call: false,
         }],
-        early: vec![wire::EarlyRecord { seqnum: 11, batch: 12, index: 13 }],
+        early: vec![wire::EarlyRecord { seqnum: 11, batch: 12, index: 13, ..Default::default() }],
         ..Default::default()
     };
     let bytes = account.encode();
@@ -158,7 +158,7 @@ fn other_records() {
         count: 3,
         settled: settled.clone(),
         certificates: vec![certificate],
-        voided: Default::default(),
+        by_log: Default::default(),
     };
     golden("record_progress", progress.encode_to_vec());
     golden(
@@ -173,7 +173,7 @@ fn other_records() {
     };
     golden("record_credits", wire::CreditsRecord { credits: vec![credit.clone(), credit] }.encode_to_vec());
     let entry_settled =
-        wire::SettledEntry { position: 1 << 33, root: hash(), count: 3, bitmap: settled, undone: false };
+        wire::SettledEntry { position: 1 << 33, root: hash(), count: 3, bitmap: settled, ..Default::default() };
     golden("record_settled", entry_settled.encode_to_vec());
     let delivered = wire::DeliveredCredit { address: hash(), amount: 1 << 40, source: Some(entry()) };
     let delivery =
@@ -295,6 +295,8 @@ fn items_units_and_sessions() {
         state_hash: bytes32(3),
         shard_hashes: vec![bytes32(4), bytes32(5)],
         next_committee: Bytes::from_static(b"committee"),
+        redeems: 300,
+        last_redeem: bytes32(6),
     };
     golden("session_header", header.encode_to_vec());
     golden("session_header_hash", session::header_hash(&header));
@@ -329,7 +331,8 @@ fn records_of_the_log() {
         redeems: 6,
         last_redeem: bytes32(3),
         orders: 7,
-        open_timers: 8,
+        open_recoveries: 8,
+        wasted: vec![0, 1, 300, u32::MAX],
     };
     golden("record_log", book.encode().encode_to_vec());
     let caller = wire::CallerRecord { last_call: 300, voided: vec![301, 302], recovered: 302 };
@@ -348,7 +351,6 @@ fn records_of_the_log() {
         preimage: Bytes::from_static(b"secret"),
     };
     golden("record_contract", contract.encode_to_vec());
-    let shown = |seqnum| wire::ShownRecord { seqnum, order_id: bytes32(4), prev_hash: u64::MAX };
     let recovery = wire::RecoveryRecord {
         seqnum: 300,
         prev_hash: u64::MAX,
@@ -356,7 +358,6 @@ fn records_of_the_log() {
         account: bytes32(1),
         open: signer(Curve::Ed25519).permission.encode(),
         reports: Bytes::from_static(&[0b1011]),
-        shown: vec![shown(300), shown(301)],
     };
     golden("record_recovery", recovery.encode_to_vec());
     golden("record_primary_balance", wire::PrimaryBalance { amount: 1 << 40 }.encode_to_vec());
@@ -395,6 +396,7 @@ fn records_of_recoveries() {
         index: 7,
         previous_permission: signer(Curve::Ed25519).permission.encode(),
         previous_call: 299,
+        call: true,
     };
     golden("record_order_before", order.encode_to_vec());
     assert!(wire::OrderRecord::default().encode_to_vec().is_empty(), "of a voided seqnum");
@@ -403,11 +405,17 @@ fn records_of_recoveries() {
         count: 3,
         settled: Bytes::from_static(&[1]),
         certificates: Vec::new(),
-        voided: Bytes::from_static(&[6]),
+        by_log: Bytes::from_static(&[6]),
     };
     golden("record_progress_voided", progress.encode_to_vec());
-    let undone =
-        wire::SettledEntry { position: 9, root: bytes32(1), count: 3, bitmap: Bytes::from_static(&[2]), undone: true };
+    let undone = wire::SettledEntry {
+        position: 9,
+        root: bytes32(1),
+        count: 3,
+        bitmap: Bytes::from_static(&[2]),
+        undone: true,
+        by_log: true,
+    };
     golden("record_settled_undone", undone.encode_to_vec());
     let totals = Totals { voided: 300, ..Default::default() };
     golden("record_totals_voided", totals.encode().encode_to_vec());
@@ -433,9 +441,6 @@ fn records_of_recoveries() {
 
 fn from_log() -> wire::Delivery {
     use wire::log_step::Kind;
-    let (_, _, certificate, _) = settled();
-    let order =
-        wire::LogOrder { network_id: NETWORK_ID, actor: 1 << 40, seqnum: 300, order_id: bytes32(1), recover: true };
     let freeze = wire::LogFreeze { network_id: NETWORK_ID, actor: 1 << 40, seqnum: 300 };
     let resolve = wire::LogResolve {
         network_id: NETWORK_ID,
@@ -446,12 +451,9 @@ fn from_log() -> wire::Delivery {
         account: bytes32(1),
         open: signer(Curve::Ed25519).permission.encode(),
     };
-    let bare = |kind| wire::LogStep { kind: Some(kind), orders: Vec::new() };
-    let steps = vec![
-        wire::LogStep { kind: Some(Kind::Settle(certificate)), orders: vec![order] },
-        bare(Kind::Freeze(freeze)),
-        bare(Kind::Resolve(resolve)),
-    ];
+    let settle = wire::LogSettle { bodies: vec![Bytes::from_static(b"body"), Bytes::from_static(b"another")] };
+    let steps = [Kind::Settle(settle), Kind::Freeze(freeze), Kind::Resolve(resolve)];
+    let steps = steps.into_iter().map(|kind| wire::LogStep { kind: Some(kind) }).collect();
     let refund = wire::CreditEntry { kind: 1, ..entry() };
     let credit = wire::DeliveredCredit { address: bytes32(1), amount: 1 << 40, source: Some(refund) };
     wire::Delivery {

@@ -23,12 +23,16 @@ use crate::consensus::Consensus;
 use crate::log::{Decided, LogShell};
 use crate::shard::Shard;
 
-/// Entries of the outbox looked at together.
-const WINDOW: u64 = 2_048;
+/// Entries that may be under way; more wait in the outbox.
+const OPEN_MAX: usize = 65_536;
+/// Calls in one question to the log, and bytes of items in one request.
+const CALLS: usize = 1_024;
+const REQUEST_BYTES: usize = 1 << 20;
 /// Later than the one before it in the line by this much an authority hands in what is not its turn.
 const TURN: Duration = Duration::from_millis(500);
-/// What is not applied by then is handed in again.
+/// What is not applied by then is handed in again, then after twice as long, and so on.
 const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(30);
 /// How often the log is asked what it has taken, where it does not tell.
 const ASK: Duration = Duration::from_millis(500);
 const ASK_REMOTE: Duration = Duration::from_millis(100);
@@ -76,7 +80,8 @@ impl LogRoute {
 struct Entry {
     call: LogCall,
     seen: Instant,
-    offered: Option<Instant>,
+    /// When it was handed in, and how often.
+    offered: Option<(Instant, u32)>,
 }
 
 struct Pump {
@@ -84,7 +89,10 @@ struct Pump {
     route: LogRoute,
     entries: BTreeMap<u64, Entry>,
     by_order: BTreeMap<(u64, u64, u32), u64>,
+    /// Taken by the log, and still in the outbox behind one that is not.
     done: BTreeSet<u64>,
+    /// First entry that is not read.
+    next: u64,
     asked: Instant,
 }
 
@@ -99,6 +107,7 @@ pub async fn pump(shard: Arc<Shard>, route: LogRoute) {
         entries: BTreeMap::new(),
         by_order: BTreeMap::new(),
         done: BTreeSet::new(),
+        next: 0,
         asked: Instant::now(),
     };
     loop {
@@ -135,7 +144,16 @@ pub async fn pump(shard: Arc<Shard>, route: LogRoute) {
 impl Pump {
     fn decided(&mut self, orders: &[(u64, u64, u32)]) {
         for order in orders {
-            self.done.extend(self.by_order.get(order));
+            if let Some(sequence) = self.by_order.get(order).copied() {
+                self.is_done(sequence);
+            }
+        }
+    }
+
+    fn is_done(&mut self, sequence: u64) {
+        if let Some(Entry { call, .. }) = self.entries.remove(&sequence) {
+            self.by_order.remove(&(call.network_id, call.actor, call.seqnum));
+            self.done.insert(sequence);
         }
     }
 
@@ -153,8 +171,9 @@ impl Pump {
     async fn read(&mut self) -> Result<()> {
         let authority = self.shard.authority();
         let (first, last) = authority.outbox_range(self.shard.store(), LOG)?;
-        let next = self.entries.keys().next_back().map_or(first, |last| last + 1).max(first);
-        let end = last.min(first + WINDOW);
+        let room = OPEN_MAX.saturating_sub(self.entries.len()) as u64;
+        let next = self.next.max(first);
+        let end = last.min(next.saturating_add(room).saturating_sub(1));
         if next > end {
             return Ok(());
         }
@@ -163,47 +182,37 @@ impl Pump {
             let delivery = authority.outbox(self.shard.store(), LOG, sequence)?;
             let call = delivery.calls.into_iter().next();
             let call = call.ok_or_else(|| Error::new(Code::StorageCorrupt, "an entry for the log is empty"))?;
-            if !call.shown && !call.report {
+            if !call.shown && !call.report && !call.recover {
                 self.by_order.insert((call.network_id, call.actor, call.seqnum), sequence);
             }
             self.entries.insert(sequence, Entry { call, seen: Instant::now(), offered: None });
+            self.next = sequence + 1;
         }
         Ok(())
     }
 
     /// Asks the log which entries it has taken.
     async fn ask(&mut self) -> Result<()> {
-        let open: Vec<(u64, LogCall)> = self
-            .entries
-            .iter()
-            .filter(|(sequence, _)| !self.done.contains(sequence))
-            .map(|(sequence, entry)| (*sequence, entry.call))
-            .collect();
-        if open.is_empty() {
-            return Ok(());
+        let open: Vec<(u64, LogCall)> = self.entries.iter().map(|(sequence, entry)| (*sequence, entry.call)).collect();
+        for some in open.chunks(CALLS) {
+            let calls = some.iter().map(|(_, call)| *call).collect();
+            let reply = self.route.hand(HandRequest { calls, items: Vec::new() }).await?;
+            for ((sequence, _), _) in some.iter().zip(reply.done).filter(|(_, done)| *done) {
+                self.is_done(*sequence);
+            }
         }
-        let calls = open.iter().map(|(_, call)| *call).collect();
-        let reply = self.route.hand(HandRequest { calls, items: Vec::new() }).await?;
-        let done = open.iter().zip(reply.done).filter(|(_, done)| *done);
-        self.done.extend(done.map(|((sequence, _), _)| *sequence));
         Ok(())
     }
 
     /// Takes the first entries that are done out of the outbox.
     async fn acknowledge(&mut self) -> Result<()> {
-        let mut applied = None;
-        while let Some((first, _)) = self.entries.first_key_value()
-            && self.done.contains(first)
-        {
-            let first = *first;
-            applied = Some(first);
-            self.done.remove(&first);
-            if let Some(entry) = self.entries.remove(&first) {
-                self.by_order.remove(&(entry.call.network_id, entry.call.actor, entry.call.seqnum));
-            }
+        let (first, _) = self.shard.authority().outbox_range(self.shard.store(), LOG)?;
+        let mut next = first;
+        while self.done.remove(&next) {
+            next += 1;
         }
-        if let Some(applied) = applied {
-            self.shard.handle_own(Input::Delivered { to_shard: LOG, applied }).await?;
+        if next > first {
+            self.shard.handle_own(Input::Delivered { to_shard: LOG, applied: next - 1 }).await?;
         }
         Ok(())
     }
@@ -211,24 +220,27 @@ impl Pump {
     /// Hands in what is due.
     async fn offer(&mut self) -> Result<()> {
         let (index, n) = (self.shard.authority().index() as u64, self.shard.authority().committee().size() as u64);
-        let due: Vec<u64> = self
-            .entries
-            .iter()
-            .filter(|(sequence, entry)| !self.done.contains(sequence) && entry.is_due(index, n))
-            .map(|(sequence, _)| *sequence)
-            .collect();
+        let due = self.entries.iter().filter(|(_, entry)| entry.is_due(index, n));
+        let due: Vec<(u64, LogCall)> = due.map(|(sequence, entry)| (*sequence, entry.call)).take(CALLS).collect();
         if due.is_empty() {
             return Ok(());
         }
-        let calls: Vec<LogCall> =
-            due.iter().filter_map(|sequence| self.entries.get(sequence)).map(|e| e.call).collect();
+        let calls: Vec<LogCall> = due.iter().map(|(_, call)| *call).collect();
         let offers = self.shard.authority().log_items(self.shard.store(), &calls)?;
-        let items: Vec<Bytes> = offers.into_iter().map(|offer| offer.item).collect();
+        let mut items: Vec<Bytes> = Vec::new();
+        for offer in offers {
+            if items.iter().map(Bytes::len).sum::<usize>() + offer.item.len() > REQUEST_BYTES {
+                let items = std::mem::take(&mut items);
+                self.route.hand(HandRequest { calls: Vec::new(), items }).await?;
+            }
+            items.push(offer.item);
+        }
         self.route.hand(HandRequest { calls: Vec::new(), items }).await?;
         let now = Instant::now();
-        for sequence in due {
+        for (sequence, _) in due {
             if let Some(entry) = self.entries.get_mut(&sequence) {
-                entry.offered = Some(now);
+                let before = entry.offered.map_or(0, |(_, times)| times);
+                entry.offered = Some((now, before.saturating_add(1)));
             }
         }
         Ok(())
@@ -238,11 +250,11 @@ impl Pump {
 impl Entry {
     fn is_due(&self, index: u64, n: u64) -> bool {
         let rank = (index + n - self.call.actor % n) % n;
-        // What only this authority knows, it alone can say.
-        let own = self.call.report || self.call.shown;
         match self.offered {
-            Some(at) => at.elapsed() >= AGAIN,
-            None => own || self.seen.elapsed() >= TURN * rank as u32,
+            Some((at, times)) => at.elapsed() >= (AGAIN * (1 << times.min(6).saturating_sub(1))).min(AGAIN_MAX),
+            // What only this authority can say.
+            None if self.call.report => true,
+            None => self.seen.elapsed() >= TURN * rank as u32,
         }
     }
 }

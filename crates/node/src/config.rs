@@ -13,6 +13,7 @@ use florin_core::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::ordering::Pace;
 use crate::storage::{Store, write_atomic};
 
 /// The file as it is written.
@@ -58,6 +59,8 @@ pub struct Config {
     pub http: Option<String>,
     /// Host to bind.
     pub bind: Option<String>,
+    /// How often the ordering engine creates units.
+    pub pace: Pace,
 }
 
 impl Config {
@@ -82,6 +85,7 @@ impl Config {
             genesis: file.genesis.map(|g| base.join(g)),
             http: file.http,
             bind: file.bind,
+            pace: Pace::default(),
         })
     }
 
@@ -256,6 +260,7 @@ mod tests {
             genesis: None,
             http: None,
             bind: None,
+            pace: Pace::default(),
         };
         assert_eq!(check_data(&config.data).unwrap_err().code, Code::BadConfig);
         make_data(&config.data).unwrap();

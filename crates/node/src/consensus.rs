@@ -10,20 +10,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use florin_core::limits::{SESSION_BYTES_MAX, UNIT_BYTES_MAX};
 use florin_core::ordered::engine::{Ordering, Unit};
 use florin_core::ordered::input::Input;
 use florin_core::ordered::item::pack;
 use florin_core::ordered::session;
-use florin_core::wire::{LogStatusRequest, OrderFrame, SessionsRequest, Signed, SignedSession, UnitsRequest};
+use florin_core::wire::{
+    LogStatusRequest, OrderFrame, OrderedUnit, SessionsRequest, Signed, SignedSession, UnitsRequest,
+};
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::authority_service_client::AuthorityServiceClient;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tracing::{debug, error, info, warn};
 
 use crate::log::LogShell;
-use crate::ordering::Aleph;
+use crate::ordering::{Aleph, FRAME_BYTES_MAX};
 use crate::participation::Participation;
 use crate::peers::Peers;
 
@@ -40,6 +44,10 @@ const CLOCK_OPEN: Duration = Duration::from_secs(1);
 const CLOCK_IDLE: Duration = Duration::from_secs(60);
 /// Sessions that a rebuilt authority leaves out beyond the newest that is known.
 const JOIN_MARGIN: u64 = 3;
+/// How long a peer may take for one answer.
+const REMOTE: Duration = Duration::from_secs(5);
+/// Unsigned sessions whose engines start again, at most.
+const UNSIGNED_MAX: u64 = 4;
 /// Sessions fetched at a time.
 const SESSIONS: u32 = 32;
 /// Frames of peers that may wait.
@@ -72,8 +80,12 @@ impl Consensus {
         (handle, Queues { frames: frames_end, items: items_end })
     }
 
-    /// A peer's frame, its sender proved by its connection.
+    /// A peer's frame, its sender proved by its connection. Errors: `LIMIT` if it is too large.
     pub async fn receive(&self, from: u32, frame: OrderFrame) -> Result<()> {
+        if frame.frame.len() > FRAME_BYTES_MAX {
+            let expected = format!("at most {FRAME_BYTES_MAX}");
+            return Err(Error::expected(Code::Limit, "bytes of a frame", expected, frame.frame.len()));
+        }
         self.heard[from as usize].fetch_max(frame.session, Atomic::Relaxed);
         self.frames.send((from, frame)).await.map_err(|_| Error::new(Code::Busy, "the log is stopping"))
     }
@@ -125,8 +137,10 @@ struct Progress {
     open: u64,
     /// Units with data, by session, as the engine gives them.
     positions: BTreeMap<u64, u32>,
-    /// Since when peers are heard in later sessions.
-    ahead: Option<Instant>,
+    /// Since when something is to be had from peers: later sessions, or signatures of closed ones.
+    behind: Option<Instant>,
+    /// Catching up, and the end of it.
+    catching: Option<JoinHandle<Result<()>>>,
     clock: Instant,
     resent: Instant,
     /// False signatures, by session and peer: each costs a check.
@@ -151,16 +165,27 @@ impl Task {
         let mut progress = Progress {
             open: book.session,
             positions: BTreeMap::new(),
-            ahead: None,
-            clock: now,
+            behind: None,
+            catching: None,
+            // The log's time must not be old when something comes that rests on it.
+            clock: now.checked_sub(CLOCK_IDLE).unwrap_or(now),
             resent: now,
             bad: HashMap::new(),
         };
-        self.catch_up(&mut progress).await?;
         while self.participation.is_unknown() {
             self.find_first_session(&mut progress).await?;
         }
+        // Sessions that are closed here and not signed: peers that were cut off in them need us.
+        let signed = session::signed_sessions(self.shell.store())?;
+        for session in signed.max(progress.open.saturating_sub(UNSIGNED_MAX))..progress.open {
+            if self.participation.may_join(session)
+                && let Err(e) = self.aleph.open(session)
+            {
+                warn!(session, "a session that is not signed yet: {e}");
+            }
+        }
         self.open(&mut progress)?;
+        self.start_catching(&mut progress);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -179,13 +204,24 @@ impl Task {
                     None => return Ok(()),
                 },
                 _ = tick.tick() => self.tick(&mut progress).await?,
+                end = caught(&mut progress.catching) => {
+                    end?;
+                    self.open(&mut progress)?;
+                }
             }
         }
     }
 
     fn open(&mut self, progress: &mut Progress) -> Result<()> {
+        // What peers have signed needs no engine here.
+        if progress.catching.is_some() && self.is_behind(progress) {
+            return Ok(());
+        }
         progress.positions.retain(|session, _| session + 2 > progress.open);
         let session = progress.open;
+        if self.aleph.open_sessions().contains(&session) {
+            return Ok(());
+        }
         if !self.participation.may_join(session) {
             let message = format!("session {session} goes on without this authority: it may have forgotten its units");
             warn!("{message}");
@@ -217,8 +253,8 @@ impl Task {
         let committee = self.shell.log().committee().clone();
         let mut open = Vec::new();
         for mut client in self.clients.iter().flatten().cloned().collect::<Vec<_>>() {
-            match client.log(LogStatusRequest {}).await.map_err(from_status) {
-                Ok(status) => open.push(status.into_inner().session),
+            match remote(client.log(LogStatusRequest {})).await {
+                Ok(status) => open.push(status.session),
                 Err(e) => debug!("asking a peer for its session: {e}"),
             }
         }
@@ -227,7 +263,9 @@ impl Task {
             tokio::time::sleep(GRACE).await;
             return Ok(());
         }
-        self.catch_up(progress).await?;
+        let clients = self.clients.iter().flatten().cloned().collect();
+        CatchUp { shell: self.shell.clone(), clients }.run().await?;
+        progress.open = self.shell.log().book(self.shell.store())?.session;
         open.sort_unstable_by_key(|session| std::cmp::Reverse(*session));
         let said = open.get(committee.faults()).copied().unwrap_or(0);
         let first = said.max(progress.open) + JOIN_MARGIN;
@@ -282,8 +320,13 @@ impl Task {
                 Ok(_) => {}
                 Err(e) if e.is_own_fault() => return Err(e),
                 Err(e) => {
-                    *progress.bad.entry((session, from)).or_default() += 1;
                     warn!(peer = from, session, "a signature of a session: {e}");
+                    *progress.bad.entry((session, from)).or_default() += 1;
+                    let others = progress.bad.keys().filter(|(s, _)| *s == session).count();
+                    if others > shell.log().committee().faults() {
+                        let what = format!("session {session}: {others} authorities signed another outcome than here");
+                        return Err(Error::new(Code::SessionMismatch, what));
+                    }
                 }
             }
         }
@@ -298,6 +341,10 @@ impl Task {
             return Err(e);
         }
         if let Some(e) = self.aleph.fault() {
+            // A peer has shown a unit of ours that is not in the backup.
+            if e.code == Code::StorageCorrupt && self.participation.may_join(progress.open) {
+                self.participation.start_from(progress.open + 1)?;
+            }
             self.handle.set_fault(Some(e));
         }
         let signed = session::signed_sessions(self.shell.store())?;
@@ -318,80 +365,155 @@ impl Task {
         if progress.clock.elapsed() >= every && self.aleph.is_idle() {
             self.items(Vec::new(), progress);
         }
-        let ahead = self.handle.heard().iter().any(|s| *s > progress.open);
-        match progress.ahead {
-            None if ahead => progress.ahead = Some(Instant::now()),
-            Some(since) if ahead && since.elapsed() > GRACE => {
-                progress.ahead = None;
-                self.catch_up(progress).await?;
-                self.open(progress)?;
+        let behind = self.is_behind(progress) || signed < progress.open;
+        match progress.behind {
+            None if behind => progress.behind = Some(Instant::now()),
+            Some(since) if behind && since.elapsed() > GRACE => {
+                progress.behind = None;
+                self.start_catching(progress);
             }
-            Some(_) if !ahead => progress.ahead = None,
+            Some(_) if !behind => progress.behind = None,
             _ => {}
         }
         Ok(())
     }
 
-    /// Takes signed sessions from peers until none has a later one.
-    async fn catch_up(&mut self, progress: &mut Progress) -> Result<()> {
-        let before = progress.open;
-        let clients: Vec<_> = self.clients.iter().flatten().cloned().collect();
-        for mut client in clients {
+    /// Whether peers, an honest one among them, are in later sessions.
+    fn is_behind(&self, progress: &Progress) -> bool {
+        let mut heard = self.handle.heard();
+        heard.sort_unstable_by_key(|session| std::cmp::Reverse(*session));
+        heard[self.shell.log().committee().faults()] > progress.open
+    }
+
+    /// Catches up with peers beside the engine, which goes on.
+    fn start_catching(&self, progress: &mut Progress) {
+        if progress.catching.is_none() {
+            let clients = self.clients.iter().flatten().cloned().collect();
+            let catching = CatchUp { shell: self.shell.clone(), clients };
+            progress.catching = Some(tokio::spawn(catching.run()));
+        }
+    }
+}
+
+/// Waits for the end of catching up, if it is under way.
+async fn caught(catching: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
+    match catching {
+        Some(handle) => {
+            let end = handle.await;
+            *catching = None;
+            end.map_err(|e| Error::new(Code::Io, format!("catching up: {e}")))?
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes what a quorum has signed from peers.
+struct CatchUp {
+    shell: Arc<LogShell>,
+    clients: Vec<AuthorityServiceClient<Channel>>,
+}
+
+impl CatchUp {
+    /// Until no peer has more. Errors are faults of this authority; a peer's are its own.
+    async fn run(self) -> Result<()> {
+        let before = self.position()?;
+        for client in &self.clients {
             loop {
-                match self.fetch(&mut client, progress).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(e) if e.is_own_fault() || e.code == Code::SessionMismatch => return Err(e),
-                    Err(e) => {
+                match self.fetch(client.clone()).await? {
+                    Fetched::More => {}
+                    Fetched::Nothing => break,
+                    Fetched::Failed(e) => {
                         debug!("signed sessions of a peer: {e}");
                         break;
                     }
                 }
             }
         }
-        if progress.open > before {
-            info!(from = before, to = progress.open, "caught up with signed sessions");
-            for session in self.aleph.open_sessions().into_iter().filter(|s| *s < progress.open) {
-                self.aleph.close(session);
-            }
+        let now = self.position()?;
+        if now.0 > before.0 {
+            info!(from = before.0, to = now.0, "caught up with signed sessions");
         }
         Ok(())
     }
 
-    /// Applies the next signed sessions of one peer; whether there were any.
-    async fn fetch(&mut self, client: &mut AuthorityServiceClient<Channel>, progress: &mut Progress) -> Result<bool> {
-        let request = SessionsRequest { from: progress.open, limit: SESSIONS };
-        let sessions = client.sessions(request).await.map_err(from_status)?.into_inner().sessions;
-        let some = !sessions.is_empty();
-        for signed in sessions {
-            let number = signed.header.as_ref().map_or(0, |h| h.session);
-            if number != progress.open {
-                return Err(Error::expected(Code::BadSession, "session", progress.open, number));
-            }
-            self.apply(client, signed).await?;
-            progress.open += 1;
-        }
-        Ok(some)
+    /// The open session, and how many are signed.
+    fn position(&self) -> Result<(u64, u64)> {
+        Ok((self.shell.log().book(self.shell.store())?.session, session::signed_sessions(self.shell.store())?))
     }
 
-    async fn apply(&mut self, client: &mut AuthorityServiceClient<Channel>, signed: SignedSession) -> Result<()> {
-        let committee = self.shell.log().committee().clone();
-        let header = session::check(&committee, &signed)?;
-        let mut units = Vec::new();
+    /// Takes the next signed sessions of one peer.
+    async fn fetch(&self, mut client: AuthorityServiceClient<Channel>) -> Result<Fetched> {
+        let (open, signed) = self.position()?;
+        let request = SessionsRequest { from: signed, limit: SESSIONS };
+        let sessions = match remote(client.sessions(request)).await {
+            Ok(reply) => reply.sessions,
+            Err(e) => return Ok(Fetched::Failed(e)),
+        };
+        for (number, signed) in (signed..).zip(sessions) {
+            if signed.header.as_ref().is_none_or(|h| h.session != number) {
+                let e = Error::expected(Code::BadSession, "session", number, "another");
+                return Ok(Fetched::Failed(e));
+            }
+            // One that is closed here lacks only signatures.
+            let units = match number < open {
+                true => Vec::new(),
+                false => match self.units(&mut client, &signed).await {
+                    Ok(units) => units,
+                    Err(e) => return Ok(Fetched::Failed(e)),
+                },
+            };
+            for (position, unit) in units.into_iter().enumerate() {
+                let (creator, data) = (unit.creator, unit.data);
+                let input = Input::Unit { session: number, position: position as u32, creator, round: 0, data };
+                self.shell.feed(input).await?;
+            }
+            match self.shell.handle(Input::Close(signed)).await {
+                Ok(_) => {}
+                Err(e) if e.is_own_fault() || e.code == Code::SessionMismatch => return Err(e),
+                // The engine was quicker, or the peer lied about signatures.
+                Err(e) => return Ok(Fetched::Failed(e)),
+            }
+        }
+        let now = self.position()?;
+        Ok(if now > (open, signed) { Fetched::More } else { Fetched::Nothing })
+    }
+
+    /// The units of a session, checked. Errors: the peer's.
+    async fn units(
+        &self,
+        client: &mut AuthorityServiceClient<Channel>,
+        signed: &SignedSession,
+    ) -> Result<Vec<OrderedUnit>> {
+        let committee = self.shell.log().committee();
+        let header = session::check(committee, signed)?;
+        let (mut units, mut bytes) = (Vec::new(), 0);
         while units.len() < header.units as usize {
             let request = UnitsRequest { session: header.session, from: units.len() as u32 };
-            let page = client.units(request).await.map_err(from_status)?.into_inner().units;
-            if page.is_empty() {
-                return Err(Error::expected(Code::BadSession, "units", header.units, units.len()));
+            let page = remote(client.units(request)).await?.units;
+            bytes += page.iter().map(|unit| unit.data.len() as u64).sum::<u64>();
+            if page.is_empty() || page.iter().any(|u| u.data.len() > UNIT_BYTES_MAX) || bytes > SESSION_BYTES_MAX {
+                return Err(Error::expected(Code::BadSession, "units", header.units, "none, or too much"));
             }
             units.extend(page);
         }
-        session::verify(&committee, &signed, &units)?;
-        for (position, unit) in units.into_iter().enumerate() {
-            let (session, creator, data) = (header.session, unit.creator, unit.data);
-            self.shell.feed(Input::Unit { session, position: position as u32, creator, round: 0, data }).await?;
-        }
-        self.shell.handle(Input::Close(signed)).await.map(drop)
+        session::verify(committee, signed, &units)?;
+        Ok(units)
+    }
+}
+
+/// What a peer had.
+enum Fetched {
+    More,
+    Nothing,
+    Failed(Error),
+}
+
+/// A peer's answer. Whatever code it gives, its error is its own and no fault of this authority.
+async fn remote<T>(call: impl Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>) -> Result<T> {
+    match tokio::time::timeout(REMOTE, call).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) => Err(Error::new(Code::Unreachable, from_status(status).to_string())),
+        Err(_) => Err(Error::new(Code::Timeout, "a peer does not answer")),
     }
 }
 

@@ -71,6 +71,17 @@ pub async fn follow(shard: Arc<Shard>, authority: u32, client: PeerServiceClient
     }
 }
 
+/// What the peer has taken back is nothing to wait for.
+fn forget(open: &mut Vec<SettledEntry>, undone: &SettledEntry) -> Result<()> {
+    for entry in open.iter_mut().filter(|entry| entry.root == undone.root && entry.count == undone.count) {
+        let count = entry.count as usize;
+        let left = Bitmap::parse(&entry.bitmap, count)?.without(&Bitmap::parse(&undone.bitmap, count)?);
+        entry.bitmap = left.to_bytes();
+    }
+    open.retain(|entry| entry.bitmap.iter().any(|byte| *byte != 0));
+    Ok(())
+}
+
 struct Follower {
     shard: Arc<Shard>,
     authority: u32,
@@ -97,6 +108,9 @@ impl Follower {
                 return Err(Error::expected(Code::Decode, "position in the settled stream", position, found));
             }
             let level = page.entries.len() < FOLLOW_PAGE;
+            for undone in page.entries.iter().filter(|entry| entry.undone) {
+                forget(&mut open, undone)?;
+            }
             open.append(&mut page.entries);
             open = self.page(open, level, page.end).await?;
             if open.len() > OPEN_MAX {
@@ -161,7 +175,7 @@ impl Follower {
         let mut wanted = Bitmap::parse(&entry.bitmap, count)?;
         loop {
             let (shard, root) = (self.shard.authority().shard(), entry.root.clone());
-            let request = BatchRequest { shard, root, bitmap: wanted.to_bytes(), orders_only: false };
+            let request = BatchRequest { shard, root, bitmap: wanted.to_bytes() };
             let reply = self.client.batch(request).await.map_err(from_status)?.into_inner();
             let mut left = wanted.clone();
             for certificate in reply.certificates {

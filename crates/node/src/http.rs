@@ -164,11 +164,11 @@ mod tests {
             committee,
             index: 0,
             rebuilt: false,
+            watchers: Arc::new(tokio::sync::Semaphore::new(1)),
             lags: Arc::default(),
             stopping,
             log: None,
             log_elsewhere: None,
-            peers: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

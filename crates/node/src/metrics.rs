@@ -44,6 +44,22 @@ pub fn text(services: &Services) -> Result<String> {
     let faulty = gauge("faulty", "1 if the shard votes for nothing");
     let accounts = gauge("accounts_minor_units", "Sum of all balances of the shard");
     let disk = gauge("disk_bytes", "Bytes of the data folder");
+    let session = gauge("log_session", "Session of the log that is open");
+    let signed = gauge("log_signed_sessions", "Sessions of the log that a quorum has signed");
+    let ordered = gauge("log_orders", "Orders that the log has applied");
+    let queued = gauge("log_queued", "Orders of this process that wait for the log");
+    let time = gauge("log_time_seconds", "Log time, seconds since 1970");
+    let log_faulty = gauge("log_faulty", "1 if the log orders nothing");
+    if let Some(log) = &services.log {
+        let (status, labels) = (services.log_status()?, Labels::new());
+        let orders = log.shell.log().book(log.shell.store())?.orders;
+        session.get_or_create(&labels).set(status.session as f64);
+        signed.get_or_create(&labels).set(status.signed_sessions as f64);
+        ordered.get_or_create(&labels).set(orders as f64);
+        queued.get_or_create(&labels).set(status.queued as f64);
+        time.get_or_create(&labels).set(status.time_ms as f64 / 1e3);
+        log_faulty.get_or_create(&labels).set(if status.fault.is_empty() { 0.0 } else { 1.0 });
+    }
 
     for status in services.status()? {
         let shard = &services.shards[&status.shard];

@@ -20,7 +20,7 @@ use florin_rpc::services::peer_service_client::PeerServiceClient;
 use florin_rpc::services::peer_service_server::PeerServiceServer;
 use florin_rpc::tls;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tracing::{error, info};
@@ -30,11 +30,11 @@ use crate::config::{Config, check_data, open_shard};
 use crate::consensus::{self, Consensus, Queues};
 use crate::follow::{self, Lags};
 use crate::log::{LogShell, LogThreads};
-use crate::ordering::{Aleph, EngineConfig, Pace};
+use crate::ordering::{Aleph, EngineConfig};
 use crate::outbox::{self, Route};
 use crate::participation::Participation;
 use crate::peers::{Clients, Peers};
-use crate::service::{LogPart, Services};
+use crate::service::{LogPart, Services, WATCHERS};
 use crate::shard::{Shard, ShardThreads};
 use crate::steps::{self, StepRoute};
 use crate::{genesis, http};
@@ -60,8 +60,6 @@ pub async fn run(
         threads.push(thread);
     }
     let shards = Arc::new(opened);
-    let peers: BTreeMap<u32, Arc<Clients>> =
-        numbers.iter().map(|shard| (*shard, Arc::new(clients(&config, *shard)))).collect();
     // The log runs beside shard 0.
     let mut log_threads = Vec::new();
     let mut task = None;
@@ -85,10 +83,10 @@ pub async fn run(
         committee: config.committee.clone(),
         index: config.index,
         rebuilt: config.is_rebuilt(),
+        watchers: Arc::new(Semaphore::new(WATCHERS)),
         lags: lags.clone(),
         log_elsewhere: log.is_none().then(|| AuthorityServiceClient::new(channel(&config, config.index as usize, 0))),
         log,
-        peers: Arc::new(peers),
     };
 
     let mut background = JoinSet::new();
@@ -177,7 +175,7 @@ fn start_log(
         index: config.index,
         key: key.clone(),
         folder: config.ordering_dir(),
-        pace: Pace::default(),
+        pace: config.pace,
     };
     let own = config.index as usize;
     let reads = (0..config.committee.size())
@@ -198,9 +196,9 @@ fn start_log(
     };
     background.spawn(task.run());
     for to in 0..config.committee.shards {
-        let route = match (services.shards.get(&to), services.peers.get(&to)) {
-            (Some(shard), Some(peers)) => StepRoute::Local(shard.clone(), peers.clone()),
-            _ => StepRoute::Remote(connect(config, own, to)),
+        let route = match services.shards.get(&to) {
+            Some(shard) => StepRoute::Local(shard.clone()),
+            None => StepRoute::Remote(connect(config, own, to)),
         };
         background.spawn(steps::pump(log.shell.clone(), to, route));
     }

@@ -92,7 +92,16 @@ mod tests {
     fn config(dir: &Path) -> Config {
         let (committee, _) = TestCommittee::default().build();
         let data = dir.join("data");
-        Config { committee, index: 0, seed: Zeroizing::new([0; 32]), data, genesis: None, http: None, bind: None }
+        Config {
+            committee,
+            index: 0,
+            seed: Zeroizing::new([0; 32]),
+            data,
+            genesis: None,
+            http: None,
+            bind: None,
+            pace: crate::ordering::Pace::default(),
+        }
     }
 
     #[test]

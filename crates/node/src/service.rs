@@ -17,7 +17,7 @@ use florin_rpc::server::peer_identity;
 use florin_rpc::services::authority_service_client::AuthorityServiceClient;
 use florin_rpc::services::authority_service_server::AuthorityService;
 use florin_rpc::services::peer_service_server::PeerService;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_stream::Stream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -25,10 +25,8 @@ use tonic::{Request, Response, Status};
 use crate::calls::LogRoute;
 use crate::consensus::Consensus;
 use crate::follow::Lags;
-use crate::log::LogShell;
-use crate::peers::Clients;
+use crate::log::{Decided, LogShell};
 use crate::shard::Shard;
-use crate::steps;
 
 /// The shards of this process, by number.
 pub type Shards = Arc<BTreeMap<u32, Arc<Shard>>>;
@@ -48,12 +46,12 @@ pub struct Services {
     pub lags: Arc<Lags>,
     /// Becomes true when the process stops: streams end then.
     pub stopping: watch::Receiver<bool>,
+    /// Places for streams that watch an order.
+    pub watchers: Arc<Semaphore>,
     /// The ordered log, in the process that runs shard 0.
     pub log: Option<LogPart>,
     /// Elsewhere: the way to it.
     pub log_elsewhere: Option<AuthorityServiceClient<Channel>>,
-    /// By shard of this process: the same shard of the peers.
-    pub peers: Arc<BTreeMap<u32, Arc<Clients>>>,
 }
 
 /// The ordered log of this process.
@@ -68,7 +66,10 @@ pub struct LogPart {
 /// Messages of a stream to one client that may wait.
 const WATCH_QUEUE: usize = 4;
 /// How often a watched order is looked at when nothing says that it changed.
-const WATCH: Duration = Duration::from_millis(200);
+const WATCH: Duration = Duration::from_millis(500);
+/// Orders watched at a time, and for how long at most.
+pub const WATCHERS: usize = 4_096;
+const WATCH_MAX: Duration = Duration::from_secs(900);
 
 impl Services {
     fn shard(&self, shard: u32) -> Result<&Arc<Shard>> {
@@ -100,29 +101,31 @@ impl Services {
         Ok(status)
     }
 
-    /// What became of an order, durably: what is answered here must not be forgotten.
-    async fn order_status(&self, request: &OrderStatusRequest) -> Result<OrderStatus> {
+    /// What became of an order, durably: what is answered here must not be forgotten. Not waited for if it is `known`.
+    async fn order_status(&self, request: &OrderStatusRequest, known: Option<&OrderStatus>) -> Result<OrderStatus> {
         let number = (request.actor % self.committee.shards as u64) as u32;
         let mut status = match self.shards.get(&number) {
-            Some(shard) => {
-                let status = shard.authority().order_status(shard.store(), request)?;
-                shard.barrier().await?;
-                status
-            }
+            Some(shard) => shard.authority().order_status(shard.store(), request)?,
             // Asked by the process of the shard, for what the log says.
             None if self.log.is_some() => OrderStatus::default(),
             None => return Err(self.shard(number).err().unwrap_or_else(|| Error::new(Code::NotServed, "shard"))),
         };
-        if let Some(log) = &self.log {
-            let (shell, before) = (&log.shell, status.clone());
+        let mut by_log = false;
+        if let Some(LogPart { shell, .. }) = &self.log {
+            let before = status.clone();
             status = shell.log().order_status(shell.store(), request, status)?;
-            if status != before {
-                shell.barrier().await?;
-            }
+            by_log = status != before;
         } else if let (Some(client), true) = (&self.log_elsewhere, status.calls) {
             let found = client.clone().order_status(*request).await.map_err(from_status)?.into_inner();
             if found.state() != order_status::State::Unknown {
                 status = found;
+            }
+        }
+        if Some(&status) != known {
+            match (&self.log, self.shards.get(&number)) {
+                (Some(LogPart { shell, .. }), _) if by_log => shell.barrier().await?,
+                (_, Some(shard)) => shard.barrier().await?,
+                _ => {}
             }
         }
         Ok(status)
@@ -172,6 +175,21 @@ impl Services {
 
 fn answer<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
     result.map(Response::new).map_err(to_status)
+}
+
+/// Waits until the log decides the order.
+async fn is_decided(decided: &mut Option<broadcast::Receiver<Decided>>, request: &OrderStatusRequest) {
+    let wanted = (request.network_id, request.actor, request.seqnum);
+    match decided {
+        Some(decided) => loop {
+            match decided.recv().await {
+                Ok(orders) if !orders.contains(&wanted) => {}
+                // Or some were missed.
+                _ => return,
+            }
+        },
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether nothing more can become of the order.
@@ -244,7 +262,7 @@ impl AuthorityService for Services {
         &self,
         request: Request<OrderStatusRequest>,
     ) -> std::result::Result<Response<OrderStatus>, Status> {
-        answer(self.order_status(&request.into_inner()).await)
+        answer(self.order_status(&request.into_inner(), None).await)
     }
 
     type WatchOrderStream = Pin<Box<dyn Stream<Item = std::result::Result<OrderStatus, Status>> + Send>>;
@@ -254,14 +272,17 @@ impl AuthorityService for Services {
         request: Request<OrderStatusRequest>,
     ) -> std::result::Result<Response<Self::WatchOrderStream>, Status> {
         let request = request.into_inner();
+        let Ok(place) = self.watchers.clone().try_acquire_owned() else {
+            return Err(to_status(Error::new(Code::Busy, format!("{WATCHERS} orders are watched"))));
+        };
         let (sender, receiver) = tokio::sync::mpsc::channel(WATCH_QUEUE);
         let services = self.clone();
         let mut stopping = self.stopping.clone();
-        tokio::spawn(async move {
+        let watch = async move {
             let mut decided = services.log.as_ref().map(|log| log.shell.decided());
-            let mut shown = None;
+            let mut shown: Option<OrderStatus> = None;
             loop {
-                let status = services.order_status(&request).await;
+                let status = services.order_status(&request, shown.as_ref()).await;
                 let last = status.as_ref().map_or(true, is_last);
                 if shown.as_ref() != status.as_ref().ok() {
                     shown = status.as_ref().ok().cloned();
@@ -272,18 +293,19 @@ impl AuthorityService for Services {
                 if last {
                     return;
                 }
-                let news = async {
-                    match &mut decided {
-                        Some(decided) => drop(decided.recv().await),
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
-                    () = news => {}
+                    () = is_decided(&mut decided, &request) => {}
                     () = tokio::time::sleep(WATCH) => {}
                     () = sender.closed() => return,
-                    _ = stopping.wait_for(|stop| *stop) => return,
                 }
+            }
+        };
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = watch => {}
+                () = tokio::time::sleep(WATCH_MAX) => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
             }
         });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
@@ -412,14 +434,6 @@ impl PeerService for Services {
             return Err(to_status(e));
         }
         let delivery = request.into_inner();
-        if delivery.from_shard == LOG {
-            let to = delivery.to_shard;
-            return answer(match (self.shard(to), self.peers.get(&to)) {
-                (Ok(shard), Some(peers)) => steps::deliver(shard, peers, delivery).await,
-                (Err(e), _) => Err(e),
-                (Ok(_), None) => Err(Error::expected(Code::NotServed, "shard", "one of this process", to)),
-            });
-        }
         answer(match self.handle(delivery.to_shard, Input::Deliver(delivery)).await {
             Ok(Reply::Deliver(reply)) => Ok(reply),
             Ok(other) => Err(unexpected(&other)),

@@ -1,23 +1,20 @@
-//! What the log has for the shards of its authority: delivered in order, and the batches that a shard lacks fetched.
+//! What the log has for the shards of its authority, delivered in its order.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
-use florin_core::batch::decode_batch;
 use florin_core::ordered::input::Input as LogInput;
-use florin_core::wire::{BatchRequest, Certificate, Delivery, DeliveryReply, log_step::Kind};
+use florin_core::wire::{Delivery, DeliveryReply};
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::peer_service_client::PeerServiceClient;
 use futures::future::join_all;
 use tonic::transport::Channel;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::log::LogShell;
-use crate::peers::Clients;
 use crate::shard::Shard;
 
 /// Deliveries under way to one shard.
@@ -27,8 +24,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// The way from the log to a shard of its authority.
 pub enum StepRoute {
-    /// In this process, with the shard's peers.
-    Local(Arc<Shard>, Arc<Clients>),
+    /// In this process.
+    Local(Arc<Shard>),
     /// In another process of the same operator.
     Remote(PeerServiceClient<Channel>),
 }
@@ -36,7 +33,10 @@ pub enum StepRoute {
 impl StepRoute {
     async fn deliver(&self, delivery: Delivery) -> Result<DeliveryReply> {
         match self {
-            StepRoute::Local(shard, peers) => deliver(shard, peers, delivery).await,
+            StepRoute::Local(shard) => match shard.handle_own(Input::Deliver(delivery)).await? {
+                Reply::Deliver(reply) => Ok(reply),
+                other => Err(Error::expected(Code::Io, "reply to a delivery", "Deliver", format!("{other:?}"))),
+            },
             StepRoute::Remote(client) => {
                 client.clone().deliver(delivery).await.map(tonic::Response::into_inner).map_err(from_status)
             }
@@ -96,53 +96,4 @@ async fn drain(shell: &LogShell, to_shard: u32, route: &StepRoute) -> Result<()>
             return Err(e);
         }
     }
-}
-
-/// Delivers to a shard of this process; fetches a batch that the log has ordered and the shard lacks.
-pub async fn deliver(shard: &Shard, peers: &Clients, delivery: Delivery) -> Result<DeliveryReply> {
-    loop {
-        match shard.handle_own(Input::Deliver(delivery.clone())).await {
-            Ok(Reply::Deliver(reply)) => return Ok(reply),
-            Ok(other) => return Err(Error::expected(Code::Io, "reply to a delivery", "Deliver", format!("{other:?}"))),
-            Err(e) if e.code == Code::BatchMissing => {
-                for step in &delivery.steps {
-                    if let Some(Kind::Settle(certificate)) = &step.kind {
-                        fetch(shard, peers, certificate).await?;
-                    }
-                }
-            }
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-/// Settles the batch of a certificate, with its orders from whichever peer has them.
-async fn fetch(shard: &Shard, peers: &Clients, certificate: &Certificate) -> Result<()> {
-    let settle = |orders| Input::Fetched { certificate: certificate.clone(), orders };
-    match shard.handle_own(settle(Vec::new())).await? {
-        Reply::Settle(reply) if reply.batch_missing => {}
-        _ => return Ok(()),
-    }
-    let request = BatchRequest {
-        shard: shard.authority().shard(),
-        root: certificate.root.clone(),
-        bitmap: Bytes::new(),
-        orders_only: true,
-    };
-    for (peer, client) in peers.iter().enumerate() {
-        let Some(mut client) = client.clone() else { continue };
-        let orders = match client.batch(request.clone()).await {
-            Ok(reply) => reply.into_inner().orders,
-            Err(e) => {
-                debug!(peer, "a batch that the log has ordered: {}", from_status(e));
-                continue;
-            }
-        };
-        if decode_batch(&orders).is_ok_and(|b| b.id.root[..] == certificate.root[..]) {
-            info!(peer, shard = shard.authority().shard(), "fetched a batch that the log has ordered");
-            shard.handle_own(settle(orders)).await?;
-            return Ok(());
-        }
-    }
-    Err(Error::new(Code::BatchMissing, "no peer that answers has a batch that the log has ordered"))
 }

@@ -450,6 +450,7 @@ fn several_threads_write_sync_and_read() {
 #[test]
 fn tables_keep_their_numbers() {
     assert!(Table::ALL.iter().enumerate().all(|(number, table)| *table as usize == number));
-    let names = "accounts batches progress roots orders credits settled outbox links cursors meta objects sessions units";
+    let names =
+        "accounts batches progress roots orders credits settled outbox links cursors meta objects sessions units";
     assert_eq!(Table::ALL.map(Table::name).join(" "), names, "a change needs a new format");
 }

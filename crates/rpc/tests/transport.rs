@@ -67,6 +67,31 @@ impl AuthorityService for Desk {
     async fn account(&self, _: Request<AccountRequest>) -> Reply<AccountReply> {
         Err(to_status(conflict()))
     }
+    type WatchOrderStream = tokio_stream::Empty<std::result::Result<OrderStatus, Status>>;
+    async fn watch_order(&self, _: Request<OrderStatusRequest>) -> Reply<Self::WatchOrderStream> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn order_status(&self, _: Request<OrderStatusRequest>) -> Reply<OrderStatus> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn log(&self, _: Request<LogStatusRequest>) -> Reply<LogStatus> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn sessions(&self, _: Request<SessionsRequest>) -> Reply<SessionsReply> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn units(&self, _: Request<UnitsRequest>) -> Reply<UnitsReply> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn contract(&self, _: Request<ContractRequest>) -> Reply<ContractReply> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn primary(&self, _: Request<PrimaryRequest>) -> Reply<PrimaryReply> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn network(&self, _: Request<NetworkRequest>) -> Reply<NetworkReply> {
+        Err(Status::unimplemented("not here"))
+    }
     async fn order(&self, _: Request<OrderRequest>) -> Reply<OrderReply> {
         Err(Status::unimplemented("not here"))
     }

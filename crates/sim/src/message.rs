@@ -27,8 +27,8 @@ pub enum Body {
     Deliver(wire::Delivery),
     /// `Follow` from a position.
     Follow(u64),
-    /// `Batch` with a root, and whether only the orders are wanted.
-    Batch(Bytes, bool),
+    /// `Batch` with a root.
+    Batch(Bytes),
     /// `Hand`: what a shard wants in the log, and items for it.
     Hand(Vec<wire::LogCall>, Vec<Bytes>),
     /// `Sessions` from one on.
@@ -102,7 +102,7 @@ impl Envelope {
             }
             Body::Deliver(delivery) => part(2, &delivery.encode_to_vec()),
             Body::Follow(from) => part(3, &from.to_be_bytes()),
-            Body::Batch(root, orders_only) => part(4 + 10 * u8::from(*orders_only), root),
+            Body::Batch(root) => part(4, root),
             Body::Voted(reply) => part(5, &answer(reply)),
             Body::Settled(reply) => part(6, &answer(reply)),
             Body::Delivered(reply) => part(7, &answer(reply)),

@@ -15,7 +15,6 @@ use florin_core::authority::input::Input;
 use florin_core::authority::query::settled_by;
 use florin_core::authority::state::LOG;
 use florin_core::authority::{Authority, NoMeter};
-use florin_core::batch::decode_batch;
 use florin_core::bitmap::Bitmap;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
@@ -71,8 +70,6 @@ pub struct Node {
     missing: BTreeMap<(u32, u64), Micros>,
     /// Calls in the outbox for the log: since when, and when they were handed in last.
     handed: BTreeMap<u64, (Micros, Option<Micros>)>,
-    /// Batches that the log has ordered and this shard lacks, with the certificate of the log's step.
-    wanted: BTreeMap<[u8; 32], wire::Certificate>,
     /// By root: answers to fetched batches whose orders had settled in other ones.
     elsewhere: BTreeMap<Bytes, wire::SettleReply>,
 }
@@ -103,7 +100,6 @@ impl Node {
             durable_sent: BTreeMap::new(),
             missing: BTreeMap::new(),
             handed: BTreeMap::new(),
-            wanted: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
         }
     }
@@ -168,7 +164,6 @@ impl Node {
         self.missing.clear();
         self.elsewhere.clear();
         self.handed.clear();
-        self.wanted.clear();
         world.fault("crashes");
         if self.disk.crash(&mut world.rng) > 0 {
             world.fault("crashes that lost steps");
@@ -360,27 +355,6 @@ impl Node {
         }
     }
 
-    /// The log has ordered batches that are not here: their orders are asked from peers.
-    fn fetch_ordered(&mut self, world: &mut World, delivery: &wire::Delivery) {
-        if self.shell == Shell::NeverFetches {
-            return;
-        }
-        for step in &delivery.steps {
-            if let Some(wire::log_step::Kind::Settle(certificate)) = &step.kind
-                && let Ok(root) = <[u8; 32]>::try_from(certificate.root.as_ref())
-            {
-                self.wanted.insert(root, certificate.clone());
-                for _ in 0..2 {
-                    let peer = world.rng.below(world.committee.size() as u64) as u32;
-                    let body = Body::Batch(certificate.root.clone(), true);
-                    if peer != self.authority {
-                        world.send(self.addr(), Addr::Shard(peer, self.shard), 0, body);
-                    }
-                }
-            }
-        }
-    }
-
     /// A message arrives.
     pub fn on_message(&mut self, world: &mut World, envelope: Envelope) {
         if !self.up {
@@ -391,13 +365,8 @@ impl Node {
             Body::Settle(certificate, orders) => self.on_settle(world, &envelope, certificate.clone(), orders.clone()),
             Body::Deliver(delivery) => self.on_deliver(world, &envelope, delivery.clone()),
             Body::Follow(from) => self.on_follow(world, &envelope, *from),
-            Body::Batch(root, orders_only) => {
-                let request = wire::BatchRequest {
-                    shard: self.shard,
-                    root: root.clone(),
-                    bitmap: Bytes::new(),
-                    orders_only: *orders_only,
-                };
+            Body::Batch(root) => {
+                let request = wire::BatchRequest { shard: self.shard, root: root.clone(), bitmap: Bytes::new() };
                 let reply = self.core.batch(self.view(), &request).unwrap_or_default();
                 world.send(self.addr(), envelope.from, envelope.id, Body::Batches(reply));
             }
@@ -423,16 +392,6 @@ impl Node {
             }
             Body::Handed(done) => self.on_handed(world, &envelope, done),
             Body::Batches(reply) => {
-                let root = decode_batch(&reply.orders).map(|b| b.id.root).ok();
-                if reply.certificates.is_empty()
-                    && let Some(certificate) = root.and_then(|root| self.wanted.remove(&root))
-                {
-                    let input = Input::Fetched { certificate, orders: reply.orders.clone() };
-                    world.fault("batches fetched for the log");
-                    if self.settle(world, input, &reply.orders).is_err() {
-                        world.fault("refused batches of peers");
-                    }
-                }
                 for certificate in reply.certificates.clone() {
                     let root = certificate.root.clone();
                     let input = Input::Fetched { certificate, orders: reply.orders.clone() };
@@ -500,9 +459,6 @@ impl Node {
         };
         let result = if request.from == sender {
             let result = self.step(world, Input::Deliver(delivery.clone()));
-            if result.as_ref().is_err_and(|e| e.code == Code::BatchMissing) {
-                self.fetch_ordered(world, &delivery);
-            }
             if let Err(e) = &result
                 && matches!(e.code, Code::ConflictingCertificate | Code::StorageCorrupt)
             {
@@ -573,7 +529,7 @@ impl Node {
             fetch.clear();
         }
         for root in fetch {
-            world.send(self.addr(), Addr::Shard(peer, self.shard), 0, Body::Batch(root, false));
+            world.send(self.addr(), Addr::Shard(peer, self.shard), 0, Body::Batch(root));
         }
         if next > cursor {
             self.missing.retain(|(p, position), _| *p != peer || *position >= next);

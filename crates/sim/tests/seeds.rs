@@ -111,7 +111,6 @@ fn the_log_under_faults_and_attack() {
         "stalls of the engine",
         "sessions from peers",
         "crashes of logs that lost steps",
-        "batches fetched for the log",
         "isolated authorities",
         "accounts that went on",
         "floods of the log",
@@ -121,7 +120,6 @@ fn the_log_under_faults_and_attack() {
         "refused sessions of peers",
         "refused signatures of sessions",
         "wrong clocks voted",
-        "BATCH_MISSING",
         "CALL_WAITS",
         "RECOVERING",
     ] {

@@ -49,13 +49,13 @@ impl Wallet {
         retry(|| async move { agree(network.committee(), &network.account(address).await) }).await
     }
 
-    /// Newest payments to an address that `f + 1` authorities report, at most [`PAGE_MAX`]. Errors:
-    /// `QUORUM_UNREACHABLE`.
+    /// Newest payments to an address that a quorum reports, at most [`PAGE_MAX`]: what fewer have settled may not be
+    /// final, and a recovery of the payer's account can take it back. Errors: `QUORUM_UNREACHABLE`.
     pub async fn received(network: &Network, address: &Address, limit: usize) -> Result<Vec<Received>> {
         let committee = network.committee();
         let limit = limit.min(PAGE_MAX);
         let replies = network.credits(address, limit as u32).await;
-        need(committee, &replies, committee.validity())?;
+        need(committee, &replies, committee.quorum())?;
         let mut order = Vec::new();
         let mut counts: BTreeMap<Vec<u8>, (usize, wire::CreditEntry)> = BTreeMap::new();
         for reply in replies.into_iter().flatten() {
@@ -67,7 +67,7 @@ impl Wallet {
                 counts.entry(key).or_insert((0, entry)).0 += 1;
             }
         }
-        let believed = order.iter().filter_map(|key| counts.remove(key)).filter(|(n, _)| *n >= committee.validity());
+        let believed = order.iter().filter_map(|key| counts.remove(key)).filter(|(n, _)| *n >= committee.quorum());
         Ok(believed.take(limit).map(|(_, entry)| Received { entry }).collect())
     }
 

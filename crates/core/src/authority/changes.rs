@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use super::state::{
-    Account, Holding, LOG, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64, holding_key,
-    link_key, need_record, outbox_key,
+    Account, Holding, LOG, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64,
+    holding_key, link_key, need_record, outbox_key,
 };
 use crate::address::Address;
 use crate::bitmap::Bitmap;
@@ -24,8 +24,8 @@ pub(crate) struct Progress {
     pub root: Hash,
     pub count: usize,
     pub settled: Bitmap,
-    /// Certified orders that a recovery has voided.
-    pub voided: Bitmap,
+    /// Orders settled on the log's word: no certificate of this batch need say so.
+    pub by_log: Bitmap,
     pub certificates: Vec<wire::Certificate>,
     /// Orders that this step settled.
     pub fresh: Bitmap,
@@ -38,7 +38,7 @@ impl Progress {
             root,
             count,
             settled: Bitmap::empty(count),
-            voided: Bitmap::empty(count),
+            by_log: Bitmap::empty(count),
             certificates: Vec::new(),
             fresh: Bitmap::empty(count),
             dirty: false,
@@ -50,19 +50,12 @@ impl Progress {
         self.dirty = true;
     }
 
-    /// Notes that a recovery has voided the order, settled here or not.
-    pub fn void(&mut self, index: usize) {
+    /// Notes that an order is taken back.
+    pub fn clear(&mut self, index: usize) {
         self.settled.clear(index);
         self.fresh.clear(index);
-        self.voided.set(index);
+        self.by_log.clear(index);
         self.dirty = true;
-    }
-
-    /// Whether nothing more can become of the orders.
-    pub fn done(&self, orders: &Bitmap) -> bool {
-        let mut done = self.settled.clone();
-        done.union(&self.voided);
-        done.contains(orders)
     }
 
     pub fn certify(&mut self, certificate: wire::Certificate, replace: bool) {
@@ -93,6 +86,8 @@ pub(crate) struct Changes<'a> {
     writes: Vec<Write>,
     /// Orders settled because what they waited for has settled.
     pub followers: usize,
+    /// Batches that this step stores.
+    added: BTreeMap<u64, Vec<bytes::Bytes>>,
     /// The batch that was read last: thousands of orders of a step may point into the same one.
     stored: Option<(u64, Vec<bytes::Bytes>)>,
 }
@@ -130,6 +125,7 @@ impl<'a> Changes<'a> {
             calls: Vec::new(),
             writes: Vec::new(),
             followers: 0,
+            added: BTreeMap::new(),
             stored: None,
         })
     }
@@ -191,6 +187,9 @@ impl<'a> Changes<'a> {
 
     /// An order of a batch that was stored before this step; `None` if it is not there.
     pub fn stored_order(&mut self, batch: u64, index: u32) -> Result<Option<Order>> {
+        if let Some(orders) = self.added.get(&batch) {
+            return orders.get(index as usize).cloned().map(Order::decode).transpose();
+        }
         if self.stored.as_ref().is_none_or(|(number, _)| *number != batch) {
             let record: Option<wire::BatchRecord> = get_record(self.state, Table::Batches, &batch.to_be_bytes())?;
             self.stored = Some((batch, record.unwrap_or_default().orders));
@@ -219,7 +218,7 @@ impl<'a> Changes<'a> {
 
     /// Notes that an order is taken back.
     pub fn undo(&mut self, batch: u64, index: usize) -> Result<()> {
-        self.progress(batch)?.void(index);
+        self.progress(batch)?.clear(index);
         self.undone.push((batch, index));
         Ok(())
     }
@@ -233,9 +232,19 @@ impl<'a> Changes<'a> {
         })
     }
 
+    /// The batch with a root, stored before or by this step.
+    pub fn batch_of(&self, root: &Hash) -> Result<Option<u64>> {
+        let added = self.progress.iter().find(|(number, p)| p.root == *root && self.added.contains_key(number));
+        match added {
+            Some((number, _)) => Ok(Some(*number)),
+            None => get_u64(self.state, Table::Roots, root),
+        }
+    }
+
     /// Stores a new batch and returns its number.
     pub fn add_batch(&mut self, root: Hash, orders: &[bytes::Bytes]) -> u64 {
         let number = self.totals.next.0;
+        self.added.insert(number, orders.to_vec());
         self.totals.next.0 += 1;
         let record = wire::BatchRecord { orders: orders.to_vec() };
         self.put(Table::Batches, number.to_be_bytes(), record.encode_to_vec());
@@ -336,7 +345,14 @@ impl<'a> Changes<'a> {
             }
             if !progress.fresh.is_empty() {
                 self.totals.orders += progress.fresh.ones() as u64;
-                self.put_settled(settled_entry(&progress, &progress.fresh, false));
+                let by_log: Vec<usize> = progress.fresh.iter().filter(|i| progress.by_log.get(*i)).collect();
+                let mut said = Bitmap::empty(progress.count);
+                by_log.into_iter().for_each(|i| said.set(i));
+                for (orders, by_log) in [(progress.fresh.without(&said), false), (said, true)] {
+                    if !orders.is_empty() {
+                        self.put_settled(wire::SettledEntry { by_log, ..settled_entry(&progress, &orders, false) });
+                    }
+                }
                 settled_end = Some(self.totals.next.1);
             }
             let record = wire::ProgressRecord {
@@ -344,7 +360,7 @@ impl<'a> Changes<'a> {
                 count: progress.count as u32,
                 settled: progress.settled.to_bytes(),
                 certificates: progress.certificates,
-                voided: if progress.voided.is_empty() { Default::default() } else { progress.voided.to_bytes() },
+                by_log: if progress.by_log.is_empty() { Default::default() } else { progress.by_log.to_bytes() },
             };
             self.put(Table::Progress, number.to_be_bytes(), record.encode_to_vec());
         }
@@ -382,8 +398,7 @@ impl<'a> Changes<'a> {
         let mut sequence = get_u64(self.state, Table::Links, &key)?.unwrap_or(0);
         for call in std::mem::take(&mut self.calls) {
             sequence += 1;
-            let part =
-                wire::Delivery { from_shard, to_shard: LOG, sequence, calls: vec![call], ..Default::default() };
+            let part = wire::Delivery { from_shard, to_shard: LOG, sequence, calls: vec![call], ..Default::default() };
             self.put(Table::Outbox, outbox_key(LOG, sequence), part.encode_to_vec());
         }
         self.put(Table::Links, key, sequence.to_be_bytes());
@@ -425,6 +440,7 @@ fn settled_entry(progress: &Progress, orders: &Bitmap, undone: bool) -> wire::Se
         count: progress.count as u32,
         bitmap: orders.to_bytes(),
         undone,
+        by_log: false,
     }
 }
 
@@ -449,9 +465,9 @@ pub(crate) fn load_progress(state: &dyn State, batch: u64) -> Result<Progress> {
         root: super::state::hash_of(&record.root)?,
         count,
         settled: Bitmap::parse(&record.settled, count)?,
-        voided: match record.voided.is_empty() {
+        by_log: match record.by_log.is_empty() {
             true => Bitmap::empty(count),
-            false => Bitmap::parse(&record.voided, count)?,
+            false => Bitmap::parse(&record.by_log, count)?,
         },
         certificates: record.certificates,
         fresh: Bitmap::empty(count),

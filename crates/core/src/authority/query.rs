@@ -120,13 +120,10 @@ impl Authority {
             status.set_state(state);
             (status.order_id, status.calls) = (order_id, calls);
         };
-        let calls = |batch, index| -> Result<bool> {
-            Ok(read_order(state, batch, index)?.is_some_and(|o| o.transaction_type == crate::content::TYPE_CALL))
-        };
         if let Some(record) = get_record::<wire::OrderRecord>(state, Table::Orders, &key)? {
             match record.order_id.is_empty() {
                 true => set(S::Void, Bytes::new(), false),
-                false => set(S::Settled, record.order_id.clone(), calls(record.batch, record.index)?),
+                false => set(S::Settled, record.order_id.clone(), record.call),
             }
             return Ok(status);
         }
@@ -135,7 +132,7 @@ impl Authority {
         if let Some(early) = account.early.iter().find(|e| e.seqnum == request.seqnum) {
             let order = read_order(state, early.batch, early.index)?;
             let id = order.map(|o| Bytes::copy_from_slice(&o.id)).unwrap_or_default();
-            set(S::Certified, id, calls(early.batch, early.index)?);
+            set(S::Certified, id, early.call);
         } else if let Some(p) = ahead.and_then(|i| account.pending.get(i)) {
             set(S::Pending, p.order_id.clone(), p.call);
         }
@@ -170,10 +167,17 @@ impl Authority {
     /// Entries of the settled stream from a position on, below `end`, which the shell knows to be durable.
     pub fn follow(&self, state: &dyn State, from: u64, end: u64) -> Result<wire::FollowReply> {
         let mut entries = Vec::new();
+        let voids = Totals::load(state)?.voided > 0;
         if from < end {
             for (_, value) in state.scan(Table::Settled, &from.to_be_bytes(), FOLLOW_PAGE.min((end - from) as usize))? {
-                let entry: wire::SettledEntry = prost::Message::decode(value)
+                let mut entry: wire::SettledEntry = prost::Message::decode(value)
                     .map_err(|e| corrupt(Table::Settled, &from.to_be_bytes(), &e.to_string()))?;
+                // What was taken back since is nothing to follow.
+                if voids && let Some(number) = get_u64(state, Table::Roots, &entry.root)? {
+                    let settled = load_progress(state, number)?.settled;
+                    let bits = Bitmap::parse(&entry.bitmap, settled.count())?;
+                    entry.bitmap = bits.without(&bits.without(&settled)).to_bytes();
+                }
                 entries.push(entry);
             }
         }
@@ -186,10 +190,6 @@ impl Authority {
         let Some(number) = get_u64(state, Table::Roots, &request.root)? else {
             return Ok(wire::BatchReply::default());
         };
-        if request.orders_only {
-            let orders = stored_orders(state, number)?;
-            return Ok(wire::BatchReply { certificates: Vec::new(), orders });
-        }
         let progress = load_progress(state, number)?;
         let wanted = match request.bitmap.is_empty() {
             true => Bitmap::full(progress.count),
@@ -221,12 +221,12 @@ impl Authority {
     pub fn missing(&self, state: &dyn State, entry: &wire::SettledEntry) -> Result<bool> {
         let id = batch_id(&entry.root, entry.count)?;
         let bitmap = Bitmap::parse(&entry.bitmap, id.count)?;
-        if entry.undone {
+        if entry.undone || entry.by_log || bitmap.is_empty() {
             return Ok(false);
         }
         match get_u64(state, Table::Roots, &id.root)? {
             None => Ok(true),
-            Some(number) => Ok(!load_progress(state, number)?.done(&bitmap)),
+            Some(number) => Ok(!load_progress(state, number)?.settled.contains(&bitmap)),
         }
     }
 

@@ -14,22 +14,21 @@ use bytes::Bytes;
 
 use super::changes::Changes;
 use super::state::{Table, corrupt, order_key};
-use super::{Authority, Meter};
+use super::{Authority, Meter, Phase};
 use crate::address::Address;
 use crate::content::{Action, Content};
+use crate::envelope::{Order, encode_envelope};
 use crate::error::{Code, Error, Result};
-use crate::limits::SHOWN_MAX;
+use crate::merkle;
 use crate::wire::{self, log_step::Kind};
 
 impl Authority {
     pub(super) fn log_step(&self, step: wire::LogStep, changes: &mut Changes<'_>, meter: &mut dyn Meter) -> Result<()> {
+        meter.begin(Phase::State);
+        changes.followers = 0;
         match step.kind {
-            Some(Kind::Settle(certificate)) => {
-                let reply = self.settle(certificate, Vec::new(), usize::MAX, changes, meter)?;
-                match reply.batch_missing && !all_settled(&step.orders, changes)? {
-                    true => Err(Error::new(Code::BatchMissing, "the log has ordered a batch that is not here yet")),
-                    false => Ok(()),
-                }
+            Some(Kind::Settle(settle)) => {
+                settle.bodies.into_iter().try_for_each(|body| self.settle_body(body, changes))
             }
             Some(Kind::Freeze(freeze)) => self.freeze(&freeze, changes),
             Some(Kind::Resolve(resolve)) => self.resolve(&resolve, changes),
@@ -37,32 +36,62 @@ impl Authority {
         }
     }
 
+    /// Settles an order on the log's word, from where it is kept here; one that is not gets a batch of its own, so
+    /// that nobody who withholds a batch can hold up what comes after it.
+    fn settle_body(&self, body: Bytes, changes: &mut Changes<'_>) -> Result<()> {
+        let order = Order::decode_body(body)?;
+        self.check_place(&order)?;
+        let (number, index) = self.place_of(&order, changes)?;
+        match self.settle_order(&order, number, index, true, changes) {
+            Ok(_) => self.settle_followers(order.network_id, order.actor, changes),
+            // Evidence against others; what the log has for other accounts must not wait for it.
+            Err(e) if e.code == Code::ConflictingCertificate => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn place_of(&self, order: &Order, changes: &mut Changes<'_>) -> Result<(u64, usize)> {
+        let key = order_key(order.network_id, order.actor, order.seqnum);
+        if let Some(record) = changes.order_record(&key)?
+            && record.order_id.as_ref() == order.id
+        {
+            return Ok((record.batch, record.index as usize));
+        }
+        let account = changes.account(order.network_id, order.actor)?;
+        if let Some(pending) = account.pending.iter().find(|p| p.order_id.as_ref() == order.id) {
+            return Ok((pending.batch, pending.index as usize));
+        }
+        let early: Vec<(u64, u32)> =
+            account.early.iter().filter(|e| e.seqnum == order.seqnum).map(|e| (e.batch, e.index)).collect();
+        for (batch, index) in early {
+            if changes.stored_order(batch, index)?.is_some_and(|kept| kept.id == order.id) {
+                return Ok((batch, index as usize));
+            }
+        }
+        let root = merkle::root(&[order.id]);
+        if let Some(number) = changes.batch_of(&root)? {
+            return Ok((number, 0));
+        }
+        Ok((changes.add_batch(root, &[encode_envelope(&order.body, &[])]), 0))
+    }
+
     fn freeze(&self, freeze: &wire::LogFreeze, changes: &mut Changes<'_>) -> Result<()> {
         let (network_id, actor, from) = (freeze.network_id, freeze.actor, freeze.seqnum);
         let account = changes.account_mut(network_id, actor)?;
         account.frozen = from;
-        let settled = account.seqnum;
-        let early: Vec<wire::EarlyRecord> = account.early.iter().filter(|e| e.seqnum >= from).cloned().collect();
-        let call = |seqnum, batch, index| wire::LogCall {
-            network_id,
-            actor,
-            seqnum,
-            batch,
-            index,
-            shown: true,
-            ..Default::default()
-        };
-        for seqnum in (from..=settled).take(SHOWN_MAX) {
-            let record = changes.order_record(&order_key(network_id, actor, seqnum))?;
-            let record = record.ok_or_else(|| {
-                corrupt(Table::Orders, &order_key(network_id, actor, seqnum), "a settled order is missing")
-            })?;
-            changes.call(call(seqnum, record.batch, record.index));
+        // Only the order at the seqnum itself decides; what follows it follows when it has settled everywhere.
+        let mut shown: Vec<(u64, u32)> =
+            account.early.iter().filter(|e| e.seqnum == from).map(|e| (e.batch, e.index)).collect();
+        if account.seqnum >= from {
+            let key = order_key(network_id, actor, from);
+            let record = changes.order_record(&key)?.ok_or_else(|| corrupt(Table::Orders, &key, "missing"))?;
+            shown.push((record.batch, record.index));
         }
-        for e in early {
-            changes.call(call(e.seqnum, e.batch, e.index));
+        let call = wire::LogCall { network_id, actor, seqnum: from, ..Default::default() };
+        for (batch, index) in shown {
+            changes.call(wire::LogCall { batch, index, shown: true, ..call });
         }
-        changes.call(wire::LogCall { network_id, actor, seqnum: from, report: true, ..Default::default() });
+        changes.call(wire::LogCall { report: true, ..call });
         Ok(())
     }
 
@@ -78,16 +107,6 @@ impl Authority {
         if resolve.void {
             while changes.account(network_id, actor)?.seqnum >= seqnum {
                 self.undo_last(network_id, actor, changes)?;
-            }
-            // What waits above it may name this very recovery, and be final already. Whether it does, or hung on
-            // what is void now, shows when its turn comes.
-            let account = changes.account_mut(network_id, actor)?;
-            let early = std::mem::take(&mut account.early).into_iter();
-            let (above, gone): (_, Vec<_>) = early.partition(|e| e.seqnum > seqnum);
-            account.early = above;
-            for e in gone {
-                changes.totals.waiting -= 1;
-                changes.progress(e.batch)?.void(e.index as usize);
             }
             let account = changes.account_mut(network_id, actor)?;
             account.seqnum = seqnum;
@@ -149,21 +168,4 @@ impl Authority {
         changes.delete_order_record(key);
         changes.undo(record.batch, record.index as usize)
     }
-}
-
-/// Whether each of these orders has settled, in whatever batch: then theirs, which is not kept, is not needed.
-fn all_settled(orders: &[wire::LogOrder], changes: &mut Changes<'_>) -> Result<bool> {
-    for order in orders {
-        let settled = match order.recover {
-            true => order.seqnum <= changes.account(order.network_id, order.actor)?.recovering,
-            false => {
-                let record = changes.order_record(&order_key(order.network_id, order.actor, order.seqnum))?;
-                record.is_some_and(|r| r.order_id == order.order_id)
-            }
-        };
-        if !settled {
-            return Ok(false);
-        }
-    }
-    Ok(!orders.is_empty())
 }

@@ -16,7 +16,7 @@ use super::{Authority, Meter, Phase};
 use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
 use crate::certificate::{BatchId, Promise, check_certificate, check_shape, sign};
-use crate::content::{Action, Content, TYPE_RECOVER};
+use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{FOLLOWERS_MAX, PENDING_WINDOW};
@@ -27,8 +27,11 @@ use crate::wire;
 /// again, in order, from the peers' settled streams.
 const EARLY_WINDOW: u32 = 2 * PENDING_WINDOW as u32;
 
+/// Certified orders kept for one seqnum: chains that a recovery may cut can meet there.
+const EARLY_AT_ONE: usize = 4;
+
 /// What became of one certified order.
-enum Step {
+pub(super) enum Step {
     Settled,
     Waiting,
     /// A recovery has voided it: it never settles.
@@ -95,7 +98,7 @@ impl Authority {
             if changes.progress(number)?.settled.get(i) {
                 continue;
             }
-            match self.settle_order(order, number, i, changes)? {
+            match self.settle_order(order, number, i, false, changes)? {
                 Step::Settled => self.settle_followers(order.network_id, order.actor, changes)?,
                 Step::Voided => {}
                 Step::Waiting => {
@@ -120,7 +123,7 @@ impl Authority {
         progress.count == batch.count
             && bitmaps.is_ok_and(|b| {
                 let claimed = Bitmap::at_least(&b, self.committee.quorum(), batch.count);
-                !claimed.is_empty() && progress.done(&claimed)
+                !claimed.is_empty() && progress.settled.contains(&claimed)
             })
     }
 
@@ -183,41 +186,31 @@ impl Authority {
         wire::SettleReply { acknowledgement: Some(acknowledgement), batch_missing: false, waiting }
     }
 
-    /// Applies a certified order if it is the account's next.
-    fn settle_order(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
+    /// Applies a certified order if it is the account's next; `by_log` if the log says that it is certified.
+    pub(super) fn settle_order(
+        &self,
+        order: &Order,
+        number: u64,
+        index: usize,
+        by_log: bool,
+        changes: &mut Changes<'_>,
+    ) -> Result<Step> {
         if order.transaction_type == TYPE_RECOVER {
             return self.pass_recover(order, number, index, changes);
         }
         let account = changes.account(order.network_id, order.actor)?;
         let (settled_to, prev_hash) = (account.seqnum, account.prev_hash);
-        // What was chained to a voided order can be certified too, and is as void.
-        let may_be_void = account.voided != 0 && order.seqnum >= account.voided;
         if order.seqnum <= settled_to {
-            let key = order_key(order.network_id, order.actor, order.seqnum);
-            let record: Option<wire::OrderRecord> = changes.order_record(&key)?;
-            // Settled in this very step if there is no record yet, and then by the same chain of hashes.
-            if record.is_some_and(|r| r.order_id.as_ref() != order.id) {
-                if may_be_void {
-                    changes.progress(number)?.void(index);
-                    return Ok(Step::Voided);
-                }
-                return Err(conflict(order, "another certified order is settled there"));
-            }
-            changes.progress(number)?.mark(index);
-            return Ok(Step::Settled);
+            return self.settled_before(order, number, index, changes);
         }
-        if order.seqnum > settled_to + 1 || account.is_frozen(order.seqnum) {
-            return self.keep_early(order, number, index, changes);
-        }
-        if order.prev_hash != prev_hash {
-            if may_be_void {
-                changes.progress(number)?.void(index);
-                return Ok(Step::Voided);
-            }
-            return Err(conflict(order, "its prev_hash is not that of the settled order before it"));
+        // One that does not follow what is settled here is chained to a voided order, or follows one that a recovery
+        // has put there and that is not known here yet: it waits until one of the two is sure.
+        if order.seqnum > settled_to + 1 || account.is_frozen(order.seqnum) || order.prev_hash != prev_hash {
+            return self.keep_early(order, number, index, by_log, changes);
         }
         let content = Content::decode(order).map_err(|e| impossible(index, &e))?;
         let (previous_permission, previous_call) = self.apply(order, &content, changes)?;
+        let call = matches!(content.action, Action::Call { .. });
         let key = order_key(order.network_id, order.actor, order.seqnum);
         let record = wire::OrderRecord {
             order_id: Bytes::copy_from_slice(&order.id),
@@ -225,15 +218,38 @@ impl Authority {
             index: index as u32,
             previous_permission,
             previous_call,
+            call,
         };
         changes.put_order_record(key, &record);
-        if matches!(content.action, Action::Call { .. }) {
+        // What settles on the log's word is in the log.
+        if call && !by_log {
             changes.call(log_call(order, number, index));
         }
         let progress = changes.progress(number)?;
         progress.mark(index);
         progress.fresh.set(index);
+        if by_log {
+            progress.by_log.set(index);
+        }
         Ok(Step::Settled)
+    }
+
+    /// A certified order whose seqnum is settled: by itself, or by another that follows another order. Only two
+    /// certified orders that follow the same one prove that more than f authorities misbehaved.
+    fn settled_before(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
+        let key = order_key(order.network_id, order.actor, order.seqnum);
+        let record = changes.order_record(&key)?.ok_or_else(|| corrupt(Table::Orders, &key, "missing"))?;
+        if record.order_id.as_ref() == order.id {
+            changes.progress(number)?.mark(index);
+            return Ok(Step::Settled);
+        }
+        if !record.order_id.is_empty() {
+            let other = changes.stored_order(record.batch, record.index)?;
+            if other.is_some_and(|other| other.prev_hash == order.prev_hash) {
+                return Err(conflict(order, "another certified order is settled there"));
+            }
+        }
+        Ok(Step::Voided)
     }
 
     /// A certified RECOVER goes to the log, once.
@@ -305,34 +321,49 @@ impl Authority {
         Ok(before)
     }
 
-    fn keep_early(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
+    fn keep_early(
+        &self,
+        order: &Order,
+        number: u64,
+        index: usize,
+        by_log: bool,
+        changes: &mut Changes<'_>,
+    ) -> Result<Step> {
         let account = changes.account(order.network_id, order.actor)?;
-        let known = account.early.iter().any(|e| e.seqnum == order.seqnum);
-        let frozen = account.is_frozen(order.seqnum);
+        let early = || account.early.iter().filter(|e| e.seqnum == order.seqnum);
+        let known = early().any(|e| (e.batch, e.index) == (number, index as u32)) || early().count() >= EARLY_AT_ONE;
+        let shown = account.frozen != 0 && order.seqnum == account.frozen;
         if !known && order.seqnum <= account.seqnum.saturating_add(EARLY_WINDOW) {
-            let account = changes.account_mut(order.network_id, order.actor)?;
-            account.early.push(wire::EarlyRecord { seqnum: order.seqnum, batch: number, index: index as u32 });
+            let call = order.transaction_type == TYPE_CALL;
+            let (seqnum, batch, prev_hash) = (order.seqnum, number, order.prev_hash);
+            let record = wire::EarlyRecord { seqnum, batch, index: index as u32, prev_hash, call, by_log };
+            changes.account_mut(order.network_id, order.actor)?.early.push(record);
             changes.totals.waiting += 1;
-            if frozen {
+            if shown && !by_log {
                 changes.call(wire::LogCall { shown: true, ..log_call(order, number, index) });
             }
         }
         Ok(Step::Waiting)
     }
 
-    /// Settles the certified orders that waited for this one, unless there are too many for one step.
+    /// Settles the certified orders that waited for this one, unless there are too many for one step. Those that
+    /// can't settle any more are forgotten.
     pub(super) fn settle_followers(&self, network_id: u64, actor: u64, changes: &mut Changes<'_>) -> Result<()> {
         while changes.followers < FOLLOWERS_MAX {
             let account = changes.account(network_id, actor)?;
-            let settles = |e: &wire::EarlyRecord| e.seqnum <= account.seqnum.saturating_add(1);
-            let due = account.early.iter().position(|e| settles(e) && !account.is_frozen(e.seqnum));
-            let Some(at) = due else { return Ok(()) };
+            let due = |e: &wire::EarlyRecord| {
+                e.seqnum <= account.seqnum
+                    || e.seqnum == account.seqnum + 1
+                        && e.prev_hash == account.prev_hash
+                        && !account.is_frozen(e.seqnum)
+            };
+            let Some(at) = account.early.iter().position(due) else { return Ok(()) };
             let early = changes.account_mut(network_id, actor)?.early.remove(at);
             changes.totals.waiting -= 1;
             let next = changes
                 .stored_order(early.batch, early.index)?
                 .ok_or_else(|| corrupt(Table::Batches, &early.batch.to_be_bytes(), "an early order is missing"))?;
-            self.settle_order(&next, early.batch, early.index as usize, changes)?;
+            self.settle_order(&next, early.batch, early.index as usize, early.by_log, changes)?;
             changes.followers += 1;
         }
         Ok(())

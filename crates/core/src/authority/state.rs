@@ -518,7 +518,7 @@ mod tests {
                 pending.clone(),
                 wire::PendingRecord { set_permission: true, open: Bytes::from_static(b"open"), call: true, ..pending },
             ],
-            early: vec![wire::EarlyRecord { seqnum: 302, batch: 8, index: 0 }],
+            early: vec![wire::EarlyRecord { seqnum: 302, batch: 8, prev_hash: 5, call: true, ..Default::default() }],
             last_call: 299,
             frozen: 301,
             voided: 7,

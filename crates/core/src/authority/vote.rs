@@ -139,7 +139,12 @@ impl Authority {
             Err(e) => return Ok(Err(e)),
         };
         let balance = changes.balance(order.network_id, &address)?;
-        let covered = self.check_balance(&address, content.total, reserved, balance);
+        let mut covered = self.check_balance(&address, content.total, reserved, balance);
+        if recover && order.seqnum == 1 && balance <= 0 {
+            // Anyone can make accounts; only one with money can have locked any.
+            covered =
+                Err(Error::expected(Code::InsufficientFunds, "minor units of an account to recover", "some", balance));
+        }
         let permission = match covered.and_then(|()| Permission::decode_kept(permission)) {
             Ok(permission) => permission,
             Err(e) => return Ok(Err(e)),

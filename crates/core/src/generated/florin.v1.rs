@@ -283,6 +283,12 @@ pub struct SessionHeader {
     /// the committee of the next epoch, when it is the last of this one
     #[prost(bytes = "bytes", tag = "9")]
     pub next_committee: ::prost::bytes::Bytes,
+    /// entries of the redeem log
+    #[prost(uint64, tag = "10")]
+    pub redeems: u64,
+    /// hash of its last entry, for primaries; empty if there is none
+    #[prost(bytes = "bytes", tag = "11")]
+    pub last_redeem: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SignedSession {
@@ -976,6 +982,9 @@ pub struct SettledEntry {
     /// taken back instead: a recovery has voided it
     #[prost(bool, tag = "5")]
     pub undone: bool,
+    /// settled on the log's word, which peers have too
+    #[prost(bool, tag = "6")]
+    pub by_log: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FollowReply {
@@ -995,9 +1004,6 @@ pub struct BatchRequest {
     /// the orders that are missing: what the certificates are to prove
     #[prost(bytes = "bytes", tag = "3")]
     pub bitmap: ::prost::bytes::Bytes,
-    /// the orders, certified or not: the log has their certificate
-    #[prost(bool, tag = "4")]
-    pub orders_only: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchReply {
@@ -1052,39 +1058,29 @@ pub struct LogCall {
     #[prost(bool, tag = "8")]
     pub shown: bool,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogStep {
-    /// with `settle`: what the log had not applied before
-    #[prost(message, repeated, tag = "4")]
-    pub orders: ::prost::alloc::vec::Vec<LogOrder>,
     #[prost(oneof = "log_step::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<log_step::Kind>,
 }
 /// Nested message and enum types in `LogStep`.
 pub mod log_step {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
-        /// certified orders that the log has applied
         #[prost(message, tag = "1")]
-        Settle(super::Certificate),
+        Settle(super::LogSettle),
         #[prost(message, tag = "2")]
         Freeze(super::LogFreeze),
         #[prost(message, tag = "3")]
         Resolve(super::LogResolve),
     }
 }
+/// Orders whose certificate the log has checked: they settle on its word, whoever has their batch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LogOrder {
-    #[prost(fixed64, tag = "1")]
-    pub network_id: u64,
-    #[prost(fixed64, tag = "2")]
-    pub actor: u64,
-    #[prost(uint32, tag = "3")]
-    pub seqnum: u32,
-    #[prost(bytes = "bytes", tag = "4")]
-    pub order_id: ::prost::bytes::Bytes,
-    #[prost(bool, tag = "5")]
-    pub recover: bool,
+pub struct LogSettle {
+    /// encoded pbtx.TransactionBody
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub bodies: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogFreeze {
@@ -1250,6 +1246,13 @@ pub struct EarlyRecord {
     pub batch: u64,
     #[prost(uint32, tag = "3")]
     pub index: u32,
+    #[prost(fixed64, tag = "4")]
+    pub prev_hash: u64,
+    #[prost(bool, tag = "5")]
+    pub call: bool,
+    /// on the log's word
+    #[prost(bool, tag = "6")]
+    pub by_log: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchRecord {
@@ -1268,9 +1271,9 @@ pub struct ProgressRecord {
     /// one, unless several were needed to cover all orders
     #[prost(message, repeated, tag = "4")]
     pub certificates: ::prost::alloc::vec::Vec<Certificate>,
-    /// bitmap of certified orders that a recovery has voided; empty if there are none
+    /// bitmap of orders settled on the log's word; empty if there are none
     #[prost(bytes = "bytes", tag = "5")]
-    pub voided: ::prost::bytes::Bytes,
+    pub by_log: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrderRecord {
@@ -1287,6 +1290,8 @@ pub struct OrderRecord {
     /// before a CALL
     #[prost(uint32, tag = "5")]
     pub previous_call: u32,
+    #[prost(bool, tag = "6")]
+    pub call: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreditsRecord {
@@ -1389,7 +1394,10 @@ pub struct LogRecord {
     #[prost(uint64, tag = "15")]
     pub orders: u64,
     #[prost(uint64, tag = "16")]
-    pub open_timers: u64,
+    pub open_recoveries: u64,
+    /// by authority: bytes of its items in this session that changed nothing
+    #[prost(uint32, repeated, tag = "17")]
+    pub wasted: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionRecord {
@@ -1431,7 +1439,7 @@ pub struct ContractRecord {
     #[prost(bytes = "bytes", tag = "3")]
     pub preimage: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecoveryRecord {
     #[prost(uint32, tag = "1")]
     pub seqnum: u32,
@@ -1446,18 +1454,6 @@ pub struct RecoveryRecord {
     /// bitmap of authorities
     #[prost(bytes = "bytes", tag = "6")]
     pub reports: ::prost::bytes::Bytes,
-    /// by seqnum
-    #[prost(message, repeated, tag = "7")]
-    pub shown: ::prost::alloc::vec::Vec<ShownRecord>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ShownRecord {
-    #[prost(uint32, tag = "1")]
-    pub seqnum: u32,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub order_id: ::prost::bytes::Bytes,
-    #[prost(fixed64, tag = "3")]
-    pub prev_hash: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrimaryBalance {

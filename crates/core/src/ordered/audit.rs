@@ -225,7 +225,7 @@ impl Audit<'_> {
             redeems: books.redeems,
             last_redeem: books.last_redeem,
             orders: self.out.orders,
-            open_timers: books.contracts_open + self.out.recoveries.len() as u64,
+            open_recoveries: self.out.recoveries.len() as u64,
             // Held to the sessions before.
             ..book.clone()
         };

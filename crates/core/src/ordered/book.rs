@@ -42,8 +42,10 @@ pub struct Book {
     pub last_redeem: Bytes,
     /// Orders applied.
     pub orders: u64,
-    /// Open contracts and recoveries: while there are any, time must go on.
-    pub open_timers: u64,
+    /// Open recoveries.
+    pub open_recoveries: u64,
+    /// By authority: bytes of its items in the open session that changed nothing.
+    pub wasted: Vec<u32>,
 }
 
 impl Book {
@@ -52,6 +54,8 @@ impl Book {
         let r: wire::LogRecord = get_record(state, Table::Meta, BOOK_KEY)?.unwrap_or_default();
         let mut clocks = r.clocks;
         clocks.resize(authorities, 0);
+        let mut wasted = r.wasted;
+        wasted.resize(authorities, 0);
         Ok(Book {
             session: r.session,
             units: r.units,
@@ -68,7 +72,8 @@ impl Book {
             redeems: r.redeems,
             last_redeem: r.last_redeem,
             orders: r.orders,
-            open_timers: r.open_timers,
+            open_recoveries: r.open_recoveries,
+            wasted,
         })
     }
 
@@ -90,7 +95,8 @@ impl Book {
             redeems: self.redeems,
             last_redeem: self.last_redeem.clone(),
             orders: self.orders,
-            open_timers: self.open_timers,
+            open_recoveries: self.open_recoveries,
+            wasted: self.wasted.clone(),
         }
     }
 

@@ -35,7 +35,11 @@ impl Authority {
         while at < calls.len() {
             if calls[at].report {
                 let LogCall { network_id, actor, seqnum, .. } = calls[at];
-                let order_id = held(state, network_id, actor, seqnum)?;
+                let Some(order_id) = held(state, network_id, actor, seqnum)? else {
+                    // Behind: it may hold the order without knowing that it is the one.
+                    at += 1;
+                    continue;
+                };
                 let report = wire::RecoveryReport { network_id, actor, seqnum, order_id };
                 let item = wire::Item { kind: Some(wire::item::Kind::Report(report)) };
                 offers.push(Offer { item: item.encode_to_vec().into(), calls: vec![at] });
@@ -69,7 +73,10 @@ impl Authority {
         for (call, index) in wanted {
             let lost = || corrupt(Table::Batches, &batch.to_be_bytes(), "an order for the log is missing");
             let body = decoded.get(index).and_then(|o| o.as_ref().ok()).map(|o| o.body.clone()).ok_or_else(lost)?;
-            let certificate = self.certificate_for(&progress.certificates, progress.count, index).ok_or_else(lost)?;
+            // What is here on the log's word alone the log has.
+            let Some(certificate) = self.certificate_for(&progress.certificates, progress.count, index) else {
+                continue;
+            };
             let fits = open.as_ref().is_some_and(|o| o.certificate == certificate && o.fits(index, &body, &tree));
             if !fits {
                 offers.extend(open.take().map(|o| o.finish(&tree)));
@@ -101,16 +108,21 @@ impl Authority {
 
 use wire::LogCall;
 
-/// Id of the certified order that this shard holds for a seqnum, settled or waiting; empty if there is none.
-fn held(state: &dyn State, network_id: u64, actor: u64, seqnum: u32) -> Result<Bytes> {
+/// Id of the certified order that this shard holds for a seqnum, settled or waiting; empty if there is none. `None` if
+/// that can't be said yet, as not all before it is settled.
+fn held(state: &dyn State, network_id: u64, actor: u64, seqnum: u32) -> Result<Option<Bytes>> {
     let key = order_key(network_id, actor, seqnum);
     if let Some(record) = get_record::<wire::OrderRecord>(state, Table::Orders, &key)? {
-        return Ok(record.order_id);
+        return Ok(Some(record.order_id));
     }
     let account = Account::load(state, network_id, actor)?;
-    let Some(early) = account.early.iter().find(|e| e.seqnum == seqnum) else { return Ok(Bytes::new()) };
+    if account.seqnum + 1 < seqnum {
+        return Ok(None);
+    }
+    let follows = |e: &&wire::EarlyRecord| e.seqnum == seqnum && e.prev_hash == account.prev_hash;
+    let Some(early) = account.early.iter().find(follows) else { return Ok(Some(Bytes::new())) };
     let order = read_order(state, early.batch, early.index)?;
-    Ok(order.map(|o| Bytes::copy_from_slice(&o.id)).unwrap_or_default())
+    Ok(Some(order.map(|o| Bytes::copy_from_slice(&o.id)).unwrap_or_default()))
 }
 
 /// An item in the making.
@@ -158,14 +170,15 @@ impl Making {
 
 /// Packs items into the data of units, in order, each with a clock vote (ms since 1970; 0 for none).
 ///
-/// # Panics
-/// If an item alone is larger than a unit: none that [`Authority::log_items`] makes is.
+/// An item that is larger than a unit is left out: none that [`Authority::log_items`] makes is.
 pub fn pack(clock_ms: u64, items: Vec<Bytes>) -> Vec<Bytes> {
     let mut units = Vec::new();
     let mut open = wire::UnitData { clock_ms, items: Vec::new() };
     let mut size = UNIT_OVERHEAD;
     for item in items {
-        assert!(item.len() + UNIT_OVERHEAD <= UNIT_BYTES_MAX, "an item of {} bytes fits no unit", item.len());
+        if item.len() + UNIT_OVERHEAD > UNIT_BYTES_MAX {
+            continue;
+        }
         if size + item.len() + 8 > UNIT_BYTES_MAX {
             let full = std::mem::replace(&mut open, wire::UnitData { clock_ms, items: Vec::new() });
             units.push(full.encode_to_vec().into());

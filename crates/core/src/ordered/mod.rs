@@ -40,12 +40,15 @@ use crate::authority::state::{State, Table, Write};
 use crate::bitmap::Bitmap;
 use crate::committee::Committee;
 use crate::error::{Code, Error, Result};
-use crate::limits::{SESSION_BYTES_MAX, SESSION_ROUNDS, UNIT_BYTES_MAX};
+use crate::limits::{SESSION_BYTES_MAX, SESSION_ROUNDS, UNIT_BYTES_MAX, WASTED_MAX};
 use crate::signatures::AuthorityKey;
 use crate::wire;
 use effect::Effects;
 use input::Input;
 use step::Step;
+
+/// What is kept in place of the data of a creator that has wasted too much: it decodes to nothing.
+const IGNORED: Bytes = Bytes::from_static(&[0]);
 
 /// One authority's log.
 pub struct OrderedLog {
@@ -118,19 +121,32 @@ impl OrderedLog {
         if data.is_empty() {
             return Ok(Effects::default());
         }
+        // Of one that has shown that it lies, or repeats itself, nothing is kept until the session ends.
+        let data = if step.book.wasted[creator as usize] > WASTED_MAX { IGNORED } else { data };
         let unit = wire::OrderedUnit { creator, data: data.clone() };
         let unit = Write::put(Table::Units, session::unit_key(session, position), unit.encode_to_vec());
         step.book.units += 1;
         step.book.bytes += data.len() as u64;
         // What does not decode is nobody's but its creator's, and so is all that comes after it in the unit.
-        if let Ok(data) = wire::UnitData::decode(data) {
-            step.vote_clock(creator, data.clock_ms);
-            for item in &data.items {
-                if !self.item(item, creator, (session, position), &mut step)? {
-                    break;
+        let useful = match wire::UnitData::decode(data.clone()) {
+            Ok(data) => {
+                step.vote_clock(creator, data.clock_ms);
+                let mut useful = Some(0);
+                for item in &data.items {
+                    let changed = self.item(item, creator, (session, position), &mut step)?;
+                    useful = changed.zip(useful).map(|(changed, sum)| sum + changed);
+                    if useful.is_none() {
+                        break;
+                    }
                 }
+                useful
             }
-        }
+            Err(_) => None,
+        };
+        // Honest authorities repeat some items, and vote on the time; liars would do so without end.
+        let wasted = useful.map_or(u32::MAX, |useful| data.len().saturating_sub(useful) as u32);
+        let sum = &mut step.book.wasted[creator as usize];
+        *sum = sum.saturating_add(wasted);
         self.decide_due(&mut step)?;
         let mut effects = step.finish()?;
         effects.writes.push(unit);
@@ -138,18 +154,19 @@ impl OrderedLog {
         Ok(effects)
     }
 
-    /// Applies one item; false if no honest authority would have proposed it. Errors are faults of this authority.
-    fn item(&self, raw: &Bytes, creator: u32, at: (u64, u32), step: &mut Step<'_>) -> Result<bool> {
+    /// Applies one item: its bytes if it changed anything, else 0; `None` if no honest authority would have proposed
+    /// it. Errors are faults of this authority.
+    fn item(&self, raw: &Bytes, creator: u32, at: (u64, u32), step: &mut Step<'_>) -> Result<Option<usize>> {
         use wire::item::Kind;
         let applied = match wire::Item::decode(raw.clone()).ok().and_then(|item| item.kind) {
             Some(Kind::Orders(orders)) => self.certified_orders(orders, at, step),
             Some(Kind::Report(report)) => self.report(&report, creator, step),
-            None => return Ok(false),
+            None => Err(Error::new(Code::Decode, "an item has no kind that this version knows")),
         };
         match applied {
-            Ok(()) => Ok(true),
+            Ok(changed) => Ok(Some(if changed { raw.len() } else { 0 })),
             Err(e) if e.is_own_fault() => Err(e),
-            Err(_) => Ok(false),
+            Err(_) => Ok(None),
         }
     }
 

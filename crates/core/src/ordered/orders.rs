@@ -14,18 +14,18 @@ use crate::certificate::{check_certificate, check_shape};
 use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::limits::SHOWN_MAX;
 use crate::merkle::{Hash, root_from_parts};
 use crate::wire;
 
 impl OrderedLog {
-    /// Applies an item. Errors, but for those of the storage: no honest authority would have proposed it.
+    /// Applies an item; whether it changed anything. Errors, but for those of the storage: no honest authority would
+    /// have proposed it.
     pub(super) fn certified_orders(
         &self,
         item: wire::CertifiedOrders,
         at: (u64, u32),
         step: &mut Step<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let Some(certificate) = &item.certificate else {
             return Err(Error::new(Code::Decode, "the orders have no certificate"));
         };
@@ -36,20 +36,12 @@ impl OrderedLog {
         }
         let orders: Vec<Order> = item.bodies.iter().cloned().map(Order::decode_body).collect::<Result<_>>()?;
         // Whoever repeats what is applied costs no signature check.
-        let mut news = Vec::new();
+        let mut news = false;
         for order in &orders {
-            if self.is_news(order, step)? {
-                news.push(wire::LogOrder {
-                    network_id: order.network_id,
-                    actor: order.actor,
-                    seqnum: order.seqnum,
-                    order_id: Bytes::copy_from_slice(&order.id),
-                    recover: order.transaction_type == TYPE_RECOVER,
-                });
-            }
+            news |= self.is_news(order, step)?;
         }
-        if news.is_empty() {
-            return Ok(());
+        if !news {
+            return Ok(false);
         }
         let placed: Vec<(usize, Hash)> =
             item.indices.iter().zip(&orders).map(|(i, order)| (*i as usize, order.id)).collect();
@@ -65,62 +57,54 @@ impl OrderedLog {
         if let Some((i, _)) = placed.iter().find(|(i, _)| !certified.get(*i)) {
             return Err(Error::new(Code::NoQuorum, format!("order {i} of the batch is not certified")));
         }
-        // All orders of a batch are of one shard, or no honest authority had voted.
-        if let Some(first) = orders.first() {
-            step.tell_settle(first.actor, certificate.clone(), news);
-        }
+        let mut changed = false;
         for order in orders {
-            self.certified_order(&order, at, step)?;
+            changed |= self.certified_order(&order, at, step)?;
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Whether the order could change something.
     fn is_news(&self, order: &Order, step: &Step<'_>) -> Result<bool> {
-        let recovery: Option<wire::RecoveryRecord> =
-            step.get(&actor_key(Object::Recovery, order.network_id, order.actor))?;
-        if let Some(open) = &recovery
+        if order.network_id != self.committee().network.id {
+            return Ok(false);
+        }
+        let open = open_recovery(order, step)?;
+        if let Some(open) = &open
             && order.seqnum >= open.seqnum
         {
-            return Ok(order.transaction_type != TYPE_RECOVER
-                && order.seqnum - open.seqnum < SHOWN_MAX as u32
-                && !open.shown.iter().any(|s| s.order_id.as_ref() == order.id));
+            return Ok(decides(order, open));
         }
         let caller = caller(order.network_id, order.actor, step)?;
         Ok(match order.transaction_type {
             TYPE_CALL => order.seqnum > caller.last_call && !caller.voided.contains(&order.seqnum),
-            TYPE_RECOVER => order.seqnum > caller.recovered && order.seqnum > caller.last_call,
+            TYPE_RECOVER => open.is_none() && order.seqnum > caller.recovered && order.seqnum > caller.last_call,
             _ => false,
         })
     }
 
-    fn certified_order(
-        &self,
-        order: &Order,
-        at: (u64, u32),
-        step: &mut Step<'_>,
-    ) -> Result<()> {
-        if order.network_id != self.committee().network.id || !self.is_news(order, step)? {
-            return Ok(());
-        }
-        let key = actor_key(Object::Recovery, order.network_id, order.actor);
-        if let Some(mut open) = step.get::<wire::RecoveryRecord>(&key)?
-            && order.seqnum >= open.seqnum
-        {
-            open.shown.push(wire::ShownRecord {
-                seqnum: order.seqnum,
-                order_id: Bytes::copy_from_slice(&order.id),
-                prev_hash: order.prev_hash,
-            });
-            step.put(key, &open);
-            return Ok(());
+    fn certified_order(&self, order: &Order, at: (u64, u32), step: &mut Step<'_>) -> Result<bool> {
+        // Until a quorum's clocks are in there is no time that locks could rest on; orders come again.
+        if step.time_ms() == 0 || !self.is_news(order, step)? {
+            return Ok(false);
         }
         let content = Content::decode(order)?;
-        match content.action {
-            Action::Call { account, call } => self.call(order, account, &call, content.total, at, step),
-            Action::Recover { account } => self.start_recovery(order, &account, content.open, step),
-            Action::Pay { .. } | Action::SetPermission(_) => Ok(()),
+        let mut changed = false;
+        if let Some(open) = open_recovery(order, step)?
+            && decides(order, &open)
+        {
+            step.tell_settle(order.actor, &order.body);
+            self.resolve(order.network_id, order.actor, open, false, step)?;
+            changed = true;
         }
+        Ok(match content.action {
+            Action::Call { account, call } => self.call(order, account, &call, content.total, at, step)? || changed,
+            Action::Recover { account } => {
+                self.start_recovery(order, &account, content.open, step)?;
+                true
+            }
+            Action::Pay { .. } | Action::SetPermission(_) => changed,
+        })
     }
 
     fn call(
@@ -131,11 +115,13 @@ impl OrderedLog {
         debit: u64,
         (session, index): (u64, u32),
         step: &mut Step<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut record = caller(order.network_id, order.actor, step)?;
         if call.previous_call != record.last_call {
-            return Ok(());
+            return Ok(false);
         }
+        // The spending side, where it has not settled yet.
+        step.tell_settle(order.actor, &order.body);
         record.last_call = order.seqnum;
         record.voided.retain(|v| *v > order.seqnum);
         step.put(actor_key(Object::Caller, order.network_id, order.actor), &record);
@@ -174,8 +160,18 @@ impl OrderedLog {
         };
         step.put(outcome_key(order.network_id, order.actor, order.seqnum), &outcome);
         step.decided.push((order.network_id, order.actor, order.seqnum));
-        Ok(())
+        Ok(true)
     }
+}
+
+/// The open recovery of the order's account.
+fn open_recovery(order: &Order, step: &Step<'_>) -> Result<Option<wire::RecoveryRecord>> {
+    step.get(&actor_key(Object::Recovery, order.network_id, order.actor))
+}
+
+/// Whether the certified order is the one that a recovery looks for.
+fn decides(order: &Order, open: &wire::RecoveryRecord) -> bool {
+    order.transaction_type != TYPE_RECOVER && (order.seqnum, order.prev_hash) == (open.seqnum, open.prev_hash)
 }
 
 fn apply(call: &wire::Call, caller: &Caller, step: &mut Step<'_>) -> Result<()> {

@@ -10,12 +10,15 @@ use super::modules::primary::{balance_key, deposit_key};
 use super::modules::registry::network_key;
 use super::orders::outcome_key;
 use super::session;
-use super::step::{Object, actor_key, get_object};
+use super::step::{Object, actor_key, get_object, object_key};
 use crate::authority::state::{Link, State, Table, get_u64, link_key, need_record, outbox_key};
 use crate::bitmap::Bitmap;
 use crate::error::{Code, Error, Result};
 use crate::limits::{PAGE_MAX, SESSIONS_PAGE, UNITS_PAGE_BYTES};
 use crate::wire::{self, order_status};
+
+/// How long before a time lock the log's time must be exact, ms.
+const SOON_MS: u64 = 600_000;
 
 impl OrderedLog {
     /// Where it is, and its sums.
@@ -137,29 +140,33 @@ impl OrderedLog {
 
     /// Whether the log needs nothing more of what a shard handed in.
     pub fn is_done(&self, state: &dyn State, call: &wire::LogCall) -> Result<bool> {
-        let recovery: Option<wire::RecoveryRecord> =
-            get_object(state, &actor_key(Object::Recovery, call.network_id, call.actor))?;
+        if call.report || call.shown || call.recover {
+            let recovery: Option<wire::RecoveryRecord> =
+                get_object(state, &actor_key(Object::Recovery, call.network_id, call.actor))?;
+            if let Some(open) = recovery.filter(|open| open.seqnum == call.seqnum) {
+                let reports = Bitmap::parse(&open.reports, self.committee().size())?;
+                return Ok(call.recover || call.report && reports.get(self.index() as usize));
+            }
+        }
         let caller: wire::CallerRecord =
             get_object(state, &actor_key(Object::Caller, call.network_id, call.actor))?.unwrap_or_default();
-        let open = recovery.filter(|r| call.seqnum >= r.seqnum);
-        Ok(match (&open, call) {
-            (Some(open), c) if c.report => {
-                let reports = Bitmap::parse(&open.reports, self.committee().size())?;
-                reports.get(self.index() as usize)
-            }
-            (None, c) if c.report || c.shown => true,
-            (Some(open), c) if c.recover => c.seqnum == open.seqnum,
-            (Some(open), c) if c.shown => open.shown.iter().any(|s| s.seqnum == c.seqnum),
-            // A CALL that the recovery holds up is applied only when that is decided.
-            (Some(_), _) => false,
-            (None, c) if c.recover => c.seqnum <= caller.recovered || c.seqnum <= caller.last_call,
-            (None, c) => c.seqnum <= caller.last_call || caller.voided.contains(&c.seqnum),
+        Ok(match call.recover {
+            true => call.seqnum <= caller.recovered || call.seqnum <= caller.last_call,
+            false if call.report || call.shown => true,
+            false => call.seqnum <= caller.last_call || caller.voided.contains(&call.seqnum),
         })
     }
 
-    /// Whether time locks are open, so that clocks must be voted on though nothing else is to be ordered.
+    /// Whether time locks are due soon, so that clocks must be voted on though nothing else is to be ordered.
     pub fn needs_time(&self, state: &dyn State) -> Result<bool> {
-        Ok(self.book(state)?.open_timers > 0)
+        let book = self.book(state)?;
+        if book.open_recoveries > 0 {
+            return Ok(true);
+        }
+        let from = object_key(Object::Expiry, &[&book.time_ms.to_be_bytes()]);
+        let next = state.scan(Table::Objects, &from, 1)?;
+        let until = object_key(Object::Expiry, &[&book.time_ms.saturating_add(SOON_MS).to_be_bytes()]);
+        Ok(next.first().is_some_and(|(key, _)| key[..] < until[..]))
     }
 
     /// The outbox entry with this sequence.

@@ -1,14 +1,15 @@
 //! Recovery of an account that its own wallet has locked by signing two orders for one seqnum.
 //!
 //! A certified RECOVER freezes the account at every authority ([`crate::authority`], `recover`). Each then hands in
-//! every certificate from that seqnum on that it holds, and a report that these were all. After the waiting time,
-//! with reports of a quorum: if a certificate for the seqnum was shown, that order and those shown that follow
-//! it settle; otherwise the seqnum is void.
+//! a certificate for that seqnum, if it holds one, and a report. A certificate decides at once: its order settles,
+//! and the account goes on. Without one the seqnum is void after the waiting time, with reports of a quorum.
 //!
 //! Why that is safe: a final order was settled by a quorum, so by f + 1 honest authorities at least, each before it
 //! applied the RECOVER (after that it settles nothing there). Any quorum of reports contains one of these f + 1,
-//! whose report comes after the certificate. So the certificate of a final order is always shown. Counting votes
-//! instead would not be safe: of a certified order as few as one honest vote may show in a quorum of reports.
+//! and its report counts only once the certificate that it names is in the log. So where something is final, a
+//! certificate is shown before a quorum has reported. Counting votes instead would not be safe: of a certified
+//! order as few as one honest vote may show in a quorum of reports. That a shown certificate decides at once is safe
+//! as no other order for the seqnum can be certified.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -42,31 +43,32 @@ impl OrderedLog {
             account: Bytes::copy_from_slice(account.as_bytes()),
             open: open.unwrap_or_default(),
             reports: Bitmap::empty(self.committee().size()).to_bytes(),
-            shown: Vec::new(),
         };
         step.put_bytes(timer_key(record.due_ms, network_id, actor), Bytes::new());
         step.put(actor_key(Object::Recovery, network_id, actor), &record);
-        step.book.open_timers += 1;
+        step.book.open_recoveries += 1;
         step.tell(actor, Kind::Freeze(wire::LogFreeze { network_id, actor, seqnum }));
         Ok(())
     }
 
     /// An authority has frozen the account and handed in all that it holds.
-    pub(super) fn report(&self, report: &wire::RecoveryReport, creator: u32, step: &mut Step<'_>) -> Result<()> {
+    /// Returns whether it counts.
+    pub(super) fn report(&self, report: &wire::RecoveryReport, creator: u32, step: &mut Step<'_>) -> Result<bool> {
         let (network_id, actor) = (report.network_id, report.actor);
         let key = actor_key(Object::Recovery, network_id, actor);
         let Some(mut record) = step.get::<wire::RecoveryRecord>(&key)?.filter(|r| r.seqnum == report.seqnum) else {
             // Late: it is decided. Or false: then it changes nothing either.
-            return Ok(());
+            return Ok(false);
         };
-        // What it shows must be in the log before its report, in whatever order the engine had them.
-        if !report.order_id.is_empty() && !record.shown.iter().any(|s| s.order_id == report.order_id) {
-            return Ok(());
+        // What it holds must be in the log before its report counts, in whatever order the engine had them; and then
+        // there is nothing left to report on.
+        if !report.order_id.is_empty() {
+            return Ok(false);
         }
         let mut reports = Bitmap::parse(&record.reports, self.committee().size())?;
         if reports.get(creator as usize) {
             // Handed in again before it was known to be ordered.
-            return Ok(());
+            return Ok(false);
         }
         reports.set(creator as usize);
         record.reports = reports.to_bytes();
@@ -74,12 +76,12 @@ impl OrderedLog {
         if record.due_ms <= step.time_ms() {
             self.decide(network_id, actor, record, step)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Decides the recoveries whose time has come.
     pub(super) fn decide_due(&self, step: &mut Step<'_>) -> Result<()> {
-        if step.book.open_timers == 0 {
+        if step.book.open_recoveries == 0 {
             return Ok(());
         }
         for (key, _) in step.scan_before(&[Object::Timer as u8], DUE_MAX)? {
@@ -88,22 +90,33 @@ impl OrderedLog {
                 break;
             }
             step.delete(key.to_vec());
-            if let Some(record) = step.get(&actor_key(Object::Recovery, network_id, actor))? {
+            let record: Option<wire::RecoveryRecord> = step.get(&actor_key(Object::Recovery, network_id, actor))?;
+            if let Some(record) = record.filter(|r| r.due_ms == due_ms) {
                 self.decide(network_id, actor, record, step)?;
             }
         }
         Ok(())
     }
 
-    /// Decides, if a quorum has reported; else the next report does.
+    /// Voids the seqnum, if a quorum has reported; else the next report does.
     fn decide(&self, network_id: u64, actor: u64, record: wire::RecoveryRecord, step: &mut Step<'_>) -> Result<()> {
         let reports = Bitmap::parse(&record.reports, self.committee().size())?;
-        if reports.ones() < self.committee().quorum() {
-            return Ok(());
+        if reports.ones() >= self.committee().quorum() {
+            self.resolve(network_id, actor, record, true, step)?;
         }
+        Ok(())
+    }
+
+    /// Ends a recovery: the seqnum is void, or its certified order settles.
+    pub(super) fn resolve(
+        &self,
+        network_id: u64,
+        actor: u64,
+        record: wire::RecoveryRecord,
+        void: bool,
+        step: &mut Step<'_>,
+    ) -> Result<()> {
         let seqnum = record.seqnum;
-        // Its certificate went to the shard when it was shown, and waits there.
-        let void = !record.shown.iter().any(|s| s.seqnum == seqnum && s.prev_hash == record.prev_hash);
         let mut known = caller(network_id, actor, step)?;
         known.recovered = seqnum;
         if void {
@@ -112,7 +125,7 @@ impl OrderedLog {
         step.put(actor_key(Object::Caller, network_id, actor), &known);
         step.delete(actor_key(Object::Recovery, network_id, actor));
         step.delete(timer_key(record.due_ms, network_id, actor));
-        step.book.open_timers -= 1;
+        step.book.open_recoveries -= 1;
         step.tell(
             actor,
             Kind::Resolve(wire::LogResolve {

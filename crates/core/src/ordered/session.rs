@@ -163,6 +163,8 @@ pub(super) fn header(committee: &Committee, book: &Book, state: &dyn State) -> R
         state_hash: book.state_hash.clone(),
         shard_hashes: Vec::new(),
         next_committee: Bytes::new(),
+        redeems: book.redeems,
+        last_redeem: book.last_redeem.clone(),
     })
 }
 

@@ -34,6 +34,8 @@ pub enum Object {
     Outcome = b'o' as isize,
     /// Address -> balance on the embedded primary, u64; the empty key -> `PrimaryRecord`.
     Primary = b'p' as isize,
+    /// (expiry ms, contract id) -> nothing: open contracts by the time that they expire.
+    Expiry = b'x' as isize,
     /// Index -> `RedeemEntry`.
     Redeem = b'r' as isize,
     /// (due ms, network, actor) -> nothing: recoveries by the time they are due.
@@ -44,10 +46,11 @@ pub enum Object {
 
 impl Object {
     /// Every kind.
-    pub const ALL: [Object; 9] = [
+    pub const ALL: [Object; 10] = [
         Object::Caller,
         Object::Contract,
         Object::Deposit,
+        Object::Expiry,
         Object::Network,
         Object::Outcome,
         Object::Primary,
@@ -164,34 +167,33 @@ impl<'a> Step<'a> {
     /// Credits an account, at its shard.
     pub fn credit(&mut self, address: &Address, amount: u64, source: wire::CreditEntry) {
         self.book.sent += amount as i128;
-        let credit = wire::DeliveredCredit {
-            address: Bytes::copy_from_slice(address.as_bytes()),
-            amount,
-            source: Some(source),
-        };
+        let credit =
+            wire::DeliveredCredit { address: Bytes::copy_from_slice(address.as_bytes()), amount, source: Some(source) };
         self.credits.push((address.shard(self.shards), credit));
     }
 
     /// Tells the shard of an actor something.
     pub fn tell(&mut self, actor: u64, kind: wire::log_step::Kind) {
         let shard = (actor % self.shards as u64) as u32;
-        self.steps.push((shard, wire::LogStep { kind: Some(kind), orders: Vec::new() }));
+        self.steps.push((shard, wire::LogStep { kind: Some(kind) }));
     }
 
-    /// Tells the shard of an actor that these certified orders of it are applied.
-    pub fn tell_settle(&mut self, actor: u64, certificate: wire::Certificate, orders: Vec<wire::LogOrder>) {
+    /// Tells the shard of an actor to settle an order on the log's word.
+    pub fn tell_settle(&mut self, actor: u64, body: &Bytes) {
         let shard = (actor % self.shards as u64) as u32;
-        self.steps.push((shard, wire::LogStep { kind: Some(wire::log_step::Kind::Settle(certificate)), orders }));
+        if let Some((last, wire::LogStep { kind: Some(wire::log_step::Kind::Settle(settle)) })) = self.steps.last_mut()
+            && *last == shard
+        {
+            settle.bodies.push(body.clone());
+            return;
+        }
+        let settle = wire::LogSettle { bodies: vec![body.clone()] };
+        self.steps.push((shard, wire::LogStep { kind: Some(wire::log_step::Kind::Settle(settle)) }));
     }
 
     /// Where it is now.
     pub fn mark(&mut self) -> Mark {
-        Mark {
-            book: self.book.clone(),
-            undo: self.undo.len(),
-            credits: self.credits.len(),
-            steps: self.steps.len(),
-        }
+        Mark { book: self.book.clone(), undo: self.undo.len(), credits: self.credits.len(), steps: self.steps.len() }
     }
 
     /// Takes back everything since the mark.
@@ -214,6 +216,7 @@ impl<'a> Step<'a> {
         self.book.session += 1;
         self.book.units = 0;
         self.book.bytes = 0;
+        self.book.wasted.fill(0);
         self.book.previous = Bytes::copy_from_slice(&header_hash(header));
     }
 

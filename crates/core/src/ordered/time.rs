@@ -8,8 +8,11 @@ use super::step::Step;
 impl Step<'_> {
     /// An authority's clock says `clock_ms`; 0 is no vote.
     pub(super) fn vote_clock(&mut self, authority: u32, clock_ms: u64) {
-        let vote = &mut self.book.clocks[authority as usize];
-        *vote = clock_ms.max(*vote);
+        if clock_ms == 0 {
+            return;
+        }
+        // A clock that was ahead may be set right again; only the median never goes back.
+        self.book.clocks[authority as usize] = clock_ms;
         self.book.time_ms = median(&self.book.clocks).max(self.book.time_ms);
     }
 }

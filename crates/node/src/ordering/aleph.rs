@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use florin_core::limits::SESSION_ROUNDS;
 use florin_core::ordered::engine::{Ordering, Unit};
 use florin_core::{Code, Error, Result};
 use tokio::sync::mpsc;
@@ -31,6 +32,9 @@ pub trait Frames: Send + Sync + 'static {
 struct Queue {
     items: VecDeque<Bytes>,
     bytes: usize,
+    /// Data of own units that did not come out yet: a session that is cut may leave them out, and the next one
+    /// gets them then.
+    taken: VecDeque<Bytes>,
     /// The newest session: engines of older ones get nothing more, as they have been cut.
     session: u64,
 }
@@ -57,7 +61,12 @@ impl Source for OfSession {
             queue.bytes -= next.len();
             queue.items.pop_front();
         }
-        (!unit.is_empty()).then(|| unit.freeze())
+        if unit.is_empty() {
+            return None;
+        }
+        let unit = unit.freeze();
+        queue.taken.push_back(unit.clone());
+        Some(unit)
     }
 }
 
@@ -124,7 +133,13 @@ impl Ordering for Aleph {
             let engine = Engine::start(self.config.clone(), session, transport, source, self.sender.clone())?;
             self.engines.insert(session, engine);
             let mut queue = self.lock();
-            queue.session = queue.session.max(session);
+            if session > queue.session {
+                queue.session = session;
+                for unit in std::mem::take(&mut queue.taken).into_iter().rev() {
+                    queue.bytes += unit.len();
+                    queue.items.push_front(unit);
+                }
+            }
         }
         Ok(())
     }
@@ -155,6 +170,13 @@ impl Ordering for Aleph {
         self.units.poll_recv(context).map(|unit| {
             let OrderedUnit { session, creator, round, data } =
                 unit.ok_or_else(|| Error::new(Code::Busy, "the engine is stopping"))?;
+            // Those of later rounds are out of the session.
+            if creator == self.config.index && !data.is_empty() && round < SESSION_ROUNDS {
+                let mut queue = self.lock();
+                if let Some(at) = queue.taken.iter().position(|unit| *unit == data) {
+                    queue.taken.remove(at);
+                }
+            }
             Ok(Unit { session, creator, round, data })
         })
     }

@@ -33,6 +33,7 @@ use aleph_bft::{LocalIO, NodeCount, NodeIndex, SpawnHandle as _, TaskHandle, Ter
 use bytes::Bytes;
 use florin_core::committee::Committee;
 use florin_core::error::{Code, Error, Result};
+use florin_core::limits::SESSION_ROUNDS;
 use florin_core::signatures::AuthorityKey;
 use futures::channel::oneshot;
 use parity_scale_codec::Decode;
@@ -56,10 +57,8 @@ pub const UNIT_BYTES_MAX: usize = 65_536;
 /// Bytes of a frame, at most: a quarter of what a gRPC message may have, so that others get their turn. Holds every
 /// single unit (at most 66,176 bytes for 128 authorities); longer messages go in several frames.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// After ordering a unit of this round, a session should be cut: 10 s at the busy pace, 100 s idle. The graph of a
-/// session stays in memory until its engine stops.
-pub const SESSION_ROUNDS: u32 = 500;
-/// No units are created or taken from this round on; the rounds after [`SESSION_ROUNDS`] are there to decide it.
+/// No units are created or taken from this round on; the rounds after [`SESSION_ROUNDS`], where the log cuts the
+/// session, are there to decide it. The graph of a session stays in memory until its engine stops.
 pub const ROUNDS_MAX: u16 = 1_000;
 /// Messages on their way between the engine's tasks; more are lost, and asked for again.
 const QUEUE: usize = 8_192;

@@ -42,7 +42,7 @@ impl VotesForEverything {
             Body::Vote(orders) => self.vote(world, orders),
             Body::Settle(certificate, _) => self.settle(world, certificate),
             Body::Follow(from) => self.follow(world, *from),
-            Body::Batch(root, _) => self.batch(world, root),
+            Body::Batch(root) => self.batch(world, root),
             _ => return,
         };
         world.fault("lies of an authority");
@@ -110,7 +110,7 @@ impl VotesForEverything {
             };
             let position = if world.rng.chance(200) { u64::MAX } else { from + i };
             let root = Bytes::copy_from_slice(&batch.root);
-            entries.push(wire::SettledEntry { position, root, count, bitmap: bitmap.into(), undone: false });
+            entries.push(wire::SettledEntry { position, root, count, bitmap: bitmap.into(), ..Default::default() });
         }
         Body::Followed(wire::FollowReply { entries, end: u64::MAX })
     }

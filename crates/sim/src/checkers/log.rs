@@ -381,7 +381,8 @@ impl Log {
                 let waited = recovery.as_ref().is_some_and(|r| self.time_ms >= r.since_ms + RECOVERY_WAIT_MS);
                 let reports = recovery.map_or(0, |r| r.reports.len());
                 let quorum = self.quorum();
-                (again || !waited || reports < quorum).then(|| {
+                // A shown certificate decides at once; only what is void needs a quorum and time.
+                (again || resolve.void && (!waited || reports < quorum)).then(|| {
                     let what = format!("{place:?} is decided with {reports} reports, waited: {waited}, again: {again}");
                     (Rule::Recovery, what)
                 })

@@ -320,7 +320,10 @@ impl Checkers {
                     let record = account(disk.current(), self.facts.network_id, actor);
                     self.accounts.entry(actor).or_default().insert(node.0, record.clone());
                     let free = |seqnum: u32| record.frozen == 0 || seqnum < record.frozen;
-                    if record.early.iter().any(|e| e.seqnum <= record.seqnum + 1 && free(e.seqnum)) {
+                    // One that hangs on a void order, or on a void that has not come here yet, waits until its seqnum passes.
+                    let follows = |e: &wire::EarlyRecord| e.seqnum <= record.seqnum || e.prev_hash == record.prev_hash;
+                    let due = |e: &&wire::EarlyRecord| e.seqnum <= record.seqnum + 1 && follows(e);
+                    if record.early.iter().filter(due).any(|e| free(e.seqnum)) {
                         self.violation(
                             Rule::Stuck,
                             format!("{node:?} keeps a certified order of actor {actor} waiting"),
@@ -503,7 +506,7 @@ impl Checkers {
             let caller = read(disk.synced(), b'a').and_then(|v| wire::CallerRecord::decode(v).ok()).unwrap_or_default();
             let open = read(disk.synced(), b'v').and_then(|v| wire::RecoveryRecord::decode(v).ok());
             let seqnum = call.seqnum;
-            let shown = open.is_some_and(|r| r.seqnum == seqnum || r.shown.iter().any(|s| s.seqnum == seqnum));
+            let shown = open.is_some_and(|r| r.seqnum == seqnum);
             let taken = caller.last_call >= seqnum || caller.recovered >= seqnum || caller.voided.contains(&seqnum);
             if !shown && !taken && !call.shown {
                 self.violation(Rule::NotDurable, format!("log {authority} takes {:?}", (call.actor, seqnum)));
@@ -610,8 +613,8 @@ impl Checkers {
                 let at = (record.session, record.units);
                 found.push(format!("log {authority} is at {at:?}, others at {:?}", self.log.newest()));
             }
-            if record.open_timers > 0 {
-                found.push(format!("log {authority} has {} contracts or recoveries open", record.open_timers));
+            if record.open_recoveries > 0 {
+                found.push(format!("log {authority} has {} recoveries open", record.open_recoveries));
             }
             let undelivered = disk.synced().table(Table::Outbox).count();
             if undelivered > 0 {

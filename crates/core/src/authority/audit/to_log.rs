@@ -1,6 +1,5 @@
 //! What the outbox for the log holds: certified orders and reports of recoveries, each of which must be there for it.
 
-use super::books::Id;
 use super::flow::Flow;
 use super::{Audit, read};
 use crate::authority::state::{Table, order_key};
@@ -20,7 +19,6 @@ impl Audit<'_> {
             self.out.find(format!("{at}: expected one call, found {}", delivery.calls.len()));
             return Ok(Flow::default());
         };
-        let id = (call.network_id, call.actor);
         self.out.expect(format!("{at}: network"), self.authority.committee().network.id, call.network_id);
         let shard = (call.actor % u64::from(self.shards)) as u32;
         self.out.expect(format!("{at}: shard of the account"), self.authority.shard(), shard);
@@ -33,7 +31,6 @@ impl Audit<'_> {
                 ..Default::default()
             };
             self.out.expect(format!("{at}: report"), &bare, call);
-            self.recovered(id, call.seqnum, &at);
             return Ok(Flow::default());
         }
         let record: Option<wire::BatchRecord> = read(self.state, Table::Batches, &call.batch.to_be_bytes())?;
@@ -47,21 +44,11 @@ impl Audit<'_> {
         let recover = order.transaction_type == TYPE_RECOVER;
         self.out.expect(format!("{at}: whether it is a RECOVER"), recover, call.recover);
         match (recover, call.shown) {
-            (true, shown) => {
-                self.out.expect(format!("{at}: whether a freeze shows it"), false, shown);
-                self.recovered(id, call.seqnum, &at);
-            }
-            // Orders may be shown at any seqnum from the frozen one on.
-            (false, true) => self.recovered(id, 0, &at),
+            (true, shown) => self.out.expect(format!("{at}: whether a freeze shows it"), false, shown),
+            (false, true) => {}
             (false, false) => return self.settled_call(call, &order, &at),
         }
         Ok(Flow::default())
-    }
-
-    fn recovered(&mut self, id: Id, from: u32, at: &str) {
-        if self.books.recovers.get(&id).is_none_or(|r| r.range(from..).next().is_none()) {
-            self.out.find(format!("{at}: expected a settled RECOVER of the account, found none"));
-        }
     }
 
     fn settled_call(&mut self, call: &wire::LogCall, order: &Order, at: &str) -> Result<Flow> {

@@ -264,7 +264,7 @@ fn certificates_for_parts_of_a_batch_are_bounded() {
     let mut wanted = Bitmap::empty(orders.len());
     wanted.set(3);
     let root = Bytes::copy_from_slice(&id.root);
-    let request = wire::BatchRequest { shard: 0, root, bitmap: wanted.to_bytes(), orders_only: false };
+    let request = wire::BatchRequest { shard: 0, root, bitmap: wanted.to_bytes() };
     let node = cluster.node(0, 0);
     assert_eq!(node.authority.batch(&node.state, &request).unwrap().certificates.len(), 1);
     // One certificate for all takes the place of the many.

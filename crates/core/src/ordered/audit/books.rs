@@ -74,7 +74,9 @@ impl Audit<'_> {
             return Ok(());
         };
         let Ok(data) = wire::UnitData::decode(unit.data.clone()) else { return Ok(()) };
-        *clock = data.clock_ms.max(*clock);
+        if data.clock_ms != 0 {
+            *clock = data.clock_ms;
+        }
         let mut sorted = self.books.clocks.clone();
         sorted.sort_unstable();
         // The lower median: as many clocks say this or more as there are honest ones.

@@ -2,10 +2,11 @@
 
 use super::Audit;
 use crate::address::Address;
-use crate::authority::audit::{Flow, Pages, decode};
+use crate::authority::audit::{Flow, Pages, decode, read};
 use crate::authority::state::{LOG, Link, Table, get_u64, link_key, outbox_key};
-use crate::certificate::check_certificate;
+use crate::envelope::Order;
 use crate::error::Result;
+use crate::ordered::orders::outcome_key;
 use crate::permission::Permission;
 use crate::wire::{self, log_step::Kind};
 
@@ -58,10 +59,12 @@ impl Audit<'_> {
             (decided, decided || audit.out.recoveries.get(&id) == Some(&seqnum))
         };
         let (actor, holds) = match &step.kind {
-            Some(Kind::Settle(certificate)) => {
-                let verified = !self.signatures || check_certificate(self.log.committee(), certificate).is_ok();
-                let ids = step.orders.iter().all(|o| o.order_id.len() == 32 && self.shard(o.actor) == to_shard);
-                (step.orders.first().map(|o| o.actor), verified && ids)
+            Some(Kind::Settle(settle)) => {
+                let orders: Vec<_> = settle.bodies.iter().map(|body| Order::decode_body(body.clone()).ok()).collect();
+                let holds = orders.iter().all(|order| {
+                    order.as_ref().is_some_and(|o| self.shard(o.actor) == to_shard && self.has_applied(o))
+                });
+                (orders.into_iter().next().flatten().map(|o| o.actor), holds)
             }
             Some(Kind::Freeze(f)) => (Some(f.actor), recovered(self, (f.network_id, f.actor), f.seqnum).1),
             Some(Kind::Resolve(r)) => {
@@ -72,10 +75,17 @@ impl Audit<'_> {
             }
             None => (None, false),
         };
-        let orders = matches!(step.kind, Some(Kind::Settle(_))) || step.orders.is_empty();
-        if actor.map(|a| self.shard(a)) != Some(to_shard) || !holds || !orders {
+        if actor.map(|a| self.shard(a)) != Some(to_shard) || !holds {
             self.out.find(format!("{at}: expected a step that the log has taken, found another"));
         }
+    }
+
+    /// Whether the log has settled an order, or a recovery has found it.
+    fn has_applied(&self, order: &Order) -> bool {
+        let key = outcome_key(order.network_id, order.actor, order.seqnum);
+        let outcome: Option<wire::OutcomeRecord> = read(self.state, Table::Objects, &key).ok().flatten();
+        let recovered = self.out.callers.get(&(order.network_id, order.actor)).map_or(0, |c| c.recovered);
+        outcome.is_some_and(|o| o.order_id == order.id[..]) || recovered >= order.seqnum
     }
 
     fn link(&mut self, shard: u32) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Hash locks: money that whoever is named as receiver takes with the preimage of a hash before the expiry, and
 //! that goes back to its sender after. Log time decides which, so both parties and all authorities agree.
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{Caller, Module};
@@ -26,6 +27,11 @@ pub fn contract_id(order_id: &Hash, output: u32) -> Hash {
 /// Key of a contract.
 pub fn contract_key(id: &[u8]) -> Vec<u8> {
     object_key(Object::Contract, &[id])
+}
+
+/// Key that finds open contracts by their expiry.
+pub fn expiry_key(expiry_ms: u64, id: &[u8]) -> Vec<u8> {
+    object_key(Object::Expiry, &[&expiry_ms.to_be_bytes(), id])
 }
 
 impl Module for Contracts {
@@ -64,9 +70,9 @@ impl Module for Contracts {
             input::Kind::ContractRefund(refund) => (&refund.contract, None),
         };
         let key = contract_key(id);
-        let mut record: wire::ContractRecord = step.get(&key)?.ok_or_else(|| {
-            Error::new(Code::UnknownContract, format!("there is no contract {}", hex::encode(id)))
-        })?;
+        let mut record: wire::ContractRecord = step
+            .get(&key)?
+            .ok_or_else(|| Error::new(Code::UnknownContract, format!("there is no contract {}", hex::encode(id))))?;
         let fund = record.fund.clone().unwrap_or_default();
         match record.state() {
             S::Open => {}
@@ -101,8 +107,8 @@ impl Module for Contracts {
             None => record.set_state(S::Refunded),
         }
         step.put(key, &record);
+        step.delete(expiry_key(expiry, id));
         step.book.contracts -= amount as i128;
-        step.book.open_timers -= 1;
         Ok(())
     }
 
@@ -114,9 +120,10 @@ impl Module for Contracts {
         }
         let record =
             wire::ContractRecord { fund: Some(fund.clone()), state: S::Open as i32, preimage: Default::default() };
-        step.put(contract_key(&contract_id(&caller.order_id, output)), &record);
+        let id = contract_id(&caller.order_id, output);
+        step.put(contract_key(&id), &record);
+        step.put_bytes(expiry_key(fund.expiry_ms, &id), Bytes::new());
         step.book.contracts += fund.amount as i128;
-        step.book.open_timers += 1;
         Ok(())
     }
 

@@ -324,10 +324,10 @@ impl Held for Cluster {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn shards_and_logs_agree_with_a_plain_model(events in prop::collection::vec(event(), 1..14)) {
+    fn shards_and_logs_agree_with_a_plain_model(events in prop::collection::vec(event(), 1..40)) {
         let mut world = World::new();
         for event in &events {
             world.happen(event);

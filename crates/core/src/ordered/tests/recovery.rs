@@ -125,7 +125,8 @@ fn lag(cluster: &mut Cluster, meanwhile: impl FnOnce(&mut Cluster)) {
         node.state = state;
     }
     cluster.logs[3].state = log;
-    for (creator, data) in cluster.units[heard..].to_vec() {
+    let units: Vec<_> = cluster.units[heard..].to_vec();
+    for (creator, data) in units {
         cluster.logs[3].unit(creator, &data).unwrap();
     }
 }

@@ -1,5 +1,7 @@
 //! Sessions: where they end, what a quorum signs, and how an authority that was away comes back with it.
 
+use prost::Message;
+
 use super::*;
 use crate::limits::{SESSION_BYTES_MAX, SESSION_ROUNDS, UNIT_BYTES_MAX};
 use crate::ordered::input::Input;
@@ -73,29 +75,47 @@ fn sessions_end_at_the_same_unit_everywhere_by_rounds() {
 #[test]
 fn sessions_end_at_the_same_unit_everywhere_by_bytes() {
     let mut cluster = Cluster::new(&TestCommittee::new(4, 1));
-    let full = Bytes::from(vec![0xff; UNIT_BYTES_MAX]);
-    let mut units = 0;
-    let signatures = loop {
-        let ended = unit(&mut cluster, 1, &full);
-        if !ended.is_empty() {
-            break ended;
-        }
-        units += 1;
-    };
-    assert_eq!((units * UNIT_BYTES_MAX as u64, signatures.len()), (SESSION_BYTES_MAX, 4));
-    // One byte more than fits, and one that fits.
-    for _ in 0..units - 1 {
-        assert!(unit(&mut cluster, 1, &full).is_empty());
+    let clock = crate::ordered::item::pack(5, Vec::new()).remove(0);
+    // As if much had been ordered.
+    let left = clock.len() as u64;
+    for log in &mut cluster.logs {
+        let mut book = log.log.book(&log.state).unwrap();
+        book.bytes = SESSION_BYTES_MAX - left;
+        log.state.apply(&[Write::put(Table::Meta, super::super::book::BOOK_KEY, book.encode().encode_to_vec())]);
     }
-    assert!(unit(&mut cluster, 1, &full.slice(1..)).is_empty());
-    assert!(unit(&mut cluster, 1, &full.slice(..1)).is_empty());
-    let more = unit(&mut cluster, 1, &full.slice(..1));
-    assert_eq!(more.len(), 4);
-    share(&mut cluster, &signatures);
-    share(&mut cluster, &more);
+    assert!(unit(&mut cluster, 1, &clock).is_empty());
+    let ended = unit(&mut cluster, 1, &clock);
+    assert_eq!(ended.len(), 4);
+    share(&mut cluster, &ended);
     let sessions = served(&cluster, 3);
-    assert_eq!(sessions.iter().map(|(_, units)| units.len()).collect::<Vec<_>>(), [256, 257]);
-    check(&cluster, &[]);
+    assert_eq!(sessions.iter().map(|(_, units)| units.len()).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn of_one_who_wastes_a_session_nothing_more_is_kept_in_it() {
+    let (mut cluster, mut alice, bob) = setup(1);
+    let junk = Bytes::from(vec![0xff; UNIT_BYTES_MAX]);
+    for _ in 0..3 {
+        cluster.order(1, &junk);
+    }
+    // Padding in fields that nobody knows is junk as well.
+    let padded: Bytes =
+        wire::ContractReply { preimage: junk.slice(100..), ..Default::default() }.encode_to_vec().into();
+    (0..20).for_each(|_| cluster.order(2, &padded));
+    let kept = |cluster: &Cluster| cluster.logs[0].log.book(&cluster.logs[0].state).unwrap().bytes;
+    let before = kept(&cluster);
+    (0..100).for_each(|i| cluster.order(1 + i % 2, &junk));
+    assert_eq!(kept(&cluster) - before, 100);
+    assert!(before < (3 * UNIT_BYTES_MAX as u64) + 2 * u64::from(crate::limits::WASTED_MAX));
+    // Others go on.
+    let order = alice.call(vec![], vec![credit(&bob, 1)]);
+    cluster.run(&[order]);
+    let items = cluster.log_items(3);
+    cluster.order_items(3, 0, items);
+    assert_eq!(cluster.status(0, &alice, 1).state(), S::Ordered);
+    // So does the liar, in the next session.
+    unit(&mut cluster, SESSION_ROUNDS, &junk);
+    assert_eq!(cluster.logs[0].log.book(&cluster.logs[0].state).unwrap().wasted, [0; 4]);
 }
 
 #[test]
