@@ -280,6 +280,7 @@ fn items_units_and_sessions() {
     let unit = wire::OrderedUnit { creator: 2, data: data.encode_to_vec().into() };
     golden("unit", unit.encode_to_vec());
     golden("unit_hash", session::unit_hash(&unit));
+    cluster.set_time(1_000);
     cluster.order(2, &unit.data);
     let log = &cluster.logs[0];
     let book = log.log.book(&log.state).unwrap();

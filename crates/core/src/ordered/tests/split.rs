@@ -40,6 +40,10 @@ fn run(mut cluster: Cluster, orders: &[Bytes]) -> Cluster {
     let units = pack(5_000, offers.into_iter().map(|o| o.item).collect());
     assert!(units.iter().all(|u| u.len() <= UNIT_BYTES_MAX));
     assert!(units.len() > 1 || orders.len() == 1);
+    let clock = &pack(5_000, Vec::new())[0];
+    for authority in 0..cluster.committee.size() as u32 {
+        cluster.logs[0].unit(authority, clock).unwrap();
+    }
     for unit in &units {
         cluster.logs[0].unit(0, unit).unwrap();
     }
