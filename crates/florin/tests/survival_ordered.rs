@@ -22,6 +22,7 @@ use florin_core::testing::{Signer, to};
 use florin_core::wire::{self, input, order_status::State as S, output};
 use florin_sim::rng::Rng;
 use net::PATIENCE;
+use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 const SHARDS: u32 = 2;
@@ -125,6 +126,7 @@ async fn sessions(network: &Network, authority: usize) -> BTreeMap<u64, [u8; 32]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_orders_have_one_outcome_everywhere_through_kills() {
+    let _turn = common::turn().await;
     let kills: usize = std::env::var("FLORIN_KILLS").ok().map_or(8, |n| n.parse().unwrap());
     let all = signers(SHARDS, 4);
     let genesis = all.iter().map(|s| (s.address, START)).collect();
@@ -142,7 +144,12 @@ async fn shared_orders_have_one_outcome_everywhere_through_kills() {
         let before = rounds.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(rng.below(800))).await;
         let victim = parts[rng.index(parts.len())];
-        local.kill(victim);
+        // One time in three it is only cut off: it says nothing, and its connections stay.
+        let cut_off = killed % 3 == 2;
+        match cut_off {
+            true => local.signal(victim, Signal::STOP),
+            false => local.kill(victim),
+        }
         // Every other time the rest must go on without it.
         let deadline = Instant::now() + PATIENCE;
         while killed % 2 == 1 && rounds.load(Ordering::Relaxed) < before + 2 {
@@ -152,7 +159,10 @@ async fn shared_orders_have_one_outcome_everywhere_through_kills() {
             assert!(Instant::now() < deadline, "the log stands still without {victim:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        local.up(victim);
+        match cut_off {
+            true => local.signal(victim, Signal::CONT),
+            false => local.up(victim),
+        }
     }
     stop.store(true, Ordering::Relaxed);
     let network = local.network();
@@ -181,6 +191,42 @@ async fn shared_orders_have_one_outcome_everywhere_through_kills() {
     }
     println!("{kills} kills, {called} calls, {} signed sessions", first.len());
     assert!(called > 0);
+    local.assert_alive();
+    tokio::task::spawn_blocking(move || local.audit_all()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_do_not_feel_a_log_that_has_stopped() {
+    let _turn = common::turn().await;
+    let all = signers(SHARDS, 1);
+    let genesis = all.iter().map(|s| (s.address, START)).collect();
+    let mut local = Local::start(Plan { shards: SHARDS, genesis, split: None });
+    let (mut alice, bob) = (all[0].clone(), all[1].clone());
+    let credit = output::Kind::Credit(wire::Credit { address: bytes(&bob), amount: 1 });
+    let pair = Pair { network: local.network(), payer: alice.clone(), payee: bob.clone(), calls: Vec::new() };
+    let order = alice.call(vec![], vec![credit.clone()]);
+    pair.submit(&alice, order).await;
+    pair.ordered(&alice).await;
+
+    // Two of four lose what they made in the open session: they take no part in it any more.
+    for authority in [0, 1] {
+        local.kill((authority, 0));
+        std::fs::remove_dir_all(local.data(authority).join("ordering")).unwrap();
+        local.up((authority, 0));
+    }
+    let order = alice.call(vec![], vec![credit]);
+    pair.submit(&alice, order).await;
+    let waiting = alice.clone();
+    for i in 0..20 {
+        let order = alice.pay(&[to(bob.address, 1)], "");
+        pair.submit(&alice, order).await;
+        let found = statuses(&pair.network, &waiting, waiting.seqnum).await;
+        assert!(found.iter().flatten().all(|s| s.state() != S::Ordered), "payment {i}: {found:?}");
+    }
+    for authority in [0, 1] {
+        let status = pair.network.authority(authority, 0).log(wire::LogStatusRequest {}).await.unwrap().into_inner();
+        assert!(status.fault.contains("goes on without this authority"), "{}", status.fault);
+    }
     local.assert_alive();
     tokio::task::spawn_blocking(move || local.audit_all()).await.unwrap();
 }
