@@ -86,6 +86,10 @@ pub(crate) struct Changes<'a> {
     writes: Vec<Write>,
     /// Orders settled because what they waited for has settled.
     pub followers: usize,
+    /// Key and id of orders settled by a step that is not the log's.
+    fresh: Vec<([u8; 20], bytes::Bytes)>,
+    /// Whether this step is one of the log, which may look at orders that it has settled itself.
+    pub of_log: bool,
     /// Batches that this step stores.
     added: BTreeMap<u64, Vec<bytes::Bytes>>,
     /// The batch that was read last: thousands of orders of a step may point into the same one.
@@ -125,6 +129,8 @@ impl<'a> Changes<'a> {
             calls: Vec::new(),
             writes: Vec::new(),
             followers: 0,
+            fresh: Vec::new(),
+            of_log: false,
             added: BTreeMap::new(),
             stored: None,
         })
@@ -207,8 +213,20 @@ impl<'a> Changes<'a> {
     }
 
     /// Settles an order.
-    pub fn put_order_record(&mut self, key: [u8; 20], record: &wire::OrderRecord) {
-        self.orders.insert(key, Some(record.clone()));
+    pub fn put_order_record(&mut self, key: [u8; 20], record: wire::OrderRecord) {
+        match self.of_log {
+            true => drop(self.orders.insert(key, Some(record))),
+            // Thousands of orders a step, of which hardly any is looked at again.
+            false => {
+                self.put(Table::Orders, key, record.encode_to_vec());
+                self.fresh.push((key, record.order_id));
+            }
+        }
+    }
+
+    /// Whether this step has settled the order with this id at a key.
+    pub fn has_settled(&self, key: &[u8; 20], id: &Hash) -> bool {
+        self.fresh.iter().any(|(k, order_id)| k == key && order_id[..] == id[..])
     }
 
     /// Undoes an order.
@@ -244,7 +262,9 @@ impl<'a> Changes<'a> {
     /// Stores a new batch and returns its number.
     pub fn add_batch(&mut self, root: Hash, orders: &[bytes::Bytes]) -> u64 {
         let number = self.totals.next.0;
-        self.added.insert(number, orders.to_vec());
+        if self.of_log {
+            self.added.insert(number, orders.to_vec());
+        }
         self.totals.next.0 += 1;
         let record = wire::BatchRecord { orders: orders.to_vec() };
         self.put(Table::Batches, number.to_be_bytes(), record.encode_to_vec());

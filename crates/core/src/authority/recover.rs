@@ -26,6 +26,7 @@ impl Authority {
     pub(super) fn log_step(&self, step: wire::LogStep, changes: &mut Changes<'_>, meter: &mut dyn Meter) -> Result<()> {
         meter.begin(Phase::State);
         changes.followers = 0;
+        changes.of_log = true;
         match step.kind {
             Some(Kind::Settle(settle)) => {
                 settle.bodies.into_iter().try_for_each(|body| self.settle_body(body, changes))
@@ -117,7 +118,7 @@ impl Authority {
                 account.address = Some(Address::from_slice(&resolve.account)?);
                 account.permission = resolve.open.clone();
             }
-            changes.put_order_record(order_key(network_id, actor, seqnum), &wire::OrderRecord::default());
+            changes.put_order_record(order_key(network_id, actor, seqnum), wire::OrderRecord::default());
             changes.totals.voided += 1;
         }
         self.settle_followers(network_id, actor, changes)

@@ -220,7 +220,7 @@ impl Authority {
             previous_call,
             call,
         };
-        changes.put_order_record(key, &record);
+        changes.put_order_record(key, record);
         // What settles on the log's word is in the log.
         if call && !by_log {
             changes.call(log_call(order, number, index));
@@ -238,7 +238,14 @@ impl Authority {
     /// certified orders that follow the same one prove that more than f authorities misbehaved.
     fn settled_before(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
         let key = order_key(order.network_id, order.actor, order.seqnum);
-        let record = changes.order_record(&key)?.ok_or_else(|| corrupt(Table::Orders, &key, "missing"))?;
+        let Some(record) = changes.order_record(&key)? else {
+            // Something has settled there in this very step: the same order, if it is twice in the batch.
+            if !changes.has_settled(&key, &order.id) {
+                return Ok(Step::Voided);
+            }
+            changes.progress(number)?.mark(index);
+            return Ok(Step::Settled);
+        };
         if record.order_id.as_ref() == order.id {
             changes.progress(number)?.mark(index);
             return Ok(Step::Settled);
