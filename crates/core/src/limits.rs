@@ -57,8 +57,6 @@ pub const UNIT_BYTES_MAX: usize = 65_536;
 pub const SESSION_ROUNDS: u32 = 500;
 /// Bytes of the data of all units in one session.
 pub const SESSION_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Bytes of items in one session that change nothing, of one authority; its later units in the session are ignored.
-pub const WASTED_MAX: u32 = 1024 * 1024;
 /// Milliseconds of log time between the freeze of an account and the decision of its recovery.
 pub const RECOVERY_WAIT_MS: u64 = 600_000;
 /// Sessions in one answer.

@@ -76,7 +76,6 @@ fn wire_md_has_every_limit() {
         SESSION_ROUNDS,
         SESSION_BYTES_MAX,
         RECOVERY_WAIT_MS,
-        WASTED_MAX,
         SESSIONS_PAGE,
         UNITS_PAGE_BYTES,
         AMOUNT_MAX,

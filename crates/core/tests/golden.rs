@@ -333,7 +333,6 @@ fn records_of_the_log() {
         last_redeem: bytes32(3),
         orders: 7,
         open_recoveries: 8,
-        wasted: vec![0, 1, 300, u32::MAX],
     };
     golden("record_log", book.encode().encode_to_vec());
     let caller = wire::CallerRecord { last_call: 300, voided: vec![301, 302], recovered: 302 };

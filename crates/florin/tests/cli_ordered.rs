@@ -238,7 +238,7 @@ fn sessions_of_the_log_are_verified() {
     net.funded("alice", "5.00");
     start_clock(&net, "alice");
     net.run("primary redeem 1 --wallet alice").ok();
-    // A session takes a thousand rounds, however slow this machine is.
+    // A session takes 500 rounds, however slow this machine is.
     let deadline = Instant::now() + 4 * PATIENCE;
     loop {
         let status = net.run("log status --json").ok().json();

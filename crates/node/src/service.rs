@@ -9,6 +9,7 @@ use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
 use florin_core::authority::state::LOG;
 use florin_core::committee::Committee;
+use florin_core::ordered::OrderedLog;
 use florin_core::signatures::AuthorityPublicKey;
 use florin_core::wire::*;
 use florin_core::{Code, Error, Result, address::Address};
@@ -27,6 +28,7 @@ use crate::consensus::Consensus;
 use crate::follow::Lags;
 use crate::log::{Decided, LogShell};
 use crate::shard::Shard;
+use crate::storage::Store;
 
 /// The shards of this process, by number.
 pub type Shards = Arc<BTreeMap<u32, Arc<Shard>>>;
@@ -86,6 +88,14 @@ impl Services {
     /// The log, where it is. Errors: `NOT_SERVED`.
     pub fn log(&self) -> Result<&LogPart> {
         self.log.as_ref().ok_or_else(|| Error::new(Code::NotServed, "the log runs where shard 0 does"))
+    }
+
+    /// What the log says, once it is durable: a signature or an outcome must not be forgotten after it was shown.
+    async fn read_log<T>(&self, read: impl FnOnce(&OrderedLog, &Store) -> Result<T>) -> Result<T> {
+        let shell = &self.log()?.shell;
+        let found = read(shell.log(), shell.store())?;
+        shell.barrier().await?;
+        Ok(found)
     }
 
     /// Status of the log.
@@ -319,26 +329,26 @@ impl AuthorityService for Services {
         &self,
         request: Request<SessionsRequest>,
     ) -> std::result::Result<Response<SessionsReply>, Status> {
-        answer(Services::log(self).and_then(|l| l.shell.log().sessions(l.shell.store(), &request.into_inner())))
+        answer(self.read_log(|log, store| log.sessions(store, &request.into_inner())).await)
     }
 
     async fn units(&self, request: Request<UnitsRequest>) -> std::result::Result<Response<UnitsReply>, Status> {
-        answer(Services::log(self).and_then(|l| l.shell.log().units(l.shell.store(), &request.into_inner())))
+        answer(self.read_log(|log, store| log.units(store, &request.into_inner())).await)
     }
 
     async fn contract(
         &self,
         request: Request<ContractRequest>,
     ) -> std::result::Result<Response<ContractReply>, Status> {
-        answer(Services::log(self).and_then(|l| l.shell.log().contract(l.shell.store(), &request.into_inner())))
+        answer(self.read_log(|log, store| log.contract(store, &request.into_inner())).await)
     }
 
     async fn primary(&self, request: Request<PrimaryRequest>) -> std::result::Result<Response<PrimaryReply>, Status> {
-        answer(Services::log(self).and_then(|l| l.shell.log().primary(l.shell.store(), &request.into_inner())))
+        answer(self.read_log(|log, store| log.primary(store, &request.into_inner())).await)
     }
 
     async fn network(&self, request: Request<NetworkRequest>) -> std::result::Result<Response<NetworkReply>, Status> {
-        answer(Services::log(self).and_then(|l| l.shell.log().network(l.shell.store(), &request.into_inner())))
+        answer(self.read_log(|log, store| log.network(store, &request.into_inner())).await)
     }
 
     async fn credits(&self, request: Request<CreditsRequest>) -> std::result::Result<Response<CreditsReply>, Status> {

@@ -1,18 +1,18 @@
 //! What the log decides about an account that its own wallet has locked, as its shard carries it out.
 //!
-//! *Freeze*: from then on nothing at the seqnum or above is voted for or settled; every certificate of it that
-//! is here, or still comes, goes into the log, and a report that these were all. *Resolve*: either the certified
-//! orders settle, or the seqnum is void and the next order names the recovery in its prev_hash, so that no old
-//! vote fits anything again.
+//! *Freeze*: from then on nothing at the seqnum or above is voted for or settled; a certificate for the seqnum that
+//! is here, or still comes, goes into the log, and a report. *Resolve*: either the certified order settles, or the
+//! seqnum is void and the next order names the recovery in its prev_hash, so that no old vote fits anything again.
 //!
 //! Safety: an order is final when a quorum has settled it, f + 1 honest authorities among them, before they
 //! froze the account. A recovery is decided on the reports of a quorum, one of these f + 1 at least among them,
-//! and its certificate is in the log before its report. So what is final is never voided. What one authority
+//! and its report counts only if it holds no certificate. So what is final is never voided. What one authority
 //! settled alone, and nobody else, may be: then that authority takes it back, with every credit that it made.
 
 use bytes::Bytes;
 
 use super::changes::Changes;
+use super::settle::entry_of;
 use super::state::{Table, corrupt, order_key};
 use super::{Authority, Meter, Phase};
 use crate::address::Address;
@@ -148,16 +148,7 @@ impl Authority {
         changes.holding_mut(network_id, &address)?.balance += content.total as i128;
         changes.totals.accounts += content.total as i128;
         for (output, credit) in content.credits().iter().enumerate() {
-            let entry = wire::CreditEntry {
-                network_id,
-                actor,
-                seqnum,
-                output: output as u32,
-                order_id: Bytes::copy_from_slice(&order.id),
-                amount: credit.amount,
-                memo: content.memo().to_owned(),
-                kind: wire::credit_entry::Kind::Reversed as i32,
-            };
+            let entry = entry_of(&order, &content, output, credit.amount, wire::credit_entry::Kind::Reversed);
             let shard = credit.address.shard(self.committee.shards);
             if shard == self.shard {
                 changes.take_back(network_id, &credit.address, credit.amount, entry)?;

@@ -102,6 +102,8 @@ impl Authority {
                 Step::Settled => self.settle_followers(order.network_id, order.actor, changes)?,
                 Step::Voided => {}
                 Step::Waiting => {
+                    // Those before it may have been too many for one step.
+                    self.settle_followers(order.network_id, order.actor, changes)?;
                     let next_seqnum = changes.account(order.network_id, order.actor)?.seqnum + 1;
                     waiting.push(wire::Waiting { index: i as u32, next_seqnum });
                 }
@@ -275,6 +277,9 @@ impl Authority {
     /// before a SET_PERMISSION, the CALL before a CALL.
     fn apply(&self, order: &Order, content: &Content, changes: &mut Changes<'_>) -> Result<(Bytes, u32)> {
         let account = changes.account_mut(order.network_id, order.actor)?;
+        if content.open.is_none() && account.address.is_none() {
+            return Err(conflict(order, "its account was never opened"));
+        }
         let mut before = (Bytes::new(), 0);
         if let Some(open) = &content.open {
             account.address = Some(Permission::address_of(order.network_id, open));
@@ -307,16 +312,7 @@ impl Authority {
             changes.totals.sent += content.total as i128;
         }
         for (output, credit) in content.credits().iter().enumerate() {
-            let entry = wire::CreditEntry {
-                network_id: order.network_id,
-                actor: order.actor,
-                seqnum: order.seqnum,
-                output: output as u32,
-                order_id: Bytes::copy_from_slice(&order.id),
-                amount: credit.amount,
-                memo: content.memo().to_owned(),
-                kind: wire::credit_entry::Kind::Payment as i32,
-            };
+            let entry = entry_of(order, content, output, credit.amount, wire::credit_entry::Kind::Payment);
             let shard = credit.address.shard(self.committee.shards);
             if shard == self.shard {
                 changes.credit(order.network_id, &credit.address, credit.amount, entry)?;
@@ -338,9 +334,11 @@ impl Authority {
     ) -> Result<Step> {
         let account = changes.account(order.network_id, order.actor)?;
         let early = || account.early.iter().filter(|e| e.seqnum == order.seqnum);
-        let known = early().any(|e| (e.batch, e.index) == (number, index as u32)) || early().count() >= EARLY_AT_ONE;
+        let known = early().any(|e| (e.batch, e.index) == (number, index as u32));
         let shown = account.frozen != 0 && order.seqnum == account.frozen;
-        if !known && order.seqnum <= account.seqnum.saturating_add(EARLY_WINDOW) {
+        // What the log says comes once, so it is kept however far ahead it is.
+        let near = early().count() < EARLY_AT_ONE && order.seqnum <= account.seqnum.saturating_add(EARLY_WINDOW);
+        if !known && (near || by_log) {
             let call = order.transaction_type == TYPE_CALL;
             let (seqnum, batch, prev_hash) = (order.seqnum, number, order.prev_hash);
             let record = wire::EarlyRecord { seqnum, batch, index: index as u32, prev_hash, call, by_log };
@@ -370,10 +368,35 @@ impl Authority {
             let next = changes
                 .stored_order(early.batch, early.index)?
                 .ok_or_else(|| corrupt(Table::Batches, &early.batch.to_be_bytes(), "an early order is missing"))?;
-            self.settle_order(&next, early.batch, early.index as usize, early.by_log, changes)?;
+            let settled = self.settle_order(&next, early.batch, early.index as usize, early.by_log, changes);
+            match settled {
+                // Evidence against others; what the log has for other accounts must not wait for it.
+                Err(e) if changes.of_log && e.code == Code::ConflictingCertificate => {}
+                other => drop(other?),
+            }
             changes.followers += 1;
         }
         Ok(())
+    }
+}
+
+/// Where a credit of an order comes from.
+pub(super) fn entry_of(
+    order: &Order,
+    content: &Content,
+    output: usize,
+    amount: u64,
+    kind: wire::credit_entry::Kind,
+) -> wire::CreditEntry {
+    wire::CreditEntry {
+        network_id: order.network_id,
+        actor: order.actor,
+        seqnum: order.seqnum,
+        output: output as u32,
+        order_id: Bytes::copy_from_slice(&order.id),
+        amount,
+        memo: content.memo().to_owned(),
+        kind: kind as i32,
     }
 }
 

@@ -1395,9 +1395,6 @@ pub struct LogRecord {
     pub orders: u64,
     #[prost(uint64, tag = "16")]
     pub open_recoveries: u64,
-    /// by authority: bytes of its items in this session that changed nothing
-    #[prost(uint32, repeated, tag = "17")]
-    pub wasted: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionRecord {

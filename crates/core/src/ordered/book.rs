@@ -44,8 +44,6 @@ pub struct Book {
     pub orders: u64,
     /// Open recoveries.
     pub open_recoveries: u64,
-    /// By authority: bytes of its items in the open session that changed nothing.
-    pub wasted: Vec<u32>,
 }
 
 impl Book {
@@ -54,8 +52,6 @@ impl Book {
         let r: wire::LogRecord = get_record(state, Table::Meta, BOOK_KEY)?.unwrap_or_default();
         let mut clocks = r.clocks;
         clocks.resize(authorities, 0);
-        let mut wasted = r.wasted;
-        wasted.resize(authorities, 0);
         Ok(Book {
             session: r.session,
             units: r.units,
@@ -73,7 +69,6 @@ impl Book {
             last_redeem: r.last_redeem,
             orders: r.orders,
             open_recoveries: r.open_recoveries,
-            wasted,
         })
     }
 
@@ -96,7 +91,6 @@ impl Book {
             last_redeem: self.last_redeem.clone(),
             orders: self.orders,
             open_recoveries: self.open_recoveries,
-            wasted: self.wasted.clone(),
         }
     }
 

@@ -40,15 +40,15 @@ use crate::authority::state::{State, Table, Write};
 use crate::bitmap::Bitmap;
 use crate::committee::Committee;
 use crate::error::{Code, Error, Result};
-use crate::limits::{SESSION_BYTES_MAX, SESSION_ROUNDS, UNIT_BYTES_MAX, WASTED_MAX};
+use crate::limits::{SESSION_BYTES_MAX, SESSION_ROUNDS, UNIT_BYTES_MAX};
 use crate::signatures::AuthorityKey;
 use crate::wire;
 use effect::Effects;
 use input::Input;
 use step::Step;
 
-/// What is kept in place of the data of a creator that has wasted too much: it decodes to nothing.
-const IGNORED: Bytes = Bytes::from_static(&[0]);
+/// What is kept of a unit that changed nothing, so that it has its position: it decodes to nothing.
+const NOTHING: Bytes = Bytes::from_static(&[0]);
 
 /// One authority's log.
 pub struct OrderedLog {
@@ -121,52 +121,48 @@ impl OrderedLog {
         if data.is_empty() {
             return Ok(Effects::default());
         }
-        // Of one that has shown that it lies, or repeats itself, nothing is kept until the session ends.
-        let data = if step.book.wasted[creator as usize] > WASTED_MAX { IGNORED } else { data };
-        let unit = wire::OrderedUnit { creator, data: data.clone() };
-        let unit = Write::put(Table::Units, session::unit_key(session, position), unit.encode_to_vec());
-        step.book.units += 1;
-        step.book.bytes += data.len() as u64;
-        // What does not decode is nobody's but its creator's, and so is all that comes after it in the unit.
-        let useful = match wire::UnitData::decode(data.clone()) {
-            Ok(data) => {
-                step.vote_clock(creator, data.clock_ms);
-                let mut useful = Some(0);
-                for item in &data.items {
-                    let changed = self.item(item, creator, (session, position), &mut step)?;
-                    useful = changed.zip(useful).map(|(changed, sum)| sum + changed);
-                    if useful.is_none() {
-                        break;
-                    }
+        // What does not decode is nobody's but its creator's, and so is all that comes after it in the unit. Only what
+        // changed something is kept: junk and repetitions take no disk, and the state is the same without them.
+        let mut kept = wire::UnitData::default();
+        if let Ok(data) = wire::UnitData::decode(data) {
+            kept.clock_ms = data.clock_ms;
+            step.vote_clock(creator, data.clock_ms);
+            for item in data.items {
+                match self.item(&item, creator, (session, position), &mut step)? {
+                    Some(true) => kept.items.push(item),
+                    Some(false) => {}
+                    None => break,
                 }
-                useful
             }
-            Err(_) => None,
-        };
-        // Honest authorities repeat some items, and vote on the time; liars would do so without end.
-        let wasted = useful.map_or(u32::MAX, |useful| data.len().saturating_sub(useful) as u32);
-        let sum = &mut step.book.wasted[creator as usize];
-        *sum = sum.saturating_add(wasted);
+        }
+        let kept = Some(Bytes::from(kept.encode_to_vec())).filter(|kept| !kept.is_empty()).unwrap_or(NOTHING);
+        step.book.units += 1;
+        step.book.bytes += kept.len() as u64;
         self.decide_due(&mut step)?;
         let mut effects = step.finish()?;
-        effects.writes.push(unit);
+        let unit = wire::OrderedUnit { creator, data: kept };
+        effects.writes.push(Write::put(Table::Units, session::unit_key(session, position), unit.encode_to_vec()));
         effects.units = Some((session, position + 1));
         Ok(effects)
     }
 
-    /// Applies one item: its bytes if it changed anything, else 0; `None` if no honest authority would have proposed
-    /// it. Errors are faults of this authority.
-    fn item(&self, raw: &Bytes, creator: u32, at: (u64, u32), step: &mut Step<'_>) -> Result<Option<usize>> {
+    /// Applies one item, whole or not at all; whether it changed anything. `None` if no honest authority would have
+    /// proposed it. Errors are faults of this authority.
+    fn item(&self, raw: &Bytes, creator: u32, at: (u64, u32), step: &mut Step<'_>) -> Result<Option<bool>> {
         use wire::item::Kind;
+        let mark = step.mark();
         let applied = match wire::Item::decode(raw.clone()).ok().and_then(|item| item.kind) {
             Some(Kind::Orders(orders)) => self.certified_orders(orders, at, step),
             Some(Kind::Report(report)) => self.report(&report, creator, step),
-            None => Err(Error::new(Code::Decode, "an item has no kind that this version knows")),
+            None => return Ok(None),
         };
         match applied {
-            Ok(changed) => Ok(Some(if changed { raw.len() } else { 0 })),
+            Ok(changed) => Ok(Some(changed)),
             Err(e) if e.is_own_fault() => Err(e),
-            Err(_) => Ok(None),
+            Err(_) => {
+                step.rollback(mark);
+                Ok(None)
+            }
         }
     }
 

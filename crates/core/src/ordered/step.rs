@@ -99,6 +99,7 @@ pub struct Mark {
     undo: usize,
     credits: usize,
     steps: usize,
+    decided: usize,
 }
 
 impl<'a> Step<'a> {
@@ -193,7 +194,13 @@ impl<'a> Step<'a> {
 
     /// Where it is now.
     pub fn mark(&mut self) -> Mark {
-        Mark { book: self.book.clone(), undo: self.undo.len(), credits: self.credits.len(), steps: self.steps.len() }
+        Mark {
+            book: self.book.clone(),
+            undo: self.undo.len(),
+            credits: self.credits.len(),
+            steps: self.steps.len(),
+            decided: self.decided.len(),
+        }
     }
 
     /// Takes back everything since the mark.
@@ -209,6 +216,7 @@ impl<'a> Step<'a> {
         self.book = mark.book;
         self.credits.truncate(mark.credits);
         self.steps.truncate(mark.steps);
+        self.decided.truncate(mark.decided);
     }
 
     /// Opens the session after the one with this header.
@@ -216,7 +224,6 @@ impl<'a> Step<'a> {
         self.book.session += 1;
         self.book.units = 0;
         self.book.bytes = 0;
-        self.book.wasted.fill(0);
         self.book.previous = Bytes::copy_from_slice(&header_hash(header));
     }
 

@@ -92,30 +92,42 @@ fn sessions_end_at_the_same_unit_everywhere_by_bytes() {
 }
 
 #[test]
-fn of_one_who_wastes_a_session_nothing_more_is_kept_in_it() {
+fn junk_and_repetitions_are_not_kept_and_history_leads_to_the_same_state() {
     let (mut cluster, mut alice, bob) = setup(1);
-    let junk = Bytes::from(vec![0xff; UNIT_BYTES_MAX]);
-    for _ in 0..3 {
-        cluster.order(1, &junk);
-    }
-    // Padding in fields that nobody knows is junk as well.
-    let padded: Bytes =
-        wire::ContractReply { preimage: junk.slice(100..), ..Default::default() }.encode_to_vec().into();
-    (0..20).for_each(|_| cluster.order(2, &padded));
-    let kept = |cluster: &Cluster| cluster.logs[0].log.book(&cluster.logs[0].state).unwrap().bytes;
-    let before = kept(&cluster);
-    (0..100).for_each(|i| cluster.order(1 + i % 2, &junk));
-    assert_eq!(kept(&cluster) - before, 100);
-    assert!(before < (3 * UNIT_BYTES_MAX as u64) + 2 * u64::from(crate::limits::WASTED_MAX));
-    // Others go on.
     let order = alice.call(vec![], vec![credit(&bob, 1)]);
     cluster.run(&[order]);
     let items = cluster.log_items(3);
-    cluster.order_items(3, 0, items);
+    let kept = |cluster: &Cluster| cluster.logs[0].log.book(&cluster.logs[0].state).unwrap().bytes;
+    let before = kept(&cluster);
+    let junk = Bytes::from(vec![0xff; UNIT_BYTES_MAX]);
+    // Padding in fields that nobody knows is junk as well, and so is what comes after a bad item.
+    let padded: Bytes =
+        wire::ContractReply { preimage: junk.slice(100..), ..Default::default() }.encode_to_vec().into();
+    for creator in 0..4 {
+        cluster.order(creator, &junk);
+        cluster.order(creator, &padded);
+        cluster.order_items(creator, 2_000, [vec![junk.slice(..50)], items.clone()].concat());
+    }
+    assert!(kept(&cluster) - before < 200, "{}", kept(&cluster) - before);
+    assert_ne!(cluster.status(0, &alice, 1).state(), S::Ordered);
+    for creator in 0..4 {
+        cluster.order_items(creator, 0, items.clone());
+    }
     assert_eq!(cluster.status(0, &alice, 1).state(), S::Ordered);
-    // So does the liar, in the next session.
-    unit(&mut cluster, SESSION_ROUNDS, &junk);
-    assert_eq!(cluster.logs[0].log.book(&cluster.logs[0].state).unwrap().wasted, [0; 4]);
+    assert!(kept(&cluster) - before < 200 + items[0].len() as u64 + 10);
+    let ended = unit(&mut cluster, SESSION_ROUNDS, &junk);
+    share(&mut cluster, &ended);
+    cluster.order_all();
+    check(&cluster, &[(&alice, 999), (&bob, 1_001)]);
+    // One that only has what is kept comes to the same header.
+    let mut late = Cluster::new(&TestCommittee::new(4, 1)).logs.remove(2);
+    let (signed, units) = served(&cluster, 0).remove(0);
+    session::verify(&cluster.committee, &signed, &units).unwrap();
+    for (position, unit) in (0..).zip(units) {
+        let (creator, data) = (unit.creator, unit.data);
+        late.step(Input::Unit { session: 0, position, creator, round: 0, data }).unwrap();
+    }
+    late.step(Input::Close(signed)).unwrap();
 }
 
 #[test]
