@@ -59,13 +59,12 @@ impl Authority {
             return Ok((record.batch, record.index as usize));
         }
         let account = changes.account(order.network_id, order.actor)?;
-        if let Some(pending) = account.pending.iter().find(|p| p.order_id.as_ref() == order.id) {
-            return Ok((pending.batch, pending.index as usize));
-        }
-        let early: Vec<(u64, u32)> =
-            account.early.iter().filter(|e| e.seqnum == order.seqnum).map(|e| (e.batch, e.index)).collect();
-        for (batch, index) in early {
-            if changes.stored_order(batch, index)?.is_some_and(|kept| kept.id == order.id) {
+        let pending = account.pending.iter().filter(|p| p.order_id.as_ref() == order.id).map(|p| (p.batch, p.index));
+        let early = account.early.iter().filter(|e| e.seqnum == order.seqnum).map(|e| (e.batch, e.index));
+        for (batch, index) in pending.chain(early).collect::<Vec<(u64, u32)>>() {
+            if changes.stored_order(batch, index)?.is_some_and(|kept| kept.id == order.id)
+                && (index as usize) < changes.progress(batch)?.count
+            {
                 return Ok((batch, index as usize));
             }
         }

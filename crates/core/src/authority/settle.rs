@@ -368,6 +368,9 @@ impl Authority {
             let next = changes
                 .stored_order(early.batch, early.index)?
                 .ok_or_else(|| corrupt(Table::Batches, &early.batch.to_be_bytes(), "an early order is missing"))?;
+            if early.index as usize >= changes.progress(early.batch)?.count {
+                return Err(corrupt(Table::Progress, &early.batch.to_be_bytes(), "fewer orders than its batch"));
+            }
             let settled = self.settle_order(&next, early.batch, early.index as usize, early.by_log, changes);
             match settled {
                 // Evidence against others; what the log has for other accounts must not wait for it.
