@@ -50,7 +50,7 @@ pub enum Action {
         /// The address of the account itself.
         account: Address,
         /// The operation; inputs and outputs are well formed and balance.
-        call: wire::Call,
+        call: Box<wire::Call>,
     },
     /// Asks the log to free the account.
     Recover {
@@ -97,7 +97,7 @@ impl Content {
                 let call: wire::Call = canonical(&order.content)?;
                 let debit = check_call(&call, order.content.len())?;
                 let open = call.open.clone();
-                (Action::Call { account: own_address(&call.account)?, call }, open, debit)
+                (Action::Call { account: own_address(&call.account)?, call: Box::new(call) }, open, debit)
             }
             TYPE_RECOVER => {
                 let recover: wire::Recover = canonical(&order.content)?;

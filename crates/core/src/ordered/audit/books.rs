@@ -152,7 +152,7 @@ impl Audit<'_> {
         {
             self.out.find(format!("{at}: expected a code with a message or neither, found {outcome:?}"));
         }
-        let applied = Applied { order, account, call, at };
+        let applied = Applied { order, account, call: *call, at };
         match outcome.code {
             0 => self.settled(&applied)?,
             _ if debit > 0 => self.credit(&account, applied.credit(0, debit, Kind::Refund)),
