@@ -375,7 +375,7 @@ impl Authority {
             match settled {
                 // Evidence against others; what the log has for other accounts must not wait for it.
                 Err(e) if changes.of_log && e.code == Code::ConflictingCertificate => {}
-                other => drop(other?),
+                other => other.map(|_| ())?,
             }
             changes.followers += 1;
         }
