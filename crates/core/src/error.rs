@@ -43,6 +43,8 @@ codes! {
     UnknownCosignor = 204, "UNKNOWN_COSIGNOR", "register the cosignor first";
     WrongShard = 205, "WRONG_SHARD", "send the order to the shard of its actor";
     CosignorsRefused = 206, "COSIGNORS_REFUSED", "payment networks take orders without cosignors";
+    ActorFrozen = 207, "ACTOR_FROZEN", "ask the network's admin, who has frozen the actor";
+    ActorExists = 208, "ACTOR_EXISTS", "choose another actor id, or have the admin change its permission";
     // 3xx: sequence.
     SeqExhausted = 300, "SEQ_EXHAUSTED", "move the money to a new account";
     BadSeq = 301, "BAD_SEQ", "run `florin wallet resume`, then sign with the next sequence number";
@@ -70,6 +72,8 @@ codes! {
     NetworkExists = 412, "NETWORK_EXISTS", "choose another network id";
     NotAdmin = 413, "NOT_ADMIN", "use the account that is the network's admin";
     NetworkInUse = 414, "NETWORK_IN_USE", "remove the network's actors first";
+    NetworkClosed = 415, "NETWORK_CLOSED", "have the network's admin register the actor";
+    Precheck = 416, "PRECHECK", "send what the network's listeners take: see `florin network show`";
     // 5xx: signatures.
     KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
     SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";
@@ -101,6 +105,7 @@ codes! {
     NotServed = 706, "NOT_SERVED", "this process does not run that shard";
     PeerRefused = 707, "PEER_REFUSED", "only authorities of the committee file may call this";
     OutOfOrder = 708, "OUT_OF_ORDER", "send the missing one first";
+    Pruned = 709, "PRUNED", "start from a later position: the network's admin has pruned what was before";
     NotVoting = 710, "NOT_VOTING", "ask the other authorities; this one votes again in the next epoch";
     // 8xx: a client that can't.
     Unreachable = 800, "UNREACHABLE", "check that the authority runs and that its address is right";

@@ -15,6 +15,8 @@ pub mod error;
 pub mod keys;
 pub mod limits;
 pub mod merkle;
+pub mod network_flags;
+pub mod registration;
 pub mod ordered;
 pub mod permission;
 pub mod receipt;

@@ -51,8 +51,16 @@ pub const PREIMAGE_BYTES_MAX: usize = 64;
 pub const METADATA_BYTES_MAX: usize = 1_024;
 /// Listeners of a network.
 pub const LISTENERS_MAX: usize = 16;
+/// Rows of a network's history that one order prunes.
+pub const PRUNE_ROWS_MAX: u32 = 4_096;
+/// Type ranges of a precheck.
+pub const PRECHECK_TYPES_MAX: usize = 16;
+/// Actors of a precheck.
+pub const PRECHECK_ACTORS_MAX: usize = 256;
+/// Age below which history is not pruned, ms of log time.
+pub const PRUNE_AGE_MS: u64 = 600_000;
 /// Bytes of the data of one unit of the log.
-pub const UNIT_BYTES_MAX: usize = 65_536;
+pub const UNIT_BYTES_MAX: usize = 81_920;
 /// Rounds of the ordering engine in one session.
 pub const SESSION_ROUNDS: u32 = 500;
 /// Bytes of the data of all units in one session.
@@ -80,9 +88,10 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 /// Entries in one message of the settled stream.
 pub const FOLLOW_PAGE: usize = 1_024;
 
-// A CALL with the votes of the largest committee and its path fits into a unit.
+// An order with the votes of the largest committee and its path fits into a unit.
+const _: () = assert!(CALL_BYTES_MAX <= CONTENT_BYTES_MAX);
 const _: () = assert!(
-    CALL_BYTES_MAX + 1_024 + COMMITTEE_MAX * (ORDERS_PER_BATCH_MAX / 8 + 96) * 2 / 3 + 12 * 34 < UNIT_BYTES_MAX
+    CONTENT_BYTES_MAX + 1_024 + COMMITTEE_MAX * (ORDERS_PER_BATCH_MAX / 8 + 96) * 2 / 3 + 12 * 34 < UNIT_BYTES_MAX
 );
 const _: () = assert!(COMMITTEE_MIN >= 4 && COMMITTEE_MAX >= COMMITTEE_MIN);
 const _: () = assert!(AUTHORITIES_MAX > COSIGNORS_MAX);

@@ -71,14 +71,14 @@ pub mod input {
     }
 }
 /// In a PAY only credits.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Output {
     #[prost(oneof = "output::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<output::Kind>,
 }
 /// Nested message and enum types in `Output`.
 pub mod output {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Credit(super::Credit),
@@ -152,16 +152,19 @@ pub struct PrimaryDeposit {
     pub address: ::prost::bytes::Bytes,
 }
 /// registry of networks; the caller is the admin.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NetworkCommand {
     #[prost(fixed64, tag = "1")]
     pub network_id: u64,
-    #[prost(oneof = "network_command::Kind", tags = "2, 3, 4, 5, 6")]
+    #[prost(
+        oneof = "network_command::Kind",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+    )]
     pub kind: ::core::option::Option<network_command::Kind>,
 }
 /// Nested message and enum types in `NetworkCommand`.
 pub mod network_command {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "2")]
         Register(super::NetworkRegister),
@@ -176,10 +179,28 @@ pub mod network_command {
         /// the id is never given again
         #[prost(message, tag = "6")]
         Remove(super::NetworkRemove),
+        #[prost(message, tag = "7")]
+        Update(super::NetworkUpdate),
+        /// of the caller: the admin or a listener; an empty one takes it back
+        #[prost(message, tag = "8")]
+        Precheck(super::Precheck),
+        /// registers an actor or replaces its permission: an encoded pbtx.Permission
+        #[prost(bytes, tag = "9")]
+        Actor(::prost::bytes::Bytes),
+        /// by anyone, in an open network
+        #[prost(message, tag = "10")]
+        Open(super::ActorOpen),
+        #[prost(fixed64, tag = "11")]
+        RemoveActor(u64),
+        #[prost(message, tag = "12")]
+        FreezeActor(super::ActorFreeze),
+        #[prost(message, tag = "13")]
+        Prune(super::HistoryPrune),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkRegister {
+    /// PBTX's; SKIP_SEQ_AND_PREVHASH and ORDERED stay as they are registered
     #[prost(uint32, tag = "1")]
     pub flags: u32,
     /// at most 1,024 bytes
@@ -188,6 +209,65 @@ pub struct NetworkRegister {
     /// addresses, at most 16
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub listeners: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// actors register themselves
+    #[prost(bool, tag = "4")]
+    pub open: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkUpdate {
+    #[prost(uint32, tag = "1")]
+    pub flags: u32,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub listeners: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(bool, tag = "3")]
+    pub open: bool,
+}
+/// What an order of the network must be for an authority to vote for it. What is empty or 0 asks for nothing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Precheck {
+    /// at most 16: the type is in one of them
+    #[prost(message, repeated, tag = "1")]
+    pub types: ::prost::alloc::vec::Vec<TypeRange>,
+    /// bytes
+    #[prost(uint32, tag = "2")]
+    pub content_max: u32,
+    /// at most 256, ascending
+    #[prost(fixed64, repeated, tag = "3")]
+    pub actors: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TypeRange {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
+}
+/// An actor registers itself; who sends it does not matter.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActorOpen {
+    /// an encoded pbtx.Permission
+    #[prost(bytes = "bytes", tag = "1")]
+    pub permission: ::prost::bytes::Bytes,
+    /// by one of its keys, over the permission
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActorFreeze {
+    #[prost(fixed64, tag = "1")]
+    pub actor: u64,
+    #[prost(bool, tag = "2")]
+    pub frozen: bool,
+}
+/// Forgets history and stream entries of the network that are older.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryPrune {
+    /// us since 1970, at least 10 minutes before log time
+    #[prost(fixed64, tag = "1")]
+    pub before_us: u64,
+    /// 1 to 4,096, oldest first
+    #[prost(uint32, tag = "2")]
+    pub max_rows: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkMetadata {
@@ -936,13 +1016,13 @@ pub struct NetworkRequest {
     #[prost(fixed64, tag = "1")]
     pub network_id: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NetworkReply {
     /// absent if it was never registered
     #[prost(message, optional, tag = "1")]
     pub network: ::core::option::Option<NetworkRecord>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NetworkRecord {
     #[prost(bytes = "bytes", tag = "1")]
     pub admin: ::prost::bytes::Bytes,
@@ -959,6 +1039,194 @@ pub struct NetworkRecord {
     pub removed: bool,
     #[prost(uint64, tag = "7")]
     pub actors: u64,
+    #[prost(bool, tag = "8")]
+    pub open: bool,
+    /// by address
+    #[prost(message, repeated, tag = "9")]
+    pub prechecks: ::prost::alloc::vec::Vec<NetworkPrecheck>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NetworkPrecheck {
+    /// address of the admin or listener
+    #[prost(bytes = "bytes", tag = "1")]
+    pub by: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub precheck: ::core::option::Option<Precheck>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworksRequest {
+    /// first network id wanted
+    #[prost(fixed64, tag = "1")]
+    pub from: u64,
+    /// at most 256
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NetworksReply {
+    /// ascending, removed ones left out
+    #[prost(message, repeated, tag = "1")]
+    pub networks: ::prost::alloc::vec::Vec<ListedNetwork>,
+    /// 0 = no more
+    #[prost(fixed64, tag = "2")]
+    pub next: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListedNetwork {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub network: ::core::option::Option<NetworkRecord>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActorRequest {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ActorReply {
+    #[prost(bool, tag = "1")]
+    pub known: bool,
+    /// empty if it is removed
+    #[prost(bytes = "bytes", tag = "2")]
+    pub permission: ::prost::bytes::Bytes,
+    /// last settled
+    #[prost(uint32, tag = "3")]
+    pub seqnum: u32,
+    #[prost(fixed64, tag = "4")]
+    pub prev_hash: u64,
+    #[prost(bool, tag = "5")]
+    pub frozen: bool,
+    #[prost(bool, tag = "6")]
+    pub removed: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub pending: ::prost::alloc::vec::Vec<PendingOrder>,
+    /// seqnum of a change of keys that waits for the log, 0 = none
+    #[prost(uint32, tag = "8")]
+    pub rotating: u32,
+}
+/// The settled stream of one PBTX network at one authority, for listeners.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListenRequest {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    /// first position wanted, from 1
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListenReply {
+    /// none: level, still there
+    #[prost(message, repeated, tag = "1")]
+    pub batches: ::prost::alloc::vec::Vec<StreamBatch>,
+    /// position after the newest one
+    #[prost(uint64, tag = "2")]
+    pub end: u64,
+    /// of the network
+    #[prost(uint32, tag = "3")]
+    pub flags: u32,
+}
+/// Consecutive entries of one batch with what proves them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StreamBatch {
+    #[prost(uint64, repeated, tag = "1")]
+    pub positions: ::prost::alloc::vec::Vec<u64>,
+    /// in the order of `positions`; `indices` need not ascend, `proof` is for them sorted
+    #[prost(message, optional, tag = "2")]
+    pub orders: ::core::option::Option<CertifiedOrders>,
+    /// encoded pbtx.Transaction as it came here, only with RAW_NOTIFY
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub transactions: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// this authority's clock when they settled
+    #[prost(uint64, repeated, tag = "4")]
+    pub times_us: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryRequest {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    /// first id wanted
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    /// at most 256
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HistoryReply {
+    /// ascending
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<HistoryRow>,
+    /// 0 = no more
+    #[prost(uint64, tag = "2")]
+    pub next: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryRow {
+    /// position in the network's stream here
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(enumeration = "history_row::Event", tag = "2")]
+    pub event: i32,
+    /// metadata, permission, actor (8 bytes, big-endian) or transaction
+    #[prost(bytes = "bytes", tag = "3")]
+    pub data: ::prost::bytes::Bytes,
+    /// order id
+    #[prost(bytes = "bytes", tag = "4")]
+    pub trx_id: ::prost::bytes::Bytes,
+    /// this authority's clock
+    #[prost(uint64, tag = "5")]
+    pub time_us: u64,
+}
+/// Nested message and enum types in `HistoryRow`.
+pub mod history_row {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Event {
+        Unknown = 0,
+        Netmetadata = 1,
+        Regactor = 2,
+        Unregactor = 3,
+        Exectrx = 4,
+    }
+    impl Event {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unknown => "UNKNOWN",
+                Self::Netmetadata => "NETMETADATA",
+                Self::Regactor => "REGACTOR",
+                Self::Unregactor => "UNREGACTOR",
+                Self::Exectrx => "EXECTRX",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNKNOWN" => Some(Self::Unknown),
+                "NETMETADATA" => Some(Self::Netmetadata),
+                "REGACTOR" => Some(Self::Regactor),
+                "UNREGACTOR" => Some(Self::Unregactor),
+                "EXECTRX" => Some(Self::Exectrx),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FollowRequest {
@@ -1058,14 +1326,14 @@ pub struct LogCall {
     #[prost(bool, tag = "8")]
     pub shown: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogStep {
-    #[prost(oneof = "log_step::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "log_step::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub kind: ::core::option::Option<log_step::Kind>,
 }
 /// Nested message and enum types in `LogStep`.
 pub mod log_step {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Settle(super::LogSettle),
@@ -1073,6 +1341,14 @@ pub mod log_step {
         Freeze(super::LogFreeze),
         #[prost(message, tag = "3")]
         Resolve(super::LogResolve),
+        #[prost(message, tag = "4")]
+        Network(super::LogNetwork),
+        #[prost(message, tag = "5")]
+        Actor(super::LogActor),
+        #[prost(message, tag = "6")]
+        Stream(super::LogStream),
+        #[prost(message, tag = "7")]
+        Prune(super::LogPrune),
     }
 }
 /// Orders whose certificate the log has checked: they settle on its word, whoever has their batch.
@@ -1109,6 +1385,59 @@ pub struct LogResolve {
     pub account: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "7")]
     pub open: ::prost::bytes::Bytes,
+}
+/// What a shard needs of a network whose actors it keeps.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogNetwork {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    /// without admin and offer
+    #[prost(message, optional, tag = "2")]
+    pub network: ::core::option::Option<NetworkRecord>,
+    /// it has changed
+    #[prost(bool, tag = "3")]
+    pub metadata: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogActor {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+    /// empty: as before
+    #[prost(bytes = "bytes", tag = "3")]
+    pub permission: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "4")]
+    pub removed: bool,
+    #[prost(bool, tag = "5")]
+    pub frozen: bool,
+    /// seqnum of the actor's own change of keys that this carries out, or refuses
+    #[prost(uint32, tag = "6")]
+    pub rotated: u32,
+    /// of the order that says so
+    #[prost(bytes = "bytes", tag = "7")]
+    pub order_id: ::prost::bytes::Bytes,
+}
+/// An order of a network with the flag ORDERED has its place.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogStream {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub actor: u64,
+    #[prost(uint32, tag = "3")]
+    pub seqnum: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub order_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogPrune {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub before_us: u64,
+    #[prost(uint32, tag = "3")]
+    pub max_rows: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeliveredCredit {
@@ -1204,6 +1533,14 @@ pub struct AccountRecord {
     /// seqnum of the last RECOVER that waits for the log
     #[prost(uint32, tag = "11")]
     pub recovering: u32,
+    /// Of an actor of a PBTX network.
+    ///
+    /// frozen by the admin
+    #[prost(bool, tag = "12")]
+    pub barred: bool,
+    /// seqnum of a settled change of keys that waits for the log
+    #[prost(uint32, tag = "13")]
+    pub rotating: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Holding {
@@ -1290,8 +1627,36 @@ pub struct OrderRecord {
     /// before a CALL
     #[prost(uint32, tag = "5")]
     pub previous_call: u32,
+    /// it goes to the log
     #[prost(bool, tag = "6")]
     pub call: bool,
+}
+/// A PBTX network, at the shard of its actors.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NetworkShardRecord {
+    /// without admin and offer
+    #[prost(message, optional, tag = "1")]
+    pub network: ::core::option::Option<NetworkRecord>,
+    /// position of the next entry of its stream, from 1
+    #[prost(uint64, tag = "2")]
+    pub next: u64,
+}
+/// An entry of a network's stream: a settled order, or an event of its history.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StreamRecord {
+    #[prost(uint64, tag = "1")]
+    pub batch: u64,
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    #[prost(enumeration = "history_row::Event", tag = "3")]
+    pub event: i32,
+    /// of events that are no order
+    #[prost(bytes = "bytes", tag = "4")]
+    pub data: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub trx_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "6")]
+    pub time_us: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreditsRecord {
@@ -1404,6 +1769,7 @@ pub struct SessionRecord {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CallerRecord {
+    /// in a PBTX network: last order that is ordered
     #[prost(uint32, tag = "1")]
     pub last_call: u32,
     /// seqnums above last_call
@@ -1412,6 +1778,16 @@ pub struct CallerRecord {
     /// highest seqnum that a recovery has decided
     #[prost(uint32, tag = "3")]
     pub recovered: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActorRecord {
+    /// empty if it is removed
+    #[prost(bytes = "bytes", tag = "1")]
+    pub permission: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "2")]
+    pub removed: bool,
+    #[prost(bool, tag = "3")]
+    pub frozen: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutcomeRecord {
