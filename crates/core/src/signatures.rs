@@ -47,11 +47,14 @@ struct Many {
     order_id: [u8; 32],
     permission: Permission,
     sigs: Vec<Signature>,
+    /// What is wrong with the signature that comes after `sigs`, as far as it shows without curve arithmetic.
+    then: Option<Error>,
 }
 
 /// The cheap checks of authority `index` of an order (0 is the actor's), which is that of account `actor`, without any
-/// curve arithmetic: `AUTHORITY_COUNT` if it is missing, `KEY_TYPE`, per signature `SIG_FORMAT` and `SIG_NOT_CANONICAL`,
-/// then `KEY_MISMATCH` for a curve that no key has and `INSUFFICIENT_WEIGHT` for no signature at all.
+/// curve arithmetic: `AUTHORITY_COUNT` if it is missing, `KEY_TYPE`, `INSUFFICIENT_WEIGHT` for no signature at all, and of
+/// the first signature `SIG_FORMAT`, `SIG_NOT_CANONICAL`, `KEY_MISMATCH` for a curve that no key has. PBTX judges one
+/// signature after the other, so what shows of a later one is an error only if those before it are true.
 pub fn check_authority(order: &Order, index: usize, permission: &Permission, actor: u64) -> Result<Job> {
     let Some(authority) = order.authorities.get(index) else {
         let expected = format!("at least {}", index + 1);
@@ -70,16 +73,27 @@ pub fn check_authority(order: &Order, index: usize, permission: &Permission, act
         let message = order_message(&order.id);
         return Ok(Job(JobKind::Single { actor, key, sig, message }));
     }
-    let sigs = authority.sigs.iter().enumerate().map(parse).collect::<Result<Vec<_>>>()?;
-    for (i, sig) in sigs.iter().enumerate() {
-        if !permission.keys.iter().any(|(key, _)| key.curve() == sig.curve()) {
-            return Err(mismatch(i, actor));
+    let screen = |(i, bytes): (usize, &Bytes)| {
+        let sig = parse((i, bytes))?;
+        let has_key = permission.keys.iter().any(|(key, _)| key.curve() == sig.curve());
+        if has_key { Ok(sig) } else { Err(mismatch(i, actor)) }
+    };
+    let mut sigs = Vec::with_capacity(authority.sigs.len());
+    let mut then = None;
+    for one in authority.sigs.iter().enumerate() {
+        match screen(one) {
+            Ok(sig) => sigs.push(sig),
+            Err(e) if sigs.is_empty() => return Err(e),
+            Err(e) => {
+                then = Some(e);
+                break;
+            }
         }
     }
     if sigs.is_empty() {
         return Err(insufficient(permission.threshold, 0, actor));
     }
-    Ok(Job(JobKind::Many(Box::new(Many { actor, order_id: order.id, permission: permission.clone(), sigs }))))
+    Ok(Job(JobKind::Many(Box::new(Many { actor, order_id: order.id, permission: permission.clone(), sigs, then }))))
 }
 
 /// The permission's only ed25519 key, if its weight alone is enough.
@@ -105,7 +119,8 @@ fn over_budget() -> Error {
 }
 
 impl Job {
-    /// Verifies this one alone: `KEY_MISMATCH`, `DUPLICATE_SIG`, `INSUFFICIENT_WEIGHT`.
+    /// Verifies this one alone: `KEY_MISMATCH`, `DUPLICATE_SIG`, what a cheap check found after that,
+    /// `INSUFFICIENT_WEIGHT`.
     pub fn verify(&self) -> Result<()> {
         match &self.0 {
             JobKind::Single { actor, key, sig, message } => {
@@ -135,6 +150,9 @@ impl Many {
                 return Err(Error::new(Code::DuplicateSig, message));
             }
             weight += u64::from(*key_weight);
+        }
+        if let Some(e) = &self.then {
+            return Err(e.clone());
         }
         if weight < u64::from(self.permission.threshold) {
             return Err(insufficient(self.permission.threshold, weight, self.actor));
@@ -168,15 +186,15 @@ impl Many {
 #[derive(Default)]
 pub struct Batch {
     jobs: Vec<(usize, Job)>,
-    /// By tag: Ok so far, or the first error of a cheap check.
+    /// By tag: Ok so far, or the error of a cheap check, which counts if all of the tag's `jobs` are true.
     results: BTreeMap<usize, Result<()>>,
 }
 
 /// What a batch came to.
 #[derive(Debug)]
 pub struct Outcome {
-    /// For each tag, in ascending order: whether all that was pushed under it is signed as it should be. A failed cheap
-    /// check comes first, then the authority pushed first.
+    /// For each tag, in ascending order: whether all that was pushed under it is signed as it should be, or what is
+    /// wrong with the first signature or authority that is not.
     pub results: Vec<(usize, Result<()>)>,
     /// Curve operations that it took: verifications and key recoveries. A signature in an ed25519 batch counts once.
     pub verifications: usize,
@@ -190,7 +208,7 @@ impl Batch {
 
     /// Adds one authority of an order: 0 is the actor's, i + 1 that of cosignor i; `permission` is that account's. All
     /// authorities of an order go under one tag. Cheap checks ([`check_authority`]) happen here; curve arithmetic
-    /// waits for [`Batch::verify`], and an order that failed cheaply costs none.
+    /// waits for [`Batch::verify`], and what comes after a failed check costs none.
     pub fn push(&mut self, tag: usize, order: &Order, authority: usize, permission: &Permission) {
         let result = self.results.entry(tag).or_insert(Ok(()));
         if result.is_err() {
@@ -204,6 +222,14 @@ impl Batch {
         }
     }
 
+    /// Refuses an order for `error`, unless something is wrong with what was pushed under its tag before.
+    pub fn refuse(&mut self, tag: usize, error: Error) {
+        let result = self.results.entry(tag).or_insert(Ok(()));
+        if result.is_ok() {
+            *result = Err(error);
+        }
+    }
+
     /// Verifies all. One bad order spoils no other, but orders of several keys share `VERIFICATIONS_PER_BATCH`
     /// curve operations: the rest of them are `BUSY`.
     pub fn verify(self) -> Outcome {
@@ -214,9 +240,9 @@ impl Batch {
     /// keys need. Once it is 0 they are `BUSY`; the one that uses it up is still judged. Orders of one ed25519 key
     /// neither need nor touch it.
     pub fn verify_within(self, budget: &mut usize) -> Outcome {
-        let Batch { mut jobs, mut results } = self;
+        let Batch { jobs, mut results } = self;
         let mut verifications = 0;
-        jobs.retain(|(tag, _)| results.get(tag).is_some_and(Result::is_ok));
+        let mut failed = BTreeMap::new();
         let mut batch = Ed25519Batch::default();
         for (_, job) in &jobs {
             if let JobKind::Single { key, sig, message, .. } = &job.0 {
@@ -230,7 +256,7 @@ impl Batch {
                     let is_true = singles.next().expect("each single job is in the batch");
                     if is_true { Ok(()) } else { Err(mismatch(0, actor)) }
                 }
-                JobKind::Many(_) if results.get(&tag).is_some_and(Result::is_err) => continue,
+                JobKind::Many(_) if failed.contains_key(&tag) => continue,
                 JobKind::Many(_) if *budget == 0 => Err(over_budget()),
                 JobKind::Many(many) => {
                     let mut spent = 0;
@@ -240,10 +266,11 @@ impl Batch {
                     outcome
                 }
             };
-            if let Some(result @ Ok(())) = results.get_mut(&tag) {
-                *result = outcome;
+            if let Err(e) = outcome {
+                failed.entry(tag).or_insert(Err(e));
             }
         }
+        results.append(&mut failed);
         Outcome { results: results.into_iter().collect(), verifications }
     }
 }

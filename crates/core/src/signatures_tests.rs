@@ -125,22 +125,32 @@ fn cheap_errors_cost_no_verification() {
     let mut high_s = *k1.sign_body(&body).as_bytes();
     high_s[34] = 0x7f;
     high_s[35..].fill(0xff);
+    let high_s = Bytes::copy_from_slice(&high_s);
     let r1 = Bytes::copy_from_slice(secret(Curve::R1, 1).sign_body(&body).as_bytes());
+    let judge = |key_type, sigs| {
+        let mut batch = Batch::new();
+        batch.push(0, &order_with(&body, &[Authority { key_type, sigs }]), 0, &permission);
+        let outcome = batch.verify();
+        (outcome.results[0].1.clone().map_err(|e| e.code), outcome.verifications)
+    };
     for (code, key_type, sigs) in [
         (Code::KeyType, 1, vec![good.clone()]),
         (Code::KeyType, -1, vec![short.clone()]),
         (Code::SigFormat, 0, vec![short.clone()]),
-        (Code::SigFormat, 0, vec![good.clone(), short]),
-        (Code::SigNotCanonical, 0, vec![good.clone(), Bytes::copy_from_slice(&high_s)]),
-        (Code::KeyMismatch, 0, vec![r1]),
+        (Code::SigFormat, 0, vec![short.clone(), good.clone()]),
+        (Code::SigNotCanonical, 0, vec![high_s.clone(), good.clone()]),
+        (Code::KeyMismatch, 0, vec![r1.clone(), good.clone()]),
         (Code::InsufficientWeight, 0, vec![]),
     ] {
-        let order = order_with(&body, &[Authority { key_type, sigs }]);
-        let mut batch = Batch::new();
-        batch.push(0, &order, 0, &permission);
-        let outcome = batch.verify();
-        assert_eq!(outcome.results[0].1.as_ref().unwrap_err().code, code);
-        assert_eq!(outcome.verifications, 0, "{code:?}");
+        assert_eq!(judge(key_type, sigs), (Err(code), 0), "{code:?}");
+    }
+    // A later signature is judged when those before it are: those cost what they cost, and their faults come first.
+    let stranger = Bytes::copy_from_slice(secret(Curve::K1, 2).sign_body(&body).as_bytes());
+    for (code, bad) in [(Code::SigFormat, short), (Code::SigNotCanonical, high_s), (Code::KeyMismatch, r1)] {
+        assert_eq!(judge(0, vec![good.clone(), bad.clone()]), (Err(code), 1), "{code:?}");
+        assert_eq!(judge(0, vec![stranger.clone(), bad.clone(), good.clone()]), (Err(Code::KeyMismatch), 1));
+        let twice = vec![good.clone(), good.clone(), bad];
+        assert_eq!(judge(0, twice).0, Err(Code::DuplicateSig));
     }
     let mut batch = Batch::new();
     batch.push(0, &order_with(&body, &[]), 0, &permission);
