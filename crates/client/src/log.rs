@@ -29,8 +29,9 @@ pub struct Session {
 impl Network {
     /// What each authority says became of an order.
     pub async fn order_status(&self, actor: u64, seqnum: u32) -> Vec<Result<wire::OrderStatus>> {
-        let request = wire::OrderStatusRequest { network_id: self.committee().network.id, actor, seqnum };
-        let shard = (actor % u64::from(self.committee().shards)) as u32;
+        let network_id = self.committee().network.id;
+        let request = wire::OrderStatusRequest { network_id, actor, seqnum };
+        let shard = self.committee().shard_of(network_id, actor);
         self.ask_all(shard, move |mut client| async move { client.order_status(request).await }).await
     }
 

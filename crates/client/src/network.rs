@@ -243,10 +243,8 @@ impl Network {
     /// What each authority knows of an order.
     pub async fn order(&self, actor: u64, seqnum: u32) -> Vec<Result<wire::OrderReply>> {
         let request = wire::OrderRequest { network_id: self.committee.network.id, actor, seqnum };
-        self.ask_all((actor % self.committee.shards as u64) as u32, move |mut client| async move {
-            client.order(request).await
-        })
-        .await
+        let shard = self.committee.shard_of(request.network_id, actor);
+        self.ask_all(shard, move |mut client| async move { client.order(request).await }).await
     }
 
     /// A page of credits of an address from each authority.

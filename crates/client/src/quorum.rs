@@ -377,13 +377,18 @@ impl Quorum {
     }
 }
 
-/// Refusals that an authority gives also when it has not yet settled what the others have.
+/// Refusals that an authority gives also when it has not yet settled what the others have, or not heard from the log
+/// what they have.
 pub(crate) fn may_be_lag(code: Code) -> bool {
     matches!(
         code,
         Code::BadSeq
             | Code::BadPrevHash
+            | Code::UnknownNetwork
             | Code::UnknownActor
+            | Code::UnknownCosignor
+            | Code::ActorFrozen
+            | Code::Precheck
             | Code::InsufficientFunds
             | Code::IssuerLimit
             | Code::WindowFull
@@ -404,7 +409,6 @@ fn breaks_a_rule(code: Code) -> bool {
         Code::Limit
             | Code::NonCanonical
             | Code::Int63
-            | Code::UnknownNetwork
             | Code::DuplicateCosignor
             | Code::CosignorsRefused
             | Code::SeqExhausted

@@ -190,10 +190,11 @@ impl Worker {
         if !left.is_empty() {
             info!(orders = left.len(), "driving what an earlier run left");
             let (queues, bytes) = (worker.queues.clone(), worker.shared.bytes.clone());
+            let committee = worker.shared.network.committee().clone();
             tokio::spawn(async move {
                 for raw in left {
                     if let Ok(order) = Order::decode(raw) {
-                        let queue = &queues[(order.actor % queues.len() as u64) as usize];
+                        let queue = &queues[committee.shard_of(order.network_id, order.actor) as usize];
                         let held = Held::new(&bytes, order.raw.len());
                         let _ = queue.send(Job { order, answer: None, tries: 0, kept: true, held }).await;
                     }
@@ -211,10 +212,6 @@ impl Worker {
     fn enqueue(&self, raw: Bytes) -> Result<oneshot::Receiver<Result<Receipt>>> {
         // A copy: a slice would keep the whole request.
         let order = Order::decode(Bytes::copy_from_slice(&raw))?;
-        let network = self.shared.network.committee().network.id;
-        if order.network_id != network {
-            return Err(Error::expected(Code::UnknownNetwork, "network_id", network, order.network_id));
-        }
         if self.unfinished() >= UNFINISHED_MAX {
             return Err(Error::new(Code::Busy, format!("{UNFINISHED_MAX} orders wait for a decision")));
         }
@@ -223,7 +220,8 @@ impl Worker {
             return Err(Error::new(Code::Busy, format!("orders of {BYTES_MAX} bytes wait for a decision")));
         }
         let (answer, receiver) = oneshot::channel();
-        let queue = &self.queues[(order.actor % self.queues.len() as u64) as usize];
+        let shard = self.shared.network.committee().shard_of(order.network_id, order.actor);
+        let queue = &self.queues[shard as usize];
         queue
             .try_send(Job { order, answer: Some(answer), tries: 0, kept: false, held })
             .map_err(|_| Error::new(Code::Busy, format!("{QUEUE} orders wait for this shard")))?;

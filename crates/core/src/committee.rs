@@ -147,6 +147,13 @@ impl Committee {
         (self.size() - 1) / 3
     }
 
+    /// The shard that keeps an actor. In the payment network that goes by the actor, in any other by the network: then
+    /// an order's cosignors are where its actor is, and a network's listeners follow one shard.
+    pub fn shard_of(&self, network_id: u64, actor: u64) -> u32 {
+        let by = if network_id == self.network.id { actor } else { network_id };
+        u32::try_from(by % u64::from(self.shards)).expect("a remainder is below its u32 divisor")
+    }
+
     /// Authorities that make a certificate.
     pub fn quorum(&self) -> usize {
         self.size() - self.faults()

@@ -24,6 +24,10 @@ pub const TYPE_CALL: u32 = 3;
 /// `transaction_type` of a request to free a locked account.
 pub const TYPE_RECOVER: u32 = 4;
 
+/// `transaction_type` of an actor's change of its own keys in a PBTX network; the content is its new encoded permission.
+/// Every other type there is the application's.
+pub const TYPE_ROTATE: u32 = 0x464c_0002;
+
 /// A credit that a payment makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Credit {

@@ -23,6 +23,7 @@ pub mod receipt;
 pub mod signatures;
 #[doc(hidden)]
 pub mod testing;
+pub mod verdict;
 
 /// Messages of `proto/florin.proto`, generated.
 #[allow(missing_docs, clippy::all)]

@@ -15,7 +15,7 @@ use crate::authority::{Authority, NoMeter};
 use crate::batch::decode_batch;
 use crate::committee::{AuthorityInfo, Committee, Network};
 use crate::content::{
-    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_SET_PERMISSION, encode_call, encode_pay, encode_recover,
+    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_ROTATE, TYPE_SET_PERMISSION, encode_call, encode_pay, encode_recover,
     encode_set_permission,
 };
 use crate::envelope::{self, Body, Order, encode_body, encode_envelope};
@@ -28,6 +28,8 @@ use crate::wire;
 
 /// Network id of every test committee.
 pub const NETWORK_ID: u64 = 77;
+/// The clock of every authority, us since 1970.
+pub const NOW_US: u64 = 1_700_000_000_000_000;
 
 /// A seed from a name and a number.
 pub fn seed(name: &str, number: u64) -> [u8; 32] {
@@ -262,6 +264,66 @@ impl Signer {
     }
 }
 
+/// An actor of a PBTX network, with the keys that sign for it.
+#[derive(Clone)]
+pub struct Actor {
+    /// Its network.
+    pub network_id: u64,
+    /// What it is registered with.
+    pub permission: Permission,
+    /// All its keys.
+    pub keys: Arc<Vec<SecretKey>>,
+    /// Of the last order signed.
+    pub seqnum: u32,
+    /// What the next order names.
+    pub prev_hash: u64,
+}
+
+impl Actor {
+    /// An actor with one key of a curve.
+    pub fn new(network_id: u64, actor: u64, curve: Curve) -> Actor {
+        let key = secret(curve, actor);
+        let permission = Permission { actor, ..Permission::single(key.public()) };
+        Actor { network_id, permission, keys: Arc::new(vec![key]), seqnum: 0, prev_hash: 0 }
+    }
+
+    /// What registers it: a command of its network's admin.
+    pub fn registration(&self) -> wire::output::Kind {
+        let kind = Some(wire::network_command::Kind::Actor(self.permission.encode()));
+        wire::output::Kind::Network(wire::NetworkCommand { network_id: self.network_id, kind })
+    }
+
+    /// Signs its next transaction, with others who agree.
+    pub fn order(&mut self, transaction_type: u32, content: &[u8], cosignors: &[&Actor]) -> Bytes {
+        self.seqnum += 1;
+        let body = encode_body(&Body {
+            network_id: self.network_id,
+            actor: self.permission.actor,
+            cosignors: cosignors.iter().map(|a| a.permission.actor).collect(),
+            seqnum: self.seqnum,
+            prev_hash: self.prev_hash,
+            transaction_type,
+            content: Bytes::copy_from_slice(content),
+        });
+        self.prev_hash = envelope::next_hash(&envelope::order_id(&body));
+        let signed = |actor: &Actor| {
+            let sigs: Vec<_> = actor.keys.iter().map(|key| key.sign_body(&body)).collect();
+            envelope::Authority::of(&sigs)
+        };
+        let authorities: Vec<_> = std::iter::once(&*self).chain(cosignors.iter().copied()).map(signed).collect();
+        encode_envelope(&body, &authorities)
+    }
+
+    /// Signs a change of its keys; what follows is signed with the new ones.
+    pub fn rotate(&mut self, keys: Vec<SecretKey>) -> Bytes {
+        let keys_and_weights = keys.iter().map(|key| (key.public(), 1)).collect();
+        let permission = Permission { threshold: 1, keys: keys_and_weights, actor: self.permission.actor };
+        let order = self.order(TYPE_ROTATE, &permission.encode(), &[]);
+        (self.permission, self.keys) = (permission, Arc::new(keys));
+        order
+    }
+}
+
 /// The same order with a signature that does not verify.
 pub fn spoil(order: &Bytes) -> Bytes {
     let mut spoiled = order.to_vec();
@@ -281,7 +343,7 @@ pub struct Node {
 impl Node {
     /// One step, its writes applied.
     pub fn step(&mut self, input: Input) -> Result<Effects> {
-        let effects = self.authority.handle(input, &self.state, &mut NoMeter)?;
+        let effects = self.authority.handle(NOW_US, input, &self.state, &mut NoMeter)?;
         self.state.apply(&effects.writes);
         Ok(effects)
     }
@@ -418,8 +480,8 @@ impl Cluster {
     pub fn run(&mut self, orders: &[Bytes]) {
         for shard in 0..self.committee.shards {
             let here = |order: &Bytes| {
-                let actor = Order::decode(order.clone()).expect("an order").actor;
-                actor % u64::from(self.committee.shards) == u64::from(shard)
+                let order = Order::decode(order.clone()).expect("an order");
+                self.committee.shard_of(order.network_id, order.actor) == shard
             };
             let part: Vec<Bytes> = orders.iter().filter(|o| here(o)).cloned().collect();
             if !part.is_empty() {
@@ -501,7 +563,7 @@ impl Cluster {
     /// What became of a signer's order, as one authority tells.
     pub fn status(&self, authority: usize, signer: &Signer, seqnum: u32) -> wire::OrderStatus {
         let request = wire::OrderStatusRequest { network_id: signer.network_id, actor: signer.actor(), seqnum };
-        let shard = &self.nodes[authority][(signer.actor() % u64::from(self.committee.shards)) as usize];
+        let shard = &self.nodes[authority][self.committee.shard_of(signer.network_id, signer.actor()) as usize];
         let status = shard.authority.order_status(&shard.state, &request).expect("an actor of the shard");
         let log = &self.logs[authority];
         log.log.order_status(&log.state, &request, status).expect("a state in memory")

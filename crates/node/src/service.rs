@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use florin_core::authority::Authority;
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
 use florin_core::authority::state::LOG;
@@ -98,6 +99,14 @@ impl Services {
         Ok(found)
     }
 
+    /// What the shard of a PBTX network says, once it is durable.
+    async fn read_shard<T>(&self, network_id: u64, read: impl FnOnce(&Authority, &Store) -> Result<T>) -> Result<T> {
+        let shard = self.shard(self.committee.shard_of(network_id, 0))?;
+        let found = read(shard.authority(), shard.store())?;
+        shard.barrier().await?;
+        Ok(found)
+    }
+
     /// Status of the log.
     pub fn log_status(&self) -> Result<LogStatus> {
         let LogPart { shell, consensus } = self.log()?;
@@ -113,7 +122,7 @@ impl Services {
 
     /// What became of an order, durably: what is answered here must not be forgotten. Not waited for if it is `known`.
     async fn order_status(&self, request: &OrderStatusRequest, known: Option<&OrderStatus>) -> Result<OrderStatus> {
-        let number = (request.actor % self.committee.shards as u64) as u32;
+        let number = self.committee.shard_of(request.network_id, request.actor);
         let mut status = match self.shards.get(&number) {
             Some(shard) => shard.authority().order_status(shard.store(), request)?,
             // Asked by the process of the shard, for what the log says.
@@ -261,7 +270,7 @@ impl AuthorityService for Services {
 
     async fn order(&self, request: Request<OrderRequest>) -> std::result::Result<Response<OrderReply>, Status> {
         let request = request.into_inner();
-        let shard = (request.actor % self.committee.shards as u64) as u32;
+        let shard = self.committee.shard_of(request.network_id, request.actor);
         answer(match self.shard(shard) {
             Ok(shard) => shard.order(request).await,
             Err(e) => Err(e),
@@ -349,6 +358,74 @@ impl AuthorityService for Services {
 
     async fn network(&self, request: Request<NetworkRequest>) -> std::result::Result<Response<NetworkReply>, Status> {
         answer(self.read_log(|log, store| log.network(store, &request.into_inner())).await)
+    }
+
+    async fn networks(
+        &self,
+        request: Request<NetworksRequest>,
+    ) -> std::result::Result<Response<NetworksReply>, Status> {
+        answer(self.read_log(|log, store| log.networks(store, &request.into_inner())).await)
+    }
+
+    async fn actor(&self, request: Request<ActorRequest>) -> std::result::Result<Response<ActorReply>, Status> {
+        let request = request.into_inner();
+        answer(self.read_shard(request.network_id, |a, store| a.actor(store, &request)).await)
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> std::result::Result<Response<HistoryReply>, Status> {
+        let request = request.into_inner();
+        answer(self.read_shard(request.network_id, |a, store| a.history(store, &request)).await)
+    }
+
+    type ListenStream = Pin<Box<dyn Stream<Item = std::result::Result<ListenReply, Status>> + Send>>;
+
+    async fn listen(
+        &self,
+        request: Request<ListenRequest>,
+    ) -> std::result::Result<Response<Self::ListenStream>, Status> {
+        let mut request = request.into_inner();
+        request.from = request.from.max(1);
+        let shard = self.shard(self.committee.shard_of(request.network_id, 0)).map_err(to_status)?.clone();
+        let Ok(place) = self.watchers.clone().try_acquire_owned() else {
+            return Err(to_status(Error::new(Code::Busy, format!("{WATCHERS} streams are open"))));
+        };
+        let (sender, receiver) = tokio::sync::mpsc::channel(WATCH_QUEUE);
+        let mut stopping = self.stopping.clone();
+        let listen = async move {
+            let mut news = shard.settled_end();
+            // Whether the listener knows that it has all there is.
+            let mut level = false;
+            loop {
+                news.mark_unchanged();
+                let mut page = shard.authority().listen(shard.store(), &request);
+                let next = page.as_ref().map_or(request.from, |page| page.next);
+                let moved = next > request.from;
+                // What a listener acts on must not be forgotten.
+                if moved && let Err(e) = shard.barrier().await {
+                    page = Err(e);
+                }
+                let failed = page.is_err();
+                if (moved || !level || failed) && (sender.send(page.map_err(to_status)).await.is_err() || failed) {
+                    return;
+                }
+                (request.from, level) = (next, !moved);
+                if moved {
+                    continue;
+                }
+                tokio::select! {
+                    changed = news.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+            }
+        };
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = listen => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
     }
 
     async fn credits(&self, request: Request<CreditsRequest>) -> std::result::Result<Response<CreditsReply>, Status> {

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use florin_core::authority::Authority;
 use florin_core::authority::effect::{Effects, Reply};
@@ -287,7 +288,7 @@ impl Step {
             return Err(fault);
         }
         let mut meter = ThreadMeter::start(self.counters.cpu.clone());
-        let mut effects = self.authority.handle(input, &self.store, &mut meter)?;
+        let mut effects = self.authority.handle(now_us(), input, &self.store, &mut meter)?;
         meter.begin_storage();
         let writes = std::mem::take(&mut effects.writes);
         let written = !writes.is_empty();
@@ -364,6 +365,10 @@ impl Sync {
             self.fault.send_replace(Some(e.clone()));
         })
     }
+}
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
 #[cfg(test)]

@@ -224,7 +224,7 @@ impl Node {
     fn step(&mut self, world: &mut World, input: Input) -> Result<Reply> {
         let stale = self.shell == Shell::ReadsMissUnsynced && matches!(input, Input::Vote { .. });
         let view = if stale { self.disk.synced() } else { self.disk.current() };
-        let mut effects = self.core.handle(input, view, &mut NoMeter)?;
+        let mut effects = self.core.handle(world.now, input, view, &mut NoMeter)?;
         if !effects.writes.is_empty() {
             // Their order within the step means nothing; the core leaves it open.
             effects.writes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));

@@ -120,6 +120,14 @@ pub fn describe_with(
                 Some(NetworkKind::Offer(_)) => "offers",
                 Some(NetworkKind::Accept(_)) => "accepts",
                 Some(NetworkKind::Remove(_)) => "removes",
+                Some(NetworkKind::Update(_)) => "changes flags and listeners of",
+                Some(NetworkKind::Precheck(_)) => "sets a precheck of",
+                Some(NetworkKind::Actor(_)) => "registers an actor in",
+                Some(NetworkKind::Open(_)) => "registers an actor, by itself, in",
+                Some(NetworkKind::RemoveActor(_)) => "removes an actor from",
+                Some(NetworkKind::FreezeActor(freeze)) if freeze.frozen => "freezes an actor of",
+                Some(NetworkKind::FreezeActor(_)) => "unfreezes an actor of",
+                Some(NetworkKind::Prune(_)) => "prunes the history of",
                 None => "does something unknown to",
             };
             format!("{what} network {}", command.network_id)

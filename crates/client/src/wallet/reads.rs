@@ -95,7 +95,7 @@ impl Wallet {
         // Submitting it again changes nothing where it is settled, and gathers the signatures.
         let nobody = format!("no authority knows an order of actor {actor} with seqnum {seqnum}");
         let mut error = Error::new(Code::BadSeq, nobody);
-        let shard = (actor % u64::from(committee.shards)) as u32;
+        let shard = committee.shard_of(committee.network.id, actor);
         for envelope in envelopes {
             match network.submit(shard, vec![envelope], |_| ()).await?.outcomes.remove(0) {
                 Ok(receipt) => return verify(committee, &receipt).map(|_| receipt),

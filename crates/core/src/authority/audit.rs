@@ -9,6 +9,7 @@
 mod books;
 mod compare;
 mod flow;
+mod pbtx;
 mod to_log;
 mod whole;
 
@@ -128,6 +129,7 @@ pub fn audit_shard(authority: &Authority, state: &dyn State, signatures: bool) -
     audit.credits()?;
     let totals = Totals::load(state)?;
     audit.outbox(&totals)?;
+    audit.streams()?;
     audit.accounts(&totals)?;
     audit.totals(&totals)?;
     Ok(audit.out)
@@ -204,8 +206,9 @@ impl Audit<'_> {
         for i in settled.iter().filter(|i| !certified.get(*i) && !by_log.get(*i)) {
             self.out.find(format!("batch {number}, order {i}: settled, expected a certificate, found none that holds"));
         }
+        let network_id = self.authority.committee().network.id;
         for (order, _) in batch.orders.iter().zip(0..).filter(|(_, i)| settled.get(*i)) {
-            let Some(order) = order.as_ref().ok().filter(|o| o.transaction_type == TYPE_RECOVER) else { continue };
+            let Some(order) = order.as_ref().ok().filter(|o| o.transaction_type == TYPE_RECOVER && o.network_id == network_id) else { continue };
             let open = Content::decode(order).ok().and_then(|content| content.open);
             self.books.recovers.entry((order.network_id, order.actor)).or_default().insert(order.seqnum, open);
         }

@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::state::{
     Account, Holding, LOG, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64,
-    holding_key, link_key, need_record, outbox_key,
+    holding_key, link_key, need_record, outbox_key, stream_key,
 };
 use crate::address::Address;
 use crate::bitmap::Bitmap;
@@ -81,6 +81,13 @@ pub(crate) struct Changes<'a> {
     undone: Vec<(u64, usize)>,
     /// Orders that this step has settled or undone.
     orders: BTreeMap<[u8; 20], Option<wire::OrderRecord>>,
+    /// Settled orders of networks without sequence numbers.
+    by_id: BTreeMap<[u8; 48], wire::OrderRecord>,
+    networks: BTreeMap<u64, Option<NetworkSlot>>,
+    /// Whether a network's stream has grown.
+    streamed: bool,
+    /// The clock, us since 1970.
+    pub now_us: u64,
     deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
     calls: Vec<wire::LogCall>,
     writes: Vec<Write>,
@@ -105,6 +112,18 @@ struct Slot {
     dirty: bool,
 }
 
+/// A PBTX network that the step has looked at.
+pub(crate) struct NetworkSlot {
+    pub record: wire::NetworkShardRecord,
+    dirty: bool,
+}
+
+impl NetworkSlot {
+    pub fn flags(&self) -> u32 {
+        self.record.network.as_ref().map_or(0, |n| n.flags)
+    }
+}
+
 /// What a step leaves behind.
 pub(crate) struct Outcome {
     pub writes: Vec<Write>,
@@ -113,10 +132,14 @@ pub(crate) struct Outcome {
 }
 
 impl<'a> Changes<'a> {
-    pub fn new(state: &'a dyn State) -> Result<Self> {
+    pub fn new(now_us: u64, state: &'a dyn State) -> Result<Self> {
         let totals = Totals::load(state)?;
         Ok(Changes {
             state,
+            now_us,
+            by_id: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            streamed: false,
             before: totals.clone(),
             totals,
             accounts: BTreeMap::new(),
@@ -227,6 +250,73 @@ impl<'a> Changes<'a> {
     /// Whether this step has settled the order with this id at a key.
     pub fn has_settled(&self, key: &[u8; 20], id: &Hash) -> bool {
         self.fresh.iter().any(|(k, order_id)| k == key && order_id[..] == id[..])
+    }
+
+    /// The settled order of a network without sequence numbers, as this step sees it.
+    pub fn order_by_id(&self, key: &[u8; 48]) -> Result<Option<wire::OrderRecord>> {
+        match self.by_id.get(key) {
+            Some(record) => Ok(Some(record.clone())),
+            None => get_record(self.state, Table::Orders, key),
+        }
+    }
+
+    /// Settles an order of a network without sequence numbers.
+    pub fn put_order_by_id(&mut self, key: [u8; 48], record: wire::OrderRecord) {
+        self.by_id.insert(key, record);
+    }
+
+    /// A PBTX network; `None` if this shard has not heard of it.
+    pub fn network(&mut self, network_id: u64) -> Result<Option<&mut NetworkSlot>> {
+        use std::collections::btree_map::Entry;
+        let slot = match self.networks.entry(network_id) {
+            Entry::Occupied(e) => e.into_mut(),
+            Entry::Vacant(e) => {
+                let record = get_record(self.state, Table::Networks, &network_id.to_be_bytes())?;
+                e.insert(record.map(|record| NetworkSlot { record, dirty: false }))
+            }
+        };
+        Ok(slot.as_mut())
+    }
+
+    /// Sets what is known of a PBTX network; its stream stays.
+    pub fn set_network(&mut self, network_id: u64, network: wire::NetworkRecord) -> Result<()> {
+        let before = self.network(network_id)?.map(|slot| slot.record.clone()).unwrap_or_default();
+        let record = wire::NetworkShardRecord { network: Some(network), ..before };
+        self.networks.insert(network_id, Some(NetworkSlot { record, dirty: true }));
+        Ok(())
+    }
+
+    /// Appends to a network's stream.
+    pub fn stream(&mut self, network_id: u64, entry: wire::StreamRecord) -> Result<()> {
+        let Some(slot) = self.network(network_id)? else { return Ok(()) };
+        slot.record.entries += 1;
+        slot.dirty = true;
+        let position = slot.record.entries;
+        let record = wire::StreamRecord { time_us: self.now_us, ..entry };
+        self.streamed = true;
+        self.put(Table::Stream, stream_key(network_id, position), record.encode_to_vec());
+        Ok(())
+    }
+
+    /// Forgets the first entries of a network's stream.
+    pub fn prune(&mut self, network_id: u64, before_us: u64, max_rows: u32) -> Result<()> {
+        let Some(slot) = self.network(network_id)? else { return Ok(()) };
+        let (mut pruned, end) = (slot.record.pruned, slot.record.entries);
+        for _ in 0..max_rows {
+            let key = stream_key(network_id, pruned + 1);
+            // An entry of this very step is younger.
+            let entry: Option<wire::StreamRecord> = get_record(self.state, Table::Stream, &key)?;
+            if pruned >= end || entry.is_none_or(|e| e.time_us >= before_us) {
+                break;
+            }
+            self.delete(Table::Stream, key);
+            pruned += 1;
+        }
+        if let Some(slot) = self.network(network_id)? {
+            slot.dirty |= slot.record.pruned != pruned;
+            slot.record.pruned = pruned;
+        }
+        Ok(())
     }
 
     /// Undoes an order.
@@ -389,6 +479,18 @@ impl<'a> Changes<'a> {
                 Some(record) => self.put(Table::Orders, key, record.encode_to_vec()),
                 None => self.delete(Table::Orders, key),
             }
+        }
+        for (key, record) in std::mem::take(&mut self.by_id) {
+            self.put(Table::Orders, key, record.encode_to_vec());
+        }
+        for (network_id, slot) in std::mem::take(&mut self.networks) {
+            if let Some(slot) = slot.filter(|slot| slot.dirty) {
+                self.put(Table::Networks, network_id.to_be_bytes(), slot.record.encode_to_vec());
+            }
+        }
+        if self.streamed {
+            // Whoever waits for news looks.
+            settled_end = Some(self.totals.next.1);
         }
         self.writes.reserve(self.slots.len() + 1);
         for (key, place) in std::mem::take(&mut self.accounts) {

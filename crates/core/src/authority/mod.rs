@@ -22,8 +22,10 @@ pub(crate) mod changes;
 pub(crate) mod deliver;
 pub mod effect;
 pub mod input;
+mod pbtx;
 pub mod query;
 mod recover;
+mod stream;
 pub(crate) mod settle;
 pub mod state;
 mod vote;
@@ -106,9 +108,10 @@ impl Authority {
         self.shard
     }
 
-    /// One step. Errors leave no change behind; errors of single orders are in the reply.
-    pub fn handle(&self, input: Input, state: &dyn State, meter: &mut dyn Meter) -> Result<Effects> {
-        let mut changes = Changes::new(state)?;
+    /// One step at `now_us` (us since 1970), which goes into the history of networks and decides nothing. Errors leave
+    /// no change behind; errors of single orders are in the reply.
+    pub fn handle(&self, now_us: u64, input: Input, state: &dyn State, meter: &mut dyn Meter) -> Result<Effects> {
+        let mut changes = Changes::new(now_us, state)?;
         let reply = match input {
             Input::Vote { orders } => Reply::Vote(self.vote(orders, &mut changes, meter)?),
             Input::Settle { certificate, orders } => {

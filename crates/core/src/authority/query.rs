@@ -26,7 +26,7 @@ impl Authority {
     /// Balance and spending state of an address.
     pub fn account(&self, state: &dyn State, request: &wire::AccountRequest) -> Result<wire::AccountReply> {
         let address = Address::from_slice(&request.address)?;
-        self.served(request.network_id, address.actor())?;
+        self.served_payments(request.network_id, &address)?;
         let account = Account::load(state, request.network_id, address.actor())?;
         let holding = Account::load_holding(state, request.network_id, &address)?;
         let mut reply = wire::AccountReply {
@@ -142,7 +142,7 @@ impl Authority {
     /// Credits of an address, newest first.
     pub fn credits(&self, state: &dyn State, request: &wire::CreditsRequest) -> Result<wire::CreditsReply> {
         let address = Address::from_slice(&request.address)?;
-        self.served(request.network_id, address.actor())?;
+        self.served_payments(request.network_id, &address)?;
         let limit = (request.limit as usize).clamp(1, PAGE_MAX);
         // A cursor packs (batch + 1, index); it comes back from a client, so it proves nothing.
         let mut at = match request.before {
@@ -252,11 +252,15 @@ impl Authority {
         Totals::load(state)
     }
 
-    fn served(&self, network_id: u64, actor: u64) -> Result<()> {
+    fn served_payments(&self, network_id: u64, address: &Address) -> Result<()> {
         if network_id != self.committee.network.id {
             return Err(Error::expected(Code::UnknownNetwork, "network_id", self.committee.network.id, network_id));
         }
-        let shard = (actor % self.committee.shards as u64) as u32;
+        self.served(network_id, address.actor())
+    }
+
+    pub(super) fn served(&self, network_id: u64, actor: u64) -> Result<()> {
+        let shard = self.committee.shard_of(network_id, actor);
         if shard != self.shard {
             return Err(Error::expected(Code::WrongShard, "shard", self.shard, shard));
         }
@@ -272,7 +276,7 @@ pub fn settled_by(reply: &wire::SettleReply, count: usize) -> Bitmap {
 }
 
 /// The certificate that certifies order `index`.
-fn covering(
+pub(super) fn covering(
     certificates: &[wire::Certificate],
     count: usize,
     index: usize,

@@ -33,6 +33,10 @@ impl Authority {
             }
             Some(Kind::Freeze(freeze)) => self.freeze(&freeze, changes),
             Some(Kind::Resolve(resolve)) => self.resolve(&resolve, changes),
+            Some(Kind::Network(network)) => self.log_network(network, changes),
+            Some(Kind::Actor(actor)) => self.log_actor(actor, changes),
+            Some(Kind::Stream(stream)) => self.log_stream(&stream, changes),
+            Some(Kind::Prune(prune)) => changes.prune(prune.network_id, prune.before_us, prune.max_rows),
             None => Err(Error::new(Code::Decode, "a step of the log has no kind that this version knows")),
         }
     }
@@ -41,7 +45,7 @@ impl Authority {
     /// that nobody who withholds a batch can hold up what comes after it.
     fn settle_body(&self, body: Bytes, changes: &mut Changes<'_>) -> Result<()> {
         let order = Order::decode_body(body)?;
-        self.check_place(&order)?;
+        self.check_shard(&order)?;
         let (number, index) = self.place_of(&order, changes)?;
         match self.settle_order(&order, number, index, true, changes) {
             Ok(_) => self.settle_followers(order.network_id, order.actor, changes),

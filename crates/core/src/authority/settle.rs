@@ -11,7 +11,7 @@
 use bytes::Bytes;
 
 use super::changes::Changes;
-use super::state::{Account, State, Table, corrupt, get_record, get_u64, order_key, short_hash};
+use super::state::{Account, State, Table, corrupt, get_record, get_u64, order_id_key, order_key, short_hash};
 use super::{Authority, Meter, Phase};
 use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
@@ -80,12 +80,12 @@ impl Authority {
         for i in certified.iter() {
             let order = decoded.orders[i].as_ref().map_err(|e| impossible(i, e))?;
             // Votes name no shard, so this alone keeps an order from settling at each of them.
-            self.check_place(order)?;
+            self.check_shard(order)?;
             due.push((i, order));
         }
         if known.is_none() {
             // Orders that all settled in other batches: they are acknowledged, and this batch is not kept.
-            if all_settled(changes.state, &due)? {
+            if self.all_settled(changes.state, &due)? {
                 return Ok(self.signed_acknowledgement(&batch, &certified, Vec::new(), meter));
             }
             changes.add_batch(batch.root, &orders);
@@ -104,7 +104,7 @@ impl Authority {
                 Step::Waiting => {
                     // Those before it may have been too many for one step.
                     self.settle_followers(order.network_id, order.actor, changes)?;
-                    let next_seqnum = changes.account(order.network_id, order.actor)?.seqnum + 1;
+                    let next_seqnum = changes.account(order.network_id, order.actor)?.seqnum.saturating_add(1);
                     waiting.push(wire::Waiting { index: i as u32, next_seqnum });
                 }
             }
@@ -197,6 +197,9 @@ impl Authority {
         by_log: bool,
         changes: &mut Changes<'_>,
     ) -> Result<Step> {
+        if order.network_id != self.committee.network.id {
+            return self.settle_pbtx(order, number, index, by_log, changes);
+        }
         if order.transaction_type == TYPE_RECOVER {
             return self.pass_recover(order, number, index, changes);
         }
@@ -238,7 +241,7 @@ impl Authority {
 
     /// A certified order whose seqnum is settled: by itself, or by another that follows another order. Only two
     /// certified orders that follow the same one prove that more than f authorities misbehaved.
-    fn settled_before(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
+    pub(super) fn settled_before(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
         let key = order_key(order.network_id, order.actor, order.seqnum);
         let Some(record) = changes.order_record(&key)? else {
             // Something has settled there in this very step: the same order, if it is twice in the batch.
@@ -324,7 +327,7 @@ impl Authority {
         Ok(before)
     }
 
-    fn keep_early(
+    pub(super) fn keep_early(
         &self,
         order: &Order,
         number: u64,
@@ -339,7 +342,7 @@ impl Authority {
         // What the log says comes once, so it is kept however far ahead it is.
         let near = early().count() < EARLY_AT_ONE && order.seqnum <= account.seqnum.saturating_add(EARLY_WINDOW);
         if !known && (near || by_log) {
-            let call = order.transaction_type == TYPE_CALL;
+            let call = self.is_call(order);
             let (seqnum, batch, prev_hash) = (order.seqnum, number, order.prev_hash);
             let record = wire::EarlyRecord { seqnum, batch, index: index as u32, prev_hash, call, by_log };
             changes.account_mut(order.network_id, order.actor)?.early.push(record);
@@ -358,7 +361,7 @@ impl Authority {
             let account = changes.account(network_id, actor)?;
             let due = |e: &wire::EarlyRecord| {
                 e.seqnum <= account.seqnum
-                    || e.seqnum == account.seqnum + 1
+                    || e.seqnum - 1 == account.seqnum
                         && e.prev_hash == account.prev_hash
                         && !account.is_frozen(e.seqnum)
             };
@@ -380,6 +383,13 @@ impl Authority {
             changes.followers += 1;
         }
         Ok(())
+    }
+}
+
+impl Authority {
+    /// Whether the order is a CALL of the payment network.
+    fn is_call(&self, order: &Order) -> bool {
+        order.network_id == self.committee.network.id && order.transaction_type == TYPE_CALL
     }
 }
 
@@ -450,21 +460,27 @@ fn conflict(order: &Order, why: &str) -> Error {
     )
 }
 
-/// Whether each of these orders has settled, in whatever batch.
-fn all_settled(state: &dyn State, orders: &[(usize, &Order)]) -> Result<bool> {
-    for (_, order) in orders {
-        if order.transaction_type == TYPE_RECOVER {
-            let account = Account::load(state, order.network_id, order.actor)?;
-            if order.seqnum > account.recovering {
+impl Authority {
+    /// Whether each of these orders has settled, in whatever batch.
+    fn all_settled(&self, state: &dyn State, orders: &[(usize, &Order)]) -> Result<bool> {
+        for (_, order) in orders {
+            let here = order.network_id == self.committee.network.id;
+            if here && order.transaction_type == TYPE_RECOVER {
+                let account = Account::load(state, order.network_id, order.actor)?;
+                if order.seqnum > account.recovering {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let record = |key: &[u8]| get_record::<wire::OrderRecord>(state, Table::Orders, key);
+            let at_seqnum = record(&order_key(order.network_id, order.actor, order.seqnum))?;
+            if at_seqnum.is_some_and(|r| r.order_id.as_ref() == order.id) {
+                continue;
+            }
+            if here || record(&order_id_key(order.network_id, order.actor, &order.id))?.is_none() {
                 return Ok(false);
             }
-            continue;
         }
-        let key = order_key(order.network_id, order.actor, order.seqnum);
-        let record: Option<wire::OrderRecord> = get_record(state, Table::Orders, &key)?;
-        if record.is_none_or(|r| r.order_id.as_ref() != order.id) {
-            return Ok(false);
-        }
+        Ok(true)
     }
-    Ok(true)
 }

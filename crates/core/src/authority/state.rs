@@ -36,6 +36,10 @@ pub enum Table {
     Cursors,
     /// Totals and whatever there is one of.
     Meta,
+    /// PBTX network -> `NetworkShardRecord`, at the shard of its actors.
+    Networks,
+    /// (PBTX network, position) -> `StreamRecord`: what its listeners follow.
+    Stream,
     /// Of the log: shared objects and all else that its state hash covers, by a letter and their key.
     Objects,
     /// Of the log: session -> `SessionRecord`.
@@ -46,7 +50,7 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 14] = [
+    pub const ALL: [Table; 16] = [
         Table::Accounts,
         Table::Batches,
         Table::Progress,
@@ -58,6 +62,8 @@ impl Table {
         Table::Links,
         Table::Cursors,
         Table::Meta,
+        Table::Networks,
+        Table::Stream,
         Table::Objects,
         Table::Sessions,
         Table::Units,
@@ -77,6 +83,8 @@ impl Table {
             Table::Links => "links",
             Table::Cursors => "cursors",
             Table::Meta => "meta",
+            Table::Networks => "networks",
+            Table::Stream => "stream",
             Table::Objects => "objects",
             Table::Sessions => "sessions",
             Table::Units => "units",
@@ -140,6 +148,19 @@ pub fn order_key(network_id: u64, actor: u64, seqnum: u32) -> [u8; 20] {
     key[..16].copy_from_slice(&account_key(network_id, actor));
     key[16..].copy_from_slice(&seqnum.to_be_bytes());
     key
+}
+
+/// Key of a settled order of a network without sequence numbers.
+pub fn order_id_key(network_id: u64, actor: u64, id: &Hash) -> [u8; 48] {
+    let mut key = [0; 48];
+    key[..16].copy_from_slice(&account_key(network_id, actor));
+    key[16..].copy_from_slice(id);
+    key
+}
+
+/// Key of an entry of a network's stream.
+pub fn stream_key(network_id: u64, position: u64) -> [u8; 16] {
+    account_key(network_id, position)
 }
 
 /// Key of an outbox entry.
@@ -254,6 +275,11 @@ pub struct Account {
     pub voided: u32,
     /// Seqnum of the last RECOVER that went to the log; 0 if none did.
     pub recovering: u32,
+    /// Of an actor of a PBTX network: whether the admin has frozen it.
+    pub barred: bool,
+    /// Of an actor of a PBTX network: seqnum of its last settled change of keys, and of the last that the log has
+    /// decided.
+    pub rotation: (u32, u32),
 }
 
 impl Account {
@@ -285,6 +311,8 @@ impl Account {
             frozen: record.frozen,
             voided: record.voided,
             recovering: record.recovering,
+            barred: record.barred,
+            rotation: (record.rotating, record.rotated),
         })
     }
 
@@ -314,6 +342,9 @@ impl Account {
         put_varint(9, self.frozen.into(), &mut out);
         put_varint(10, self.voided.into(), &mut out);
         put_varint(11, self.recovering.into(), &mut out);
+        put_varint(12, self.barred.into(), &mut out);
+        put_varint(13, self.rotation.0.into(), &mut out);
+        put_varint(14, self.rotation.1.into(), &mut out);
         out
     }
 
@@ -523,6 +554,8 @@ mod tests {
             frozen: 301,
             voided: 7,
             recovering: 301,
+            barred: true,
+            rotation: (300, 299),
         };
         for account in [Account::default(), full] {
             let bytes = account.encode();

@@ -33,15 +33,15 @@ use crate::wire;
 const PENDING_SHOWN_BYTES: usize = 1 << 20;
 
 /// One run of the checks over a batch.
-struct Pass {
-    batch: u64,
+pub(super) struct Pass {
+    pub batch: u64,
     accepted: Bitmap,
     errors: Vec<wire::OrderError>,
-    signatures: Batch,
-    locked: Vec<(u64, u64)>,
+    pub signatures: Batch,
+    pub locked: Vec<(u64, u64)>,
     shown: usize,
     /// What accounts with a bad signature may still cost, in verifications.
-    budget: usize,
+    pub budget: usize,
 }
 
 impl Authority {
@@ -120,6 +120,11 @@ impl Authority {
         pass: &mut Pass,
         changes: &mut Changes<'_>,
     ) -> Result<Result<()>> {
+        if order.network_id != self.committee.network.id {
+            let suspect = suspects.contains(&(order.network_id, order.actor));
+            let suspect = if suspects.is_empty() { None } else { Some(suspect) };
+            return self.check_pbtx(order, index, suspect, pass, changes);
+        }
         if let Err(e) = self.check_form(order) {
             return Ok(Err(e));
         }
@@ -175,7 +180,7 @@ impl Authority {
     }
 
     fn check_form(&self, order: &Order) -> Result<()> {
-        self.check_place(order)?;
+        self.check_shard(order)?;
         order.screen_counts()?;
         if !order.cosignors.is_empty() {
             return Err(Error::new(
@@ -186,13 +191,9 @@ impl Authority {
         Ok(())
     }
 
-    /// Whether the order is of this network and shard.
-    pub(super) fn check_place(&self, order: &Order) -> Result<()> {
-        let network = &self.committee.network;
-        if order.network_id != network.id {
-            return Err(Error::expected(Code::UnknownNetwork, "network_id", network.id, order.network_id));
-        }
-        let shard = (order.actor % self.committee.shards as u64) as u32;
+    /// Whether the order is of this shard.
+    pub(super) fn check_shard(&self, order: &Order) -> Result<()> {
+        let shard = self.committee.shard_of(order.network_id, order.actor);
         if shard != self.shard {
             return Err(Error::expected(Code::WrongShard, "shard of the actor", self.shard, shard));
         }
@@ -289,7 +290,7 @@ fn check_own(claimed: &Address, own: &Address) -> Result<()> {
 }
 
 /// Check 4: an order whose seqnum is not the next one is a repetition or an error.
-fn check_repeat(order: &Order, pass: &mut Pass, changes: &mut Changes<'_>) -> Result<Result<()>> {
+pub(super) fn check_repeat(order: &Order, pass: &mut Pass, changes: &mut Changes<'_>) -> Result<Result<()>> {
     let account = changes.account(order.network_id, order.actor)?;
     let next = account.next_seqnum();
     let seqnum = order.seqnum;

@@ -1121,21 +1121,26 @@ pub struct ListenReply {
     /// none: level, still there
     #[prost(message, repeated, tag = "1")]
     pub batches: ::prost::alloc::vec::Vec<StreamBatch>,
-    /// position after the newest one
+    /// position after the newest entry there is
     #[prost(uint64, tag = "2")]
     pub end: u64,
     /// of the network
     #[prost(uint32, tag = "3")]
     pub flags: u32,
+    /// position to go on from: what is left out before it is no order
+    #[prost(uint64, tag = "4")]
+    pub next: u64,
 }
 /// Consecutive entries of one batch with what proves them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamBatch {
     #[prost(uint64, repeated, tag = "1")]
     pub positions: ::prost::alloc::vec::Vec<u64>,
-    /// in the order of `positions`; `indices` need not ascend, `proof` is for them sorted
+    /// as `positions`: `indices` need not ascend, `proof` is for them sorted; no
     #[prost(message, optional, tag = "2")]
     pub orders: ::core::option::Option<CertifiedOrders>,
+    /// certificate where this authority has settled on the log's word
+    ///
     /// encoded pbtx.Transaction as it came here, only with RAW_NOTIFY
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub transactions: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
@@ -1538,9 +1543,12 @@ pub struct AccountRecord {
     /// frozen by the admin
     #[prost(bool, tag = "12")]
     pub barred: bool,
-    /// seqnum of a settled change of keys that waits for the log
+    /// seqnum of its last settled change of keys
     #[prost(uint32, tag = "13")]
     pub rotating: u32,
+    /// of the last one that the log has decided
+    #[prost(uint32, tag = "14")]
+    pub rotated: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Holding {
@@ -1637,9 +1645,12 @@ pub struct NetworkShardRecord {
     /// without admin and offer
     #[prost(message, optional, tag = "1")]
     pub network: ::core::option::Option<NetworkRecord>,
-    /// position of the next entry of its stream, from 1
+    /// of its stream, ever: the next one's position less 1
     #[prost(uint64, tag = "2")]
-    pub next: u64,
+    pub entries: u64,
+    /// the first ones of them, which are gone
+    #[prost(uint64, tag = "3")]
+    pub pruned: u64,
 }
 /// An entry of a network's stream: a settled order, or an event of its history.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -33,6 +33,8 @@ const NEWEST_MAX: usize = 64;
 /// What an audit of the log came to.
 #[derive(Clone, Debug, Default)]
 pub struct LogAudit {
+    /// The payment network.
+    pub network_id: u64,
     /// Sessions closed.
     pub sessions: u64,
     /// Units applied in the open session.
@@ -98,6 +100,7 @@ pub fn audit_log(log: &OrderedLog, state: &dyn State, signatures: bool) -> Resul
     let book = log.book(state)?;
     let books = Books::new(log.committee().size());
     let mut audit = Audit { log, state, signatures, out: LogAudit::default(), books };
+    audit.out.network_id = log.committee().network.id;
     audit.out.sessions = book.session;
     audit.out.units = book.units;
     audit.sessions(&book)?;

@@ -7,15 +7,17 @@
 use bytes::Bytes;
 
 use super::OrderedLog;
+use super::modules::registry::{self, network_key};
 use super::modules::{self, Caller};
 use super::step::{Object, Step, actor_key, object_key};
 use crate::address::Address;
 use crate::certificate::{check_certificate, check_shape};
-use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER};
+use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER, TYPE_ROTATE};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::merkle::{Hash, root_from_parts};
-use crate::wire;
+use crate::network_flags::ORDERED;
+use crate::wire::{self, log_step::Kind};
 
 impl OrderedLog {
     /// Applies an item; whether it changed anything. Errors, but for those of the storage: no honest authority would
@@ -67,7 +69,7 @@ impl OrderedLog {
     /// Whether the order could change something.
     fn is_news(&self, order: &Order, step: &Step<'_>) -> Result<bool> {
         if order.network_id != self.committee().network.id {
-            return Ok(false);
+            return is_pbtx_news(order, step);
         }
         let open = open_recovery(order, step)?;
         if let Some(open) = &open
@@ -88,12 +90,15 @@ impl OrderedLog {
         if step.time_ms() == 0 || !self.is_news(order, step)? {
             return Ok(false);
         }
+        if order.network_id != self.committee().network.id {
+            return self.pbtx_order(order, at, step);
+        }
         let content = Content::decode(order)?;
         let mut changed = false;
         if let Some(open) = open_recovery(order, step)?
             && decides(order, &open)
         {
-            step.tell_settle(order.actor, &order.body);
+            step.tell_settle((order.network_id, order.actor), &order.body);
             self.resolve(order.network_id, order.actor, open, false, step)?;
             changed = true;
         }
@@ -121,7 +126,7 @@ impl OrderedLog {
             return Ok(false);
         }
         // The spending side, where it has not settled yet.
-        step.tell_settle(order.actor, &order.body);
+        step.tell_settle((order.network_id, order.actor), &order.body);
         record.last_call = order.seqnum;
         record.voided.retain(|v| *v > order.seqnum);
         step.put(actor_key(Object::Caller, order.network_id, order.actor), &record);
@@ -160,6 +165,43 @@ impl OrderedLog {
         };
         step.put(outcome_key(order.network_id, order.actor, order.seqnum), &outcome);
         step.decided.push((order.network_id, order.actor, order.seqnum));
+        Ok(true)
+    }
+}
+
+/// Whether an order of a PBTX network has something to do here: in a network with the flag ORDERED each has, once and in
+/// its actor's order; elsewhere an actor's change of its keys.
+fn is_pbtx_news(order: &Order, step: &Step<'_>) -> Result<bool> {
+    let Some(flags) = step.get::<wire::NetworkRecord>(&network_key(order.network_id))?.map(|n| n.flags) else {
+        return Ok(false);
+    };
+    let last = caller(order.network_id, order.actor, step)?.last_call;
+    Ok(match flags & ORDERED != 0 {
+        true => last.checked_add(1) == Some(order.seqnum),
+        false => order.transaction_type == TYPE_ROTATE && order.seqnum > last,
+    })
+}
+
+impl OrderedLog {
+    fn pbtx_order(&self, order: &Order, (session, index): (u64, u32), step: &mut Step<'_>) -> Result<bool> {
+        let id = (order.network_id, order.actor);
+        step.tell_settle(id, &order.body);
+        let record = wire::CallerRecord { last_call: order.seqnum, ..Default::default() };
+        step.put(actor_key(Object::Caller, id.0, id.1), &record);
+        let order_id = Bytes::copy_from_slice(&order.id);
+        if order.transaction_type == TYPE_ROTATE {
+            registry::rotate(order, step)?;
+        }
+        if step.get::<wire::NetworkRecord>(&network_key(id.0))?.is_some_and(|n| n.flags & ORDERED != 0) {
+            let (network_id, actor) = id;
+            let place =
+                wire::LogStream { network_id, actor, seqnum: order.seqnum, order_id: order_id.clone() };
+            step.tell(id, Kind::Stream(place));
+        }
+        step.book.orders += 1;
+        let outcome = wire::OutcomeRecord { order_id, session, index, ..Default::default() };
+        step.put(outcome_key(id.0, id.1, order.seqnum), &outcome);
+        step.decided.push((id.0, id.1, order.seqnum));
         Ok(true)
     }
 }

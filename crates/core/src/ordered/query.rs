@@ -1,6 +1,7 @@
 //! Reads of the log: what clients and peers may ask. Nothing here changes state.
 
 use bytes::Bytes;
+use prost::Message;
 
 use super::OrderedLog;
 use super::book::Book;
@@ -11,7 +12,7 @@ use super::modules::registry::network_key;
 use super::orders::outcome_key;
 use super::session;
 use super::step::{Object, actor_key, get_object, object_key};
-use crate::authority::state::{Link, State, Table, get_u64, link_key, need_record, outbox_key};
+use crate::authority::state::{Link, State, Table, corrupt, get_u64, link_key, need_record, outbox_key};
 use crate::bitmap::Bitmap;
 use crate::error::{Code, Error, Result};
 use crate::limits::{PAGE_MAX, SESSIONS_PAGE, UNITS_PAGE_BYTES};
@@ -136,6 +137,33 @@ impl OrderedLog {
     /// A network of the registry.
     pub fn network(&self, state: &dyn State, request: &wire::NetworkRequest) -> Result<wire::NetworkReply> {
         Ok(wire::NetworkReply { network: get_object(state, &network_key(request.network_id))? })
+    }
+
+    /// Networks of the registry by their ids, without those that are removed.
+    pub fn networks(&self, state: &dyn State, request: &wire::NetworksRequest) -> Result<wire::NetworksReply> {
+        let limit = (request.limit as usize).clamp(1, PAGE_MAX);
+        let mut reply = wire::NetworksReply::default();
+        let from = network_key(request.from);
+        let page = state.scan(Table::Objects, &from, PAGE_MAX)?;
+        for (key, value) in &page {
+            let Some(id) = key.strip_prefix(&[Object::Network as u8]).and_then(|k| k.try_into().ok()) else {
+                return Ok(reply);
+            };
+            let network_id = u64::from_be_bytes(id);
+            if reply.networks.len() == limit {
+                reply.next = network_id;
+                return Ok(reply);
+            }
+            let network = wire::NetworkRecord::decode(value.clone())
+                .map_err(|e| corrupt(Table::Objects, key, &e.to_string()))?;
+            if !network.removed {
+                reply.networks.push(wire::ListedNetwork { network_id, network: Some(network) });
+            }
+            if page.len() == PAGE_MAX {
+                reply.next = network_id + 1;
+            }
+        }
+        Ok(reply)
     }
 
     /// Whether the log needs nothing more of what a shard handed in.

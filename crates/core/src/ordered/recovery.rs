@@ -47,7 +47,7 @@ impl OrderedLog {
         step.put_bytes(timer_key(record.due_ms, network_id, actor), Bytes::new());
         step.put(actor_key(Object::Recovery, network_id, actor), &record);
         step.book.open_recoveries += 1;
-        step.tell(actor, Kind::Freeze(wire::LogFreeze { network_id, actor, seqnum }));
+        step.tell((network_id, actor), Kind::Freeze(wire::LogFreeze { network_id, actor, seqnum }));
         Ok(())
     }
 
@@ -127,7 +127,7 @@ impl OrderedLog {
         step.delete(timer_key(record.due_ms, network_id, actor));
         step.book.open_recoveries -= 1;
         step.tell(
-            actor,
+            (network_id, actor),
             Kind::Resolve(wire::LogResolve {
                 network_id,
                 actor,

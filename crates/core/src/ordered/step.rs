@@ -22,6 +22,8 @@ const DELIVERY_BYTES: usize = 1 << 20;
 /// What a key of the objects table belongs to. The letters are on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Object {
+    /// (PBTX network, actor) -> `ActorRecord`.
+    Actor = b'k' as isize,
     /// (network, actor) -> `CallerRecord`.
     Caller = b'a' as isize,
     /// Contract id -> `ContractRecord`.
@@ -46,7 +48,8 @@ pub enum Object {
 
 impl Object {
     /// Every kind.
-    pub const ALL: [Object; 10] = [
+    pub const ALL: [Object; 11] = [
+        Object::Actor,
         Object::Caller,
         Object::Contract,
         Object::Deposit,
@@ -80,7 +83,7 @@ pub fn get_object<M: Message + Default>(state: &dyn State, key: &[u8]) -> Result
 /// The changes of one step.
 pub struct Step<'a> {
     state: &'a dyn State,
-    shards: u32,
+    committee: &'a Committee,
     /// Totals and place.
     pub book: Book,
     before: Book,
@@ -104,11 +107,11 @@ pub struct Mark {
 
 impl<'a> Step<'a> {
     /// A step that has changed nothing yet.
-    pub fn new(committee: &Committee, state: &'a dyn State) -> Result<Self> {
+    pub fn new(committee: &'a Committee, state: &'a dyn State) -> Result<Self> {
         let book = Book::load(state, committee.size())?;
         Ok(Step {
             state,
-            shards: committee.shards,
+            committee,
             before: book.clone(),
             book,
             objects: BTreeMap::new(),
@@ -170,18 +173,18 @@ impl<'a> Step<'a> {
         self.book.sent += amount as i128;
         let credit =
             wire::DeliveredCredit { address: Bytes::copy_from_slice(address.as_bytes()), amount, source: Some(source) };
-        self.credits.push((address.shard(self.shards), credit));
+        self.credits.push((address.shard(self.committee.shards), credit));
     }
 
     /// Tells the shard of an actor something.
-    pub fn tell(&mut self, actor: u64, kind: wire::log_step::Kind) {
-        let shard = (actor % self.shards as u64) as u32;
+    pub fn tell(&mut self, (network_id, actor): (u64, u64), kind: wire::log_step::Kind) {
+        let shard = self.committee.shard_of(network_id, actor);
         self.steps.push((shard, wire::LogStep { kind: Some(kind) }));
     }
 
     /// Tells the shard of an actor to settle an order on the log's word.
-    pub fn tell_settle(&mut self, actor: u64, body: &Bytes) {
-        let shard = (actor % self.shards as u64) as u32;
+    pub fn tell_settle(&mut self, (network_id, actor): (u64, u64), body: &Bytes) {
+        let shard = self.committee.shard_of(network_id, actor);
         if let Some((last, wire::LogStep { kind: Some(wire::log_step::Kind::Settle(settle)) })) = self.steps.last_mut()
             && *last == shard
         {

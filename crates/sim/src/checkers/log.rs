@@ -367,7 +367,7 @@ impl Log {
     fn tell(&mut self, step: wire::LogStep) -> Option<(Rule, String)> {
         use wire::log_step::Kind;
         match step.kind? {
-            Kind::Settle(_) => None,
+            Kind::Settle(_) | Kind::Network(_) | Kind::Actor(_) | Kind::Stream(_) | Kind::Prune(_) => None,
             Kind::Freeze(freeze) => {
                 let recovery = Recovery { since_ms: self.time_ms, reports: BTreeSet::new() };
                 self.recoveries.insert((freeze.actor, freeze.seqnum), recovery);

@@ -27,6 +27,8 @@ pub(super) struct Books {
     pub undone: HashMap<(u64, usize), bool>,
     /// RECOVERs among the settled orders; they have no order record.
     pub recover_orders: u64,
+    /// Settled orders by PBTX network, without those of networks with ORDERED.
+    pub streamed: BTreeMap<u64, u64>,
     /// Seqnums that recoveries have voided; they have an order record without an order.
     pub voids: u64,
 }
@@ -44,6 +46,8 @@ pub(super) struct Book {
     pub last_call: u32,
     /// Last voided seqnum.
     pub voided: u32,
+    /// Seqnum of the last change of keys of an actor of a PBTX network.
+    pub rotated: u32,
     /// Orders that one step settled in an earlier batch than their predecessors.
     pub ahead: BTreeMap<u32, Move>,
 }
@@ -58,6 +62,7 @@ impl Default for Book {
             prev_hash: Some(0),
             last_call: 0,
             voided: 0,
+            rotated: 0,
             ahead: BTreeMap::new(),
         }
     }
@@ -82,6 +87,15 @@ pub(super) struct Move {
     call: Option<(u32, Flow)>,
     /// What its record keeps for undoing it.
     before: (Bytes, u32),
+    /// Of an actor of a PBTX network, which has no money.
+    pbtx: bool,
+}
+
+impl Move {
+    pub fn pbtx(prev_hash: u64, hash: u64) -> Move {
+        let before = (Bytes::new(), 0);
+        Move { prev_hash, hash, open: None, permission: None, debit: 0, call: None, before, pbtx: true }
+    }
 }
 
 impl Books {
@@ -96,9 +110,11 @@ impl Audit<'_> {
     pub(super) fn book_order(&mut self, batch: u64, index: usize, order: &Order) -> Result<()> {
         let at = format!("order {} (actor {}, seqnum {})", hex::encode(order.id), order.actor, order.seqnum);
         self.out.orders += 1;
-        let shard = (order.actor % u64::from(self.shards)) as u32;
+        let shard = self.authority.committee().shard_of(order.network_id, order.actor);
         self.out.expect(format!("{at}: shard"), self.authority.shard(), shard);
-        self.out.expect(format!("{at}: network"), self.authority.committee().network.id, order.network_id);
+        if order.network_id != self.authority.committee().network.id {
+            return self.book_pbtx(batch, index, order, &at);
+        }
         if order.transaction_type == TYPE_RECOVER {
             self.books.recover_orders += 1;
             return Ok(());
@@ -145,6 +161,7 @@ impl Audit<'_> {
             debit: i128::from(content.total),
             call,
             before: (record.previous_permission, record.previous_call),
+            pbtx: false,
         };
         let id = (order.network_id, order.actor);
         let book = self.books.account(id);
@@ -227,6 +244,7 @@ impl Audit<'_> {
         }
         self.out.expect(format!("{what}: what its record keeps of before"), before, done.before);
         match book.address {
+            _ if done.pbtx => book.permission = None,
             Some(address) => book.holdings.entry(address).or_default().balance -= done.debit,
             None => self.out.find(format!("actor {}: expected an opened account, found none", id.1)),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::books::{Book, Held};
 use super::{Audit, Pages, decode, read};
 use crate::authority::state::{Account, Holding, Table, Totals, account_key, corrupt};
-use crate::content::{Action, Content};
+use crate::content::{Action, Content, TYPE_ROTATE};
 use crate::envelope::Order;
 use crate::error::Result;
 use crate::wire;
@@ -90,13 +90,17 @@ impl Audit<'_> {
         if account.frozen != 0 {
             out.frozen.insert(id, account.frozen);
         }
-        let shard = (actor % u64::from(self.shards)) as u32;
+        let shard = self.authority.committee().shard_of(network_id, actor);
         out.expect(format!("actor {actor}: shard"), self.authority.shard(), shard);
         out.expect(format!("actor {actor}: seqnum"), book.seqnum, account.seqnum);
         let prev_hash = book.prev_hash.unwrap_or(account.prev_hash);
         out.expect(format!("actor {actor}: prev_hash"), prev_hash, account.prev_hash);
         out.expect(format!("actor {actor}: address"), book.address, account.address);
-        let permission = book.permission.as_ref().unwrap_or(&account.permission);
+        // What an actor of a PBTX network signs with is the log's word.
+        let of_log = network_id != self.authority.committee().network.id;
+        let permission = book.permission.as_ref().filter(|_| !of_log).unwrap_or(&account.permission);
+        out.expect(format!("actor {actor}: whether it is frozen by an admin"), account.barred && of_log, account.barred);
+        out.expect(format!("actor {actor}: last change of keys"), book.rotated, account.rotation.0);
         out.expect(format!("actor {actor}: permission"), permission, &account.permission);
         out.expect(format!("actor {actor}: last CALL"), book.last_call, account.last_call);
         out.expect(format!("actor {actor}: last voided seqnum"), book.voided, account.voided);
@@ -128,6 +132,14 @@ impl Audit<'_> {
         for (i, p) in account.pending.iter().enumerate() {
             let seqnum = u64::from(account.seqnum) + 1 + i as u64;
             let Some(order) = self.promised("pending", actor, seqnum, p.batch, p.index)? else { continue };
+            if order.network_id != self.authority.committee().network.id {
+                let what = format!("actor {actor}, seqnum {seqnum}: pending order");
+                let expected = (hex::encode(order.id), order.transaction_type == TYPE_ROTATE);
+                self.out.expect(format!("{what}, change of keys"), expected, (hex::encode(&p.order_id), p.set_permission));
+                self.out.expect(format!("{what}: prev_hash"), prev_hash, order.prev_hash);
+                prev_hash = order.next_hash();
+                continue;
+            }
             let Ok(content) = Content::decode(&order) else { continue };
             let set_permission = matches!(content.action, Action::SetPermission(_));
             let call = matches!(content.action, Action::Call { .. });

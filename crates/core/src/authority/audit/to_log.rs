@@ -19,8 +19,7 @@ impl Audit<'_> {
             self.out.find(format!("{at}: expected one call, found {}", delivery.calls.len()));
             return Ok(Flow::default());
         };
-        self.out.expect(format!("{at}: network"), self.authority.committee().network.id, call.network_id);
-        let shard = (call.actor % u64::from(self.shards)) as u32;
+        let shard = self.authority.committee().shard_of(call.network_id, call.actor);
         self.out.expect(format!("{at}: shard of the account"), self.authority.shard(), shard);
         if call.report {
             let bare = wire::LogCall {
@@ -41,6 +40,10 @@ impl Audit<'_> {
         };
         let expected = (call.network_id, call.actor, call.seqnum);
         self.out.expect(format!("{at}: order"), expected, (order.network_id, order.actor, order.seqnum));
+        if order.network_id != self.authority.committee().network.id {
+            self.pbtx_call(call, &order, &at)?;
+            return Ok(Flow::default());
+        }
         let recover = order.transaction_type == TYPE_RECOVER;
         self.out.expect(format!("{at}: whether it is a RECOVER"), recover, call.recover);
         match (recover, call.shown) {

@@ -12,14 +12,16 @@ use crate::address::Address;
 use crate::authority::audit::{Flow, read};
 use crate::authority::state::Table;
 use crate::certificate::check_certificate;
-use crate::content::{Action, Content, TYPE_CALL};
+use crate::content::{Action, Content, TYPE_CALL, TYPE_ROTATE};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::merkle::{Hash, root_from_parts};
+use crate::network_flags::ORDERED;
 use crate::ordered::modules::bridge::redeem_key;
 use crate::ordered::modules::contracts::{contract_id, contract_key};
 use crate::ordered::modules::primary::{deposit_key, redeem_hash};
 use crate::ordered::orders::outcome_key;
+use crate::permission::Permission;
 use crate::wire::{self, contract_reply::State as S, credit_entry::Kind, input, network_command, output};
 
 #[derive(Default)]
@@ -36,6 +38,8 @@ pub(super) struct Books {
     pub redeems: u64,
     pub last_redeem: Bytes,
     pub networks: BTreeMap<u64, wire::NetworkRecord>,
+    /// By (network, actor).
+    pub actors: BTreeMap<(u64, u64), wire::ActorRecord>,
 }
 
 impl Books {
@@ -93,7 +97,9 @@ impl Audit<'_> {
         let mut applied = false;
         for body in &item.bodies {
             let Ok(order) = Order::decode_body(body.clone()) else { return Ok(()) };
-            if order.transaction_type == TYPE_CALL {
+            if order.network_id != self.log.committee().network.id {
+                applied |= self.pbtx_order(&order, place)?;
+            } else if order.transaction_type == TYPE_CALL {
                 applied |= self.order(order, place)?;
             }
         }
@@ -157,6 +163,32 @@ impl Audit<'_> {
             0 => self.settled(&applied)?,
             _ if debit > 0 => self.credit(&account, applied.credit(0, debit, Kind::Refund)),
             _ => {}
+        }
+        Ok(true)
+    }
+
+    /// Books an order of a PBTX network, if this is where it has applied.
+    fn pbtx_order(&mut self, order: &Order, place: (u64, u32)) -> Result<bool> {
+        let key = outcome_key(order.network_id, order.actor, order.seqnum);
+        let Some(outcome) = read::<wire::OutcomeRecord>(self.state, Table::Objects, &key)? else { return Ok(false) };
+        let id = (order.network_id, order.actor);
+        let last = self.out.callers.get(&id).map_or(0, |c| c.calls.last);
+        let here = outcome.order_id == order.id[..] && (outcome.session, outcome.index) == place;
+        if !here || order.seqnum <= last {
+            return Ok(false);
+        }
+        let at = format!("order {} (actor {}, seqnum {})", hex::encode(order.id), order.actor, order.seqnum);
+        let flags = self.books.networks.get(&id.0).map_or(0, |n| n.flags);
+        let rotates = order.transaction_type == TYPE_ROTATE;
+        match flags & ORDERED != 0 {
+            true => self.out.expect(format!("{at}: seqnum in a network with ORDERED"), last + 1, order.seqnum),
+            false => self.out.expect(format!("{at}: change of keys in a network without ORDERED"), true, rotates),
+        }
+        self.out.expect(format!("{at}: outcome"), (0, ""), (outcome.code, &outcome.message));
+        self.out.callers.entry(id).or_default().calls.last = order.seqnum;
+        self.out.orders += 1;
+        if let Some(actor) = self.books.actors.get_mut(&id).filter(|actor| rotates && !actor.removed) {
+            actor.permission = order.content.clone();
         }
         Ok(true)
     }
@@ -262,6 +294,19 @@ impl Audit<'_> {
         Ok(())
     }
 
+    fn registered(&mut self, network_id: u64, permission: &Bytes) {
+        let Ok(actor) = Permission::decode_actor(permission).map(|p| p.actor) else { return };
+        let known = self.books.actors.get(&(network_id, actor)).filter(|a| !a.removed);
+        let frozen = known.is_some_and(|a| a.frozen);
+        if known.is_none()
+            && let Some(network) = self.books.networks.get_mut(&network_id)
+        {
+            network.actors += 1;
+        }
+        let record = wire::ActorRecord { permission: permission.clone(), removed: false, frozen };
+        self.books.actors.insert((network_id, actor), record);
+    }
+
     fn network(&mut self, command: &wire::NetworkCommand, applied: &Applied) {
         use network_command::Kind as K;
         let own = Bytes::copy_from_slice(applied.account.as_bytes());
@@ -270,18 +315,50 @@ impl Audit<'_> {
         let may = match &command.kind {
             Some(K::Register(_)) => *record == wire::NetworkRecord::default(),
             Some(K::Accept(_)) => known && record.offered == own,
+            Some(K::Open(_)) => known && record.open,
+            Some(K::Precheck(_)) => known && (record.admin == own || record.listeners.contains(&own)),
             _ => known && record.admin == own,
         };
         match &command.kind {
             Some(K::Register(r)) => {
                 (record.admin, record.flags) = (own, r.flags);
                 (record.metadata, record.listeners) = (r.metadata.clone(), r.listeners.clone());
+                record.open = r.open;
             }
+            Some(K::Update(u)) => {
+                (record.flags, record.listeners, record.open) = (u.flags, u.listeners.clone(), u.open);
+            }
+            Some(K::Precheck(precheck)) => {
+                record.prechecks.retain(|p| p.by != own);
+                if precheck.encoded_len() > 0 {
+                    let at = record.prechecks.partition_point(|p| p.by < own);
+                    let precheck = wire::NetworkPrecheck { by: own, precheck: Some(precheck.clone()) };
+                    record.prechecks.insert(at, precheck);
+                }
+            }
+            Some(K::Actor(permission)) => self.registered(command.network_id, permission),
+            Some(K::Open(open)) => self.registered(command.network_id, &open.permission),
+            Some(K::RemoveActor(actor)) => {
+                record.actors = record.actors.saturating_sub(1);
+                let gone = wire::ActorRecord { removed: true, ..Default::default() };
+                self.books.actors.insert((command.network_id, *actor), gone);
+            }
+            Some(K::FreezeActor(freeze)) => {
+                let id = (command.network_id, freeze.actor);
+                self.books.actors.entry(id).or_default().frozen = freeze.frozen;
+            }
+            Some(K::Prune(_)) => {}
             Some(K::Metadata(m)) => record.metadata = m.metadata.clone(),
             Some(K::Offer(offer)) => record.offered = offer.admin.clone(),
             Some(K::Accept(_)) => (record.admin, record.offered) = (own, Bytes::new()),
-            Some(K::Remove(_)) => *record = wire::NetworkRecord { removed: true, ..Default::default() },
+            Some(K::Remove(_)) => {
+                *record = wire::NetworkRecord { removed: true, flags: record.flags, ..Default::default() };
+            }
             None => {}
+        }
+        if let Some(record) = self.books.networks.get_mut(&command.network_id) {
+            let (admin, listeners) = (record.admin.clone(), record.listeners.clone());
+            record.prechecks.retain(|p| p.by == admin || listeners.contains(&p.by));
         }
         if !may {
             self.out

@@ -66,6 +66,11 @@ impl Audit<'_> {
                     let record: wire::NetworkRecord = decode(Table::Objects, &key, value)?;
                     networks.insert(number(&rest), record);
                 }
+                (Some(Object::Actor), 16) => {
+                    let record: wire::ActorRecord = decode(Table::Objects, &key, value)?;
+                    let (id, expected) = (actor_of(&rest), self.books.actors.remove(&actor_of(&rest)));
+                    self.out.expect(format!("actor {} of network {}", id.1, id.0), expected, Some(record));
+                }
                 (Some(Object::Primary), 0) => self.primary(&decode(Table::Objects, &key, value)?),
                 (Some(Object::Primary), 32) => {
                     let record: wire::PrimaryBalance = decode(Table::Objects, &key, value)?;
@@ -93,6 +98,8 @@ impl Audit<'_> {
         };
         self.out.expect("records", expected, found);
         self.out.expect("networks", &self.books.networks, &networks);
+        let missing: Vec<(u64, u64)> = self.books.actors.keys().take(1).copied().collect();
+        self.out.expect("actors without a record", vec![], missing);
         self.out.expect("balances on the primary", &self.books.primary, &primary);
         self.out.expect("accounts with a record", self.out.callers.len(), callers);
         // A recovery that is due and lacks reports has no timer: the next report decides it.

@@ -6,7 +6,9 @@ use crate::authority::audit::{Flow, Pages, decode, read};
 use crate::authority::state::{LOG, Link, Table, get_u64, link_key, outbox_key};
 use crate::envelope::Order;
 use crate::error::Result;
+use crate::ordered::modules::registry::network_key;
 use crate::ordered::orders::outcome_key;
+use crate::ordered::step::{Object, actor_key};
 use crate::permission::Permission;
 use crate::wire::{self, log_step::Kind};
 
@@ -27,7 +29,7 @@ impl Audit<'_> {
                 let source = credit.source.clone().unwrap_or_default();
                 flow.add(&credit.address, credit.amount, &source);
                 self.out.expect(format!("{at}: amount of a credit"), source.amount, credit.amount);
-                let shard = Address::from_slice(&credit.address).map(|a| self.shard(a.actor())).ok();
+                let shard = Address::from_slice(&credit.address).map(|a| a.shard(self.log.committee().shards)).ok();
                 self.out.expect(format!("{at}: shard of a credit"), Some(delivery.to_shard), shard);
             }
             for step in &delivery.steps {
@@ -49,8 +51,8 @@ impl Audit<'_> {
         Ok(())
     }
 
-    fn shard(&self, actor: u64) -> u32 {
-        (actor % u64::from(self.log.committee().shards)) as u32
+    fn shard(&self, (network_id, actor): (u64, u64)) -> u32 {
+        self.log.committee().shard_of(network_id, actor)
     }
 
     fn step(&mut self, at: &str, to_shard: u32, step: &wire::LogStep) {
@@ -58,26 +60,42 @@ impl Audit<'_> {
             let decided = audit.out.callers.get(&id).is_some_and(|c| c.recovered >= seqnum);
             (decided, decided || audit.out.recoveries.get(&id) == Some(&seqnum))
         };
-        let (actor, holds) = match &step.kind {
+        let (id, holds) = match &step.kind {
             Some(Kind::Settle(settle)) => {
                 let orders: Vec<_> = settle.bodies.iter().map(|body| Order::decode_body(body.clone()).ok()).collect();
                 let holds = orders.iter().all(|order| {
-                    order.as_ref().is_some_and(|o| self.shard(o.actor) == to_shard && self.has_applied(o))
+                    order.as_ref().is_some_and(|o| self.shard((o.network_id, o.actor)) == to_shard && self.has_applied(o))
                 });
-                (orders.into_iter().next().flatten().map(|o| o.actor), holds)
+                (orders.into_iter().next().flatten().map(|o| (o.network_id, o.actor)), holds)
             }
-            Some(Kind::Freeze(f)) => (Some(f.actor), recovered(self, (f.network_id, f.actor), f.seqnum).1),
+            Some(Kind::Freeze(f)) => (Some((f.network_id, f.actor)), recovered(self, (f.network_id, f.actor), f.seqnum).1),
             Some(Kind::Resolve(r)) => {
                 let opened =
                     r.open.is_empty() || Permission::address_of(r.network_id, &r.open).as_bytes()[..] == r.account;
                 let decided = recovered(self, (r.network_id, r.actor), r.seqnum).0;
-                (Some(r.actor), decided && opened && r.void == (r.prev_hash != 0))
+                (Some((r.network_id, r.actor)), decided && opened && r.void == (r.prev_hash != 0))
+            }
+            Some(Kind::Network(n)) => (Some((n.network_id, 0)), self.is_network(n.network_id)),
+            Some(Kind::Prune(p)) => (Some((p.network_id, 0)), self.is_network(p.network_id)),
+            Some(Kind::Actor(a)) => {
+                let key = actor_key(Object::Actor, a.network_id, a.actor);
+                let known = self.state.get(Table::Objects, &key).is_ok_and(|record| record.is_some());
+                (Some((a.network_id, a.actor)), known && a.removed == a.permission.is_empty())
+            }
+            Some(Kind::Stream(s)) => {
+                let key = outcome_key(s.network_id, s.actor, s.seqnum);
+                let outcome: Option<wire::OutcomeRecord> = read(self.state, Table::Objects, &key).ok().flatten();
+                (Some((s.network_id, s.actor)), outcome.is_some_and(|o| o.order_id == s.order_id))
             }
             None => (None, false),
         };
-        if actor.map(|a| self.shard(a)) != Some(to_shard) || !holds {
+        if id.map(|id| self.shard(id)) != Some(to_shard) || !holds {
             self.out.find(format!("{at}: expected a step that the log has taken, found another"));
         }
+    }
+
+    fn is_network(&self, network_id: u64) -> bool {
+        self.state.get(Table::Objects, &network_key(network_id)).is_ok_and(|record| record.is_some())
     }
 
     /// Whether the log has settled an order, or a recovery has found it.

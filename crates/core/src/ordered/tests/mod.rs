@@ -16,6 +16,7 @@ mod audit;
 mod codes;
 mod items;
 mod modules;
+mod pbtx;
 mod race;
 mod random;
 mod recovery;
