@@ -11,16 +11,19 @@ pub mod certificate;
 pub mod committee;
 pub mod content;
 pub mod envelope;
+pub mod eosio;
 pub mod error;
 pub mod keys;
 pub mod limits;
 pub mod merkle;
+pub mod network_flags;
 pub mod ordered;
 pub mod permission;
 pub mod receipt;
 pub mod signatures;
 #[doc(hidden)]
 pub mod testing;
+pub mod verdict;
 
 /// Messages of `proto/florin.proto`, generated.
 #[allow(missing_docs, clippy::all)]
