@@ -11,15 +11,16 @@ pub mod certificate;
 pub mod committee;
 pub mod content;
 pub mod envelope;
+pub mod eosio;
 pub mod error;
 pub mod keys;
 pub mod limits;
 pub mod merkle;
 pub mod network_flags;
-pub mod registration;
 pub mod ordered;
 pub mod permission;
 pub mod receipt;
+pub mod registration;
 pub mod signatures;
 #[doc(hidden)]
 pub mod testing;

@@ -49,11 +49,8 @@ mod tests {
     fn any_key_of_the_permission_registers_it_and_no_other() {
         for curve in [Curve::K1, Curve::R1, Curve::Ed25519] {
             let keys: Vec<SecretKey> = (1..=3).map(|n| SecretKey::from_seed(curve, [n; 32]).unwrap()).collect();
-            let permission = Permission {
-                threshold: 5,
-                keys: keys[..2].iter().map(|k| (k.public(), 3)).collect(),
-                actor: 77,
-            };
+            let permission =
+                Permission { threshold: 5, keys: keys[..2].iter().map(|k| (k.public(), 3)).collect(), actor: 77 };
             let bytes = permission.encode();
             for key in &keys[..2] {
                 let signature = sign_registration(&bytes, key);

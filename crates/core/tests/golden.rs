@@ -218,6 +218,7 @@ fn network_commands() -> Vec<wire::output::Kind> {
         flags: 5,
         metadata: Bytes::from_static(b"name"),
         listeners: vec![bytes32(7), bytes32(8)],
+        open: false,
     };
     let kinds = [
         N::Register(register),
@@ -227,6 +228,92 @@ fn network_commands() -> Vec<wire::output::Kind> {
         N::Remove(wire::NetworkRemove {}),
     ];
     kinds.map(|kind| wire::output::Kind::Network(wire::NetworkCommand { network_id: 900, kind: Some(kind) })).into()
+}
+
+fn precheck() -> wire::Precheck {
+    wire::Precheck {
+        types: vec![wire::TypeRange { first: 10, last: 300 }],
+        content_max: 4_000,
+        actors: vec![1, 1 << 40],
+    }
+}
+
+/// Commands for PBTX networks and their actors.
+#[test]
+fn commands_of_pbtx_networks() {
+    use wire::network_command::Kind as N;
+    let actor = florin_core::testing::Actor::new(900, 5, Curve::K1);
+    let permission = actor.permission.encode();
+    let signature = florin_core::registration::sign_registration(&permission, &actor.keys[0]);
+    let signature = Bytes::copy_from_slice(signature.as_bytes());
+    let kinds = [
+        N::Register(wire::NetworkRegister { flags: 0x1_0009, open: true, ..Default::default() }),
+        N::Update(wire::NetworkUpdate { flags: 3, listeners: vec![bytes32(7)], open: true }),
+        N::Precheck(precheck()),
+        N::Actor(permission.clone()),
+        N::Open(wire::ActorOpen { permission, signature }),
+        N::RemoveActor(5),
+        N::FreezeActor(wire::ActorFreeze { actor: 5, frozen: true }),
+        N::Prune(wire::HistoryPrune { before_us: 1 << 50, max_rows: 300 }),
+    ];
+    let outputs =
+        kinds.map(|kind| wire::output::Kind::Network(wire::NetworkCommand { network_id: 900, kind: Some(kind) }));
+    let order = Order::decode(signer(Curve::Ed25519).call(vec![], outputs.into())).unwrap();
+    florin_core::content::Content::decode(&order).unwrap();
+    golden("call_pbtx_content", order.content);
+    golden("rotate_envelope", actor.clone().rotate(vec![florin_core::testing::secret(Curve::R1, 9)]));
+}
+
+/// Records of PBTX networks, and what the log says of them.
+#[test]
+fn records_of_pbtx_networks() {
+    use wire::log_step::Kind as L;
+    let network = wire::NetworkRecord {
+        flags: 9,
+        metadata: Bytes::from_static(b"name"),
+        listeners: vec![bytes32(7)],
+        open: true,
+        prechecks: vec![wire::NetworkPrecheck { by: bytes32(7), precheck: Some(precheck()) }],
+        ..Default::default()
+    };
+    let record = wire::NetworkShardRecord { network: Some(network.clone()), entries: 300, pruned: 7 };
+    golden("record_network_at_shard", record.encode_to_vec());
+    let entry = wire::StreamRecord {
+        batch: 300,
+        index: 7,
+        event: 4,
+        trx_id: bytes32(1),
+        time_us: 1 << 50,
+        ..Default::default()
+    };
+    golden("record_stream_order", entry.encode_to_vec());
+    let event =
+        wire::StreamRecord { event: 1, data: Bytes::from_static(b"name"), time_us: 1 << 50, ..Default::default() };
+    golden("record_stream_event", event.encode_to_vec());
+    let actor = wire::ActorRecord { permission: bytes32(1), removed: false, frozen: true };
+    golden("record_actor", actor.encode_to_vec());
+    let account = Account { permission: bytes32(1), barred: true, rotation: (300, 299), ..Default::default() };
+    golden("record_account_pbtx", account.encode());
+    golden("key_stream", florin_core::authority::state::stream_key(900, 300));
+    golden("key_order_by_id", florin_core::authority::state::order_id_key(900, 5, &[1; 32]));
+    let (network_id, order_id) = (900, bytes32(1));
+    let steps = [
+        L::Network(wire::LogNetwork { network_id, network: Some(network), metadata: true }),
+        L::Actor(wire::LogActor {
+            network_id,
+            actor: 5,
+            permission: bytes32(2),
+            removed: true,
+            frozen: true,
+            rotated: 300,
+            order_id: order_id.clone(),
+        }),
+        L::Stream(wire::LogStream { network_id, actor: 5, seqnum: 300, order_id }),
+        L::Prune(wire::LogPrune { network_id, before_us: 1 << 50, max_rows: 300 }),
+    ];
+    let steps = steps.map(|kind| wire::LogStep { kind: Some(kind) });
+    let delivery = wire::Delivery { from_shard: u32::MAX, sequence: 9, steps: steps.into(), ..Default::default() };
+    golden("record_delivery_of_networks", delivery.encode_to_vec());
 }
 
 #[test]
@@ -373,6 +460,8 @@ fn records_of_the_log() {
         offered: bytes32(2),
         removed: true,
         actors: 300,
+        open: false,
+        prechecks: Vec::new(),
     };
     golden("record_network", network.encode_to_vec());
 }

@@ -438,6 +438,24 @@ impl AuthorityService for Forger {
     async fn order_status(&self, _: Request<OrderStatusRequest>) -> Result<Response<OrderStatus>, Status> {
         Ok(Response::new(OrderStatus { state: 4, session: 99, calls: true, ..Default::default() }))
     }
+    async fn networks(&self, _: Request<NetworksRequest>) -> Result<Response<NetworksReply>, Status> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    async fn actor(&self, _: Request<ActorRequest>) -> Result<Response<ActorReply>, Status> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    type ListenStream = tonic::codegen::BoxStream<ListenReply>;
+
+    async fn listen(&self, _: Request<ListenRequest>) -> Result<Response<Self::ListenStream>, Status> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
     type WatchOrderStream = tonic::codegen::BoxStream<OrderStatus>;
     async fn watch_order(&self, _: Request<OrderStatusRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
         Err(Status::unimplemented("no"))

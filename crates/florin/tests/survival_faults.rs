@@ -276,6 +276,24 @@ impl AuthorityService for Liar {
         Ok(Response::new(OrderStatus { state: 4, session: 99, calls: true, ..Default::default() }))
     }
 
+    async fn networks(&self, _: Request<NetworksRequest>) -> Reply<NetworksReply> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    async fn actor(&self, _: Request<ActorRequest>) -> Reply<ActorReply> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    type ListenStream = tonic::codegen::BoxStream<ListenReply>;
+
+    async fn listen(&self, _: Request<ListenRequest>) -> Reply<Self::ListenStream> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    async fn history(&self, _: Request<HistoryRequest>) -> Reply<HistoryReply> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
     type WatchOrderStream = tonic::codegen::BoxStream<OrderStatus>;
 
     async fn watch_order(&self, _: Request<OrderStatusRequest>) -> Reply<Self::WatchOrderStream> {

@@ -67,6 +67,24 @@ impl AuthorityService for Desk {
     async fn account(&self, _: Request<AccountRequest>) -> Reply<AccountReply> {
         Err(to_status(conflict()))
     }
+    async fn networks(&self, _: Request<NetworksRequest>) -> Reply<NetworksReply> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    async fn actor(&self, _: Request<ActorRequest>) -> Reply<ActorReply> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    type ListenStream = tonic::codegen::BoxStream<ListenReply>;
+
+    async fn listen(&self, _: Request<ListenRequest>) -> Reply<Self::ListenStream> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
+    async fn history(&self, _: Request<HistoryRequest>) -> Reply<HistoryReply> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
     type WatchOrderStream = tokio_stream::Empty<std::result::Result<OrderStatus, Status>>;
     async fn watch_order(&self, _: Request<OrderStatusRequest>) -> Reply<Self::WatchOrderStream> {
         Err(Status::unimplemented("not here"))

@@ -208,7 +208,11 @@ impl Audit<'_> {
         }
         let network_id = self.authority.committee().network.id;
         for (order, _) in batch.orders.iter().zip(0..).filter(|(_, i)| settled.get(*i)) {
-            let Some(order) = order.as_ref().ok().filter(|o| o.transaction_type == TYPE_RECOVER && o.network_id == network_id) else { continue };
+            let Some(order) =
+                order.as_ref().ok().filter(|o| o.transaction_type == TYPE_RECOVER && o.network_id == network_id)
+            else {
+                continue;
+            };
             let open = Content::decode(order).ok().and_then(|content| content.open);
             self.books.recovers.entry((order.network_id, order.actor)).or_default().insert(order.seqnum, open);
         }

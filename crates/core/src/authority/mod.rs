@@ -25,9 +25,9 @@ pub mod input;
 mod pbtx;
 pub mod query;
 mod recover;
-mod stream;
 pub(crate) mod settle;
 pub mod state;
+mod stream;
 mod vote;
 
 use std::sync::Arc;

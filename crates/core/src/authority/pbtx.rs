@@ -11,11 +11,11 @@
 
 use bytes::Bytes;
 
+use super::Authority;
 use super::changes::Changes;
 use super::settle::{Step, log_call};
 use super::state::{Account, Table, corrupt, order_id_key, order_key, short_hash};
 use super::vote::{Pass, check_repeat};
-use super::Authority;
 use crate::content::TYPE_ROTATE;
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
@@ -262,4 +262,3 @@ fn check_content(order: &Order, network: &wire::NetworkRecord) -> Result<()> {
     }
     Ok(())
 }
-

@@ -241,7 +241,13 @@ impl Authority {
 
     /// A certified order whose seqnum is settled: by itself, or by another that follows another order. Only two
     /// certified orders that follow the same one prove that more than f authorities misbehaved.
-    pub(super) fn settled_before(&self, order: &Order, number: u64, index: usize, changes: &mut Changes<'_>) -> Result<Step> {
+    pub(super) fn settled_before(
+        &self,
+        order: &Order,
+        number: u64,
+        index: usize,
+        changes: &mut Changes<'_>,
+    ) -> Result<Step> {
         let key = order_key(order.network_id, order.actor, order.seqnum);
         let Some(record) = changes.order_record(&key)? else {
             // Something has settled there in this very step: the same order, if it is twice in the batch.

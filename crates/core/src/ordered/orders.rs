@@ -194,8 +194,7 @@ impl OrderedLog {
         }
         if step.get::<wire::NetworkRecord>(&network_key(id.0))?.is_some_and(|n| n.flags & ORDERED != 0) {
             let (network_id, actor) = id;
-            let place =
-                wire::LogStream { network_id, actor, seqnum: order.seqnum, order_id: order_id.clone() };
+            let place = wire::LogStream { network_id, actor, seqnum: order.seqnum, order_id: order_id.clone() };
             step.tell(id, Kind::Stream(place));
         }
         step.book.orders += 1;

@@ -154,8 +154,8 @@ impl OrderedLog {
                 reply.next = network_id;
                 return Ok(reply);
             }
-            let network = wire::NetworkRecord::decode(value.clone())
-                .map_err(|e| corrupt(Table::Objects, key, &e.to_string()))?;
+            let network =
+                wire::NetworkRecord::decode(value.clone()).map_err(|e| corrupt(Table::Objects, key, &e.to_string()))?;
             if !network.removed {
                 reply.networks.push(wire::ListedNetwork { network_id, network: Some(network) });
             }

@@ -93,7 +93,8 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Register(args) => {
             let caller = Caller::open(&args.id.call, out)?;
             let listeners = args.listener.iter().map(|text| address(text, &caller)).collect::<Result<_>>()?;
-            let register = wire::NetworkRegister { flags: args.flags, metadata: args.metadata.into(), listeners };
+            let register =
+                wire::NetworkRegister { flags: args.flags, metadata: args.metadata.into(), listeners, open: false };
             run_command(caller, args.id.network_id, Kind::Register(register))
         }
         Command::Show(args) => show(&args, out),

@@ -99,7 +99,11 @@ impl Audit<'_> {
         // What an actor of a PBTX network signs with is the log's word.
         let of_log = network_id != self.authority.committee().network.id;
         let permission = book.permission.as_ref().filter(|_| !of_log).unwrap_or(&account.permission);
-        out.expect(format!("actor {actor}: whether it is frozen by an admin"), account.barred && of_log, account.barred);
+        out.expect(
+            format!("actor {actor}: whether it is frozen by an admin"),
+            account.barred && of_log,
+            account.barred,
+        );
         out.expect(format!("actor {actor}: last change of keys"), book.rotated, account.rotation.0);
         out.expect(format!("actor {actor}: permission"), permission, &account.permission);
         out.expect(format!("actor {actor}: last CALL"), book.last_call, account.last_call);
@@ -135,7 +139,11 @@ impl Audit<'_> {
             if order.network_id != self.authority.committee().network.id {
                 let what = format!("actor {actor}, seqnum {seqnum}: pending order");
                 let expected = (hex::encode(order.id), order.transaction_type == TYPE_ROTATE);
-                self.out.expect(format!("{what}, change of keys"), expected, (hex::encode(&p.order_id), p.set_permission));
+                self.out.expect(
+                    format!("{what}, change of keys"),
+                    expected,
+                    (hex::encode(&p.order_id), p.set_permission),
+                );
                 self.out.expect(format!("{what}: prev_hash"), prev_hash, order.prev_hash);
                 prev_hash = order.next_hash();
                 continue;

@@ -11,8 +11,7 @@ use crate::wire::{self, history_row::Event};
 
 impl Audit<'_> {
     fn flags(&self, network_id: u64) -> Result<Option<u32>> {
-        let record: Option<wire::NetworkShardRecord> =
-            read(self.state, Table::Networks, &network_id.to_be_bytes())?;
+        let record: Option<wire::NetworkShardRecord> = read(self.state, Table::Networks, &network_id.to_be_bytes())?;
         Ok(record.map(|r| r.network.unwrap_or_default().flags))
     }
 

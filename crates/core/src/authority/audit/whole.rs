@@ -82,8 +82,7 @@ pub fn audit_authority(shards: &[(u32, ShardAudit)], log: Option<&LogAudit>) -> 
             check_link(&names, link, applied, &mut findings);
             check_flow(&names, sent, received, in_flight(&log.outbox, *a, Some(&applied)), &mut findings);
             // Actors of PBTX networks have no money that could be on its way.
-            let of_shard =
-                |id: &(u64, u64)| id.0 == log.network_id && id.1 % shards.len() as u64 == u64::from(*a);
+            let of_shard = |id: &(u64, u64)| id.0 == log.network_id && id.1 % shards.len() as u64 == u64::from(*a);
             calls(*a, sender, log, of_shard, &mut findings);
             // Once it has applied all that the log has said.
             if applied == link.1 {

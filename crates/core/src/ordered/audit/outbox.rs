@@ -64,11 +64,15 @@ impl Audit<'_> {
             Some(Kind::Settle(settle)) => {
                 let orders: Vec<_> = settle.bodies.iter().map(|body| Order::decode_body(body.clone()).ok()).collect();
                 let holds = orders.iter().all(|order| {
-                    order.as_ref().is_some_and(|o| self.shard((o.network_id, o.actor)) == to_shard && self.has_applied(o))
+                    order
+                        .as_ref()
+                        .is_some_and(|o| self.shard((o.network_id, o.actor)) == to_shard && self.has_applied(o))
                 });
                 (orders.into_iter().next().flatten().map(|o| (o.network_id, o.actor)), holds)
             }
-            Some(Kind::Freeze(f)) => (Some((f.network_id, f.actor)), recovered(self, (f.network_id, f.actor), f.seqnum).1),
+            Some(Kind::Freeze(f)) => {
+                (Some((f.network_id, f.actor)), recovered(self, (f.network_id, f.actor), f.seqnum).1)
+            }
             Some(Kind::Resolve(r)) => {
                 let opened =
                     r.open.is_empty() || Permission::address_of(r.network_id, &r.open).as_bytes()[..] == r.account;

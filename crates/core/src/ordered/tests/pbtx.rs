@@ -58,11 +58,11 @@ fn heard(cluster: &Cluster, authority: usize) -> Vec<(u64, u32)> {
         let reply = node.authority.listen(&node.state, &request).unwrap();
         for batch in &reply.batches {
             let proved = batch.orders.as_ref().unwrap();
-            let (id, certified) =
-                check_certificate(&cluster.committee, proved.certificate.as_ref().unwrap()).unwrap();
+            let (id, certified) = check_certificate(&cluster.committee, proved.certificate.as_ref().unwrap()).unwrap();
             let decoded: Vec<Order> =
                 proved.bodies.iter().map(|body| Order::decode_body(body.clone()).unwrap()).collect();
-            let mut placed: Vec<_> = proved.indices.iter().map(|i| *i as usize).zip(decoded.iter().map(|o| o.id)).collect();
+            let mut placed: Vec<_> =
+                proved.indices.iter().map(|i| *i as usize).zip(decoded.iter().map(|o| o.id)).collect();
             placed.sort_unstable();
             let proof: Vec<_> = proved.proof.iter().map(|h| h.as_ref().try_into().unwrap()).collect();
             assert_eq!(root_from_parts(&placed, id.count, &proof), Some(id.root));
@@ -259,11 +259,8 @@ fn listeners_say_what_they_take_before_anything_is_voted_for() {
     let mut bob = Signer::new(2);
     let update = wire::NetworkUpdate { listeners: vec![bytes(&bob)], ..Default::default() };
     assert_eq!(admin(&mut cluster, &mut alice, N::Update(update)), 0);
-    let precheck = wire::Precheck {
-        types: vec![wire::TypeRange { first: 10, last: 19 }],
-        content_max: 4,
-        actors: vec![1, 3],
-    };
+    let precheck =
+        wire::Precheck { types: vec![wire::TypeRange { first: 10, last: 19 }], content_max: 4, actors: vec![1, 3] };
     let order = bob.call(vec![], vec![command(N::Precheck(precheck))]);
     cluster.run_ordered(&[order]);
     assert_eq!(cluster.status(0, &bob, 1).code, 0);
@@ -318,9 +315,8 @@ fn networks_with_ordered_have_one_stream_everywhere() {
 #[test]
 fn networks_without_sequence_numbers_settle_each_transaction_once() {
     let (mut cluster, _, [a, mut b, _]) = network(1, SKIP_SEQ_AND_PREVHASH);
-    let any = |seqnum: u32, content: &[u8]| {
-        Actor { seqnum, prev_hash: 5, ..a.clone() }.order(TYPE_ROTATE + 1, content, &[])
-    };
+    let any =
+        |seqnum: u32, content: &[u8]| Actor { seqnum, prev_hash: 5, ..a.clone() }.order(TYPE_ROTATE + 1, content, &[]);
     let (one, two) = (any(40, b"x"), any(40, b"y"));
     cluster.run(&[one.clone(), two.clone(), b.order(4, b"", &[])]);
     assert_eq!(heard(&cluster, 0), [(2, 1), (1, 41), (1, 41)]);
@@ -351,7 +347,8 @@ fn in_open_networks_actors_register_themselves_and_in_others_not() {
     assert_eq!(admin(&mut cluster, &mut alice, N::Update(wire::NetworkUpdate { open: true, ..Default::default() })), 0);
     assert_eq!(run(&mut cluster, &mut bob, open(&new, &new)), 0);
     assert_eq!(run(&mut cluster, &mut bob, open(&new, &new)), 0, "the same permission again succeeds");
-    let thief = Actor { permission: crate::permission::Permission { actor: 1, ..new.permission.clone() }, ..new.clone() };
+    let thief =
+        Actor { permission: crate::permission::Permission { actor: 1, ..new.permission.clone() }, ..new.clone() };
     assert_eq!(run(&mut cluster, &mut bob, open(&thief, &thief)), Code::ActorExists as u32);
     let forged = bob.clone().call(vec![], vec![command(open(&Actor::new(ID, 13, Curve::K1), &a))]);
     let reply = cluster.node(0, 0).vote(&[forged]).unwrap();
@@ -412,7 +409,8 @@ fn an_authority_that_has_not_heard_of_a_network_settles_when_it_has() {
     }
     (cluster.nodes, cluster.logs) = (nodes, logs);
     let transaction = a.order(1, b"x", &[]);
-    let votes: Vec<_> = cluster.vote(0, std::slice::from_ref(&transaction)).into_iter().filter_map(|r| r.vote).collect();
+    let votes: Vec<_> =
+        cluster.vote(0, std::slice::from_ref(&transaction)).into_iter().filter_map(|r| r.vote).collect();
     assert_eq!(votes.len(), 3);
     let certificate = cluster.certificate(std::slice::from_ref(&transaction), votes);
     let replies = cluster.settle(0, &certificate, std::slice::from_ref(&transaction));
