@@ -55,6 +55,9 @@ enum Command {
     /// The registry of networks
     #[command(subcommand)]
     Network(network::Command),
+    /// PBTX's transactions, permissions and keys, without a network
+    #[command(subcommand)]
+    Pbtx(pbtx::Command),
     /// The ordered log
     #[command(subcommand)]
     Log(log::Command),
@@ -107,6 +110,7 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Contract(command) => contract::run(command, out),
         Command::Primary(command) => primary::run(command, out),
         Command::Network(command) => network::run(command, out),
+        Command::Pbtx(command) => pbtx::run(command, out),
         Command::Log(command) => log::run(command, out),
         Command::Receipt(command) => receipt::run(command, out),
         Command::Worker(command) => worker::run(command, out),

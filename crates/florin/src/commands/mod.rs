@@ -12,6 +12,7 @@ pub mod devnet;
 pub mod inspect;
 pub mod log;
 pub mod network;
+pub mod pbtx;
 pub mod primary;
 pub mod receipt;
 pub mod sim;
