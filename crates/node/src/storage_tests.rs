@@ -219,7 +219,7 @@ fn folder_of_another_is_refused() {
     let error = other(2, [8; 32], 3);
     assert_eq!(error.code, Code::StorageCorrupt);
     assert!(error.message.contains(&"08".repeat(32)) && error.message.contains(&"07".repeat(32)), "{error}");
-    assert!(other(1, COMMITTEE, 3).message.contains("another shard: expected 1, found 2"));
+    assert!(other(1, COMMITTEE, 3).message.contains("another shard: expected 2, found 3"));
     assert!(other(2, COMMITTEE, 0).message.contains("another authority: expected 0, found 3"));
     assert_nothing_lost_in(dir.path(), 1);
 }
@@ -238,7 +238,7 @@ fn newer_format_is_refused() {
     fs::write(&path, text.replace("format = 2", "format = 3").replace("shard = 2", "shard = \"new\"")).unwrap();
     let error = open(dir.path()).err().expect("refused");
     assert_eq!(error.code, Code::StorageVersion);
-    assert!(error.message.contains("expected 1, found 2"));
+    assert!(error.message.contains("expected 2, found 3"));
     fs::write(&path, "nonsense").unwrap();
     assert_eq!(code(open(dir.path())), Code::StorageCorrupt);
 }
@@ -450,7 +450,6 @@ fn several_threads_write_sync_and_read() {
 #[test]
 fn tables_keep_their_numbers() {
     assert!(Table::ALL.iter().enumerate().all(|(number, table)| *table as usize == number));
-    let names =
-        "accounts batches progress roots orders credits settled outbox links cursors meta objects sessions units";
+    let names = "accounts batches progress roots orders credits settled outbox links cursors meta networks stream objects sessions units";
     assert_eq!(Table::ALL.map(Table::name).join(" "), names, "a change needs a new format");
 }
