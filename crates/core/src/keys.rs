@@ -3,6 +3,8 @@
 //! The first byte of a key or signature names its curve, as in PBTX; 2 stays reserved (WebAuthn). An ed25519 key
 //! signs a tagged digest, so nothing else that it signs can be taken for an order.
 
+mod recover;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -214,10 +216,7 @@ impl Signature {
                 key[1..].copy_from_slice(&point.serialize());
             }
             Curve::R1 => {
-                let id = r1::RecoveryId::from_byte(recovery_id)?;
-                let sig = r1::Signature::from_slice(&compact).ok()?;
-                let point = r1::VerifyingKey::recover_from_prehash(body_hash, &sig, id).ok()?;
-                key[1..].copy_from_slice(point.to_sec1_point(true).as_bytes());
+                key[1..].copy_from_slice(&recover::r1(body_hash, &compact, recovery_id)?);
             }
             Curve::Ed25519 => return None,
         }

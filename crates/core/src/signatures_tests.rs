@@ -115,6 +115,27 @@ fn a_flipped_recovery_id_is_a_mismatch() {
     }
 }
 
+/// -Q differs from Q in one bit, and so do the points it signs with: its signatures are its own.
+#[test]
+fn the_mirrored_key_is_another_key() {
+    let seed = [7; 32];
+    let k1 = k256::SecretKey::from_slice(&seed).unwrap().to_nonzero_scalar();
+    let r1 = p256::SecretKey::from_slice(&seed).unwrap().to_nonzero_scalar();
+    let mirrored: [(Curve, [u8; 32]); 2] =
+        [(Curve::K1, (-*k1).to_bytes().into()), (Curve::R1, (-*r1).to_bytes().into())];
+    for (curve, mirrored) in mirrored {
+        let (key, mirrored) =
+            (SecretKey::from_seed(curve, seed).unwrap(), SecretKey::from_seed(curve, mirrored).unwrap());
+        let (q, minus_q) = (key.public(), mirrored.public());
+        assert_eq!((&q.as_bytes()[2..], q.as_bytes()[1] ^ 1), (&minus_q.as_bytes()[2..], minus_q.as_bytes()[1]));
+        assert_eq!(check(&Permission::single(q), &sign(&[&mirrored])).0, Err(Code::KeyMismatch));
+        // Both in one permission: two keys, each with its own signature.
+        let both = permission(2, &[(&key, 1), (&mirrored, 1)]);
+        assert_eq!(check(&both, &sign(&[&mirrored, &key])), (Ok(()), 2));
+        assert_eq!(check(&both, &sign(&[&key, &key])).0, Err(Code::DuplicateSig));
+    }
+}
+
 #[test]
 fn cheap_errors_cost_no_verification() {
     let (key, k1) = (secret(Curve::Ed25519, 1), secret(Curve::K1, 1));

@@ -2,6 +2,7 @@
 
 pub mod burst;
 mod cpu;
+mod envelopes;
 mod load;
 mod ordered;
 mod transfers;
@@ -18,6 +19,8 @@ pub enum Command {
     Transfers(transfers::Args),
     /// Orders through the log a second and their latency, beside the bare ordering engine and plain payments
     Ordered(ordered::Args),
+    /// CPU of checking one signed envelope by kind of key, beside the plain library call
+    Envelopes(envelopes::Args),
 }
 
 /// Runs one.
@@ -25,5 +28,6 @@ pub fn run(command: Command, out: Output) -> Result<()> {
     match command {
         Command::Transfers(args) => transfers::run(args, out),
         Command::Ordered(args) => ordered::run(args, out),
+        Command::Envelopes(args) => envelopes::run(args, out),
     }
 }
