@@ -51,11 +51,11 @@ use link::{Data, Feed, Link, Spawner, Taker, delays, send_loop};
 use shared::Shared;
 use wire::{Checked, Gate, Message, Refused, message_bytes_max};
 
-/// Bytes of data in a unit, at most. At 20 ms that is 3 MB/s an authority, and a session of [`ROUNDS_MAX`] full units
-/// of one authority is 66 MB, which is what an alert about it takes.
-pub const UNIT_BYTES_MAX: usize = 65_536;
+/// Bytes of data in a unit, at most. At 20 ms that is 4 MB/s an authority, and a session of [`ROUNDS_MAX`] full units
+/// of one authority is 82 MB, which is what an alert about it takes.
+pub use florin_core::limits::UNIT_BYTES_MAX;
 /// Bytes of a frame, at most: a quarter of what a gRPC message may have, so that others get their turn. Holds every
-/// single unit (at most 66,176 bytes for 128 authorities); longer messages go in several frames.
+/// single unit; longer messages go in several frames.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// No units are created or taken from this round on; the rounds after [`SESSION_ROUNDS`], where the log cuts the
 /// session, are there to decide it. The graph of a session stays in memory until its engine stops.
