@@ -17,6 +17,7 @@ use florin_core::wire::{BatchRequest, FollowRequest, SettledEntry};
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::peer_service_client::PeerServiceClient;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
@@ -26,6 +27,9 @@ use crate::shard::Shard;
 const GRACE: Duration = Duration::from_millis(500);
 /// Entries of one peer that may be left open at a time: more than one step of it can write.
 const OPEN_MAX: usize = 2 * FOLLOWERS_MAX;
+/// When what is left open is tried again with no news, and again after twice as long.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(64);
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -99,7 +103,24 @@ impl Follower {
         // Entries of which something waits for an order of a later entry: one step of the peer may have
         // settled orders of several batches.
         let mut open: Vec<SettledEntry> = Vec::new();
-        while let Some(mut page) = stream.message().await.map_err(from_status)? {
+        let mut again = AGAIN;
+        loop {
+            // What waits for the log of this authority gets no news from the peer.
+            let page = match open.is_empty() {
+                true => stream.message().await,
+                false => match timeout(again, stream.message()).await {
+                    Ok(page) => page,
+                    Err(_) => {
+                        again = (again * 2).min(AGAIN_MAX);
+                        open = self.page(open, false, position).await?;
+                        let done = open.first().map_or(position, |entry| entry.position);
+                        self.shard.followed(self.authority, done).await?;
+                        continue;
+                    }
+                },
+            };
+            let Some(mut page) = page.map_err(from_status)? else { break };
+            again = AGAIN;
             self.lag.store(page.end.saturating_sub(position), Ordering::Relaxed);
             let Some(last) = page.entries.last() else { continue };
             let next = last.position.saturating_add(1);

@@ -165,6 +165,7 @@ mod tests {
             index: 0,
             rebuilt: false,
             watchers: Arc::new(tokio::sync::Semaphore::new(1)),
+            listeners: Arc::new(tokio::sync::Semaphore::new(1)),
             lags: Arc::default(),
             stopping,
             log: None,

@@ -34,7 +34,7 @@ use crate::ordering::{Aleph, EngineConfig};
 use crate::outbox::{self, Route};
 use crate::participation::Participation;
 use crate::peers::{Clients, Peers};
-use crate::service::{LogPart, Services, WATCHERS};
+use crate::service::{LISTENERS, LogPart, Services, WATCHERS};
 use crate::shard::{Shard, ShardThreads};
 use crate::steps::{self, StepRoute};
 use crate::{genesis, http};
@@ -84,6 +84,7 @@ pub async fn run(
         index: config.index,
         rebuilt: config.is_rebuilt(),
         watchers: Arc::new(Semaphore::new(WATCHERS)),
+        listeners: Arc::new(Semaphore::new(LISTENERS)),
         lags: lags.clone(),
         log_elsewhere: log.is_none().then(|| AuthorityServiceClient::new(channel(&config, config.index as usize, 0))),
         log,

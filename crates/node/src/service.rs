@@ -51,6 +51,8 @@ pub struct Services {
     pub stopping: watch::Receiver<bool>,
     /// Places for streams that watch an order.
     pub watchers: Arc<Semaphore>,
+    /// Places for streams of networks.
+    pub listeners: Arc<Semaphore>,
     /// The ordered log, in the process that runs shard 0.
     pub log: Option<LogPart>,
     /// Elsewhere: the way to it.
@@ -72,6 +74,8 @@ const WATCH_QUEUE: usize = 4;
 const WATCH: Duration = Duration::from_millis(500);
 /// Orders watched at a time, and for how long at most.
 pub const WATCHERS: usize = 4_096;
+/// Streams of networks at a time.
+pub const LISTENERS: usize = 1_024;
 const WATCH_MAX: Duration = Duration::from_secs(900);
 
 impl Services {
@@ -386,8 +390,8 @@ impl AuthorityService for Services {
         let mut request = request.into_inner();
         request.from = request.from.max(1);
         let shard = self.shard(self.committee.shard_of(request.network_id, 0)).map_err(to_status)?.clone();
-        let Ok(place) = self.watchers.clone().try_acquire_owned() else {
-            return Err(to_status(Error::new(Code::Busy, format!("{WATCHERS} streams are open"))));
+        let Ok(place) = self.listeners.clone().try_acquire_owned() else {
+            return Err(to_status(Error::new(Code::Busy, format!("{LISTENERS} listeners are here"))));
         };
         let (sender, receiver) = tokio::sync::mpsc::channel(WATCH_QUEUE);
         let mut stopping = self.stopping.clone();

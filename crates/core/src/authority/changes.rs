@@ -1,6 +1,7 @@
 //! One step in memory: reads through to the state, keeps what changed, and turns it into writes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use prost::Message;
 
@@ -114,13 +115,17 @@ struct Slot {
 
 /// A PBTX network that the step has looked at.
 pub(crate) struct NetworkSlot {
-    pub record: wire::NetworkShardRecord,
+    /// Shared with the checks of all its orders.
+    pub network: Arc<wire::NetworkRecord>,
+    entries: u64,
+    pruned: u64,
     dirty: bool,
 }
 
 impl NetworkSlot {
-    pub fn flags(&self) -> u32 {
-        self.record.network.as_ref().map_or(0, |n| n.flags)
+    fn new(record: wire::NetworkShardRecord) -> Self {
+        let wire::NetworkShardRecord { network, entries, pruned } = record;
+        NetworkSlot { network: Arc::new(network.unwrap_or_default()), entries, pruned, dirty: false }
     }
 }
 
@@ -272,7 +277,7 @@ impl<'a> Changes<'a> {
             Entry::Occupied(e) => e.into_mut(),
             Entry::Vacant(e) => {
                 let record = get_record(self.state, Table::Networks, &network_id.to_be_bytes())?;
-                e.insert(record.map(|record| NetworkSlot { record, dirty: false }))
+                e.insert(record.map(NetworkSlot::new))
             }
         };
         Ok(slot.as_mut())
@@ -280,18 +285,19 @@ impl<'a> Changes<'a> {
 
     /// Sets what is known of a PBTX network; its stream stays.
     pub fn set_network(&mut self, network_id: u64, network: wire::NetworkRecord) -> Result<()> {
-        let before = self.network(network_id)?.map(|slot| slot.record.clone()).unwrap_or_default();
-        let record = wire::NetworkShardRecord { network: Some(network), ..before };
-        self.networks.insert(network_id, Some(NetworkSlot { record, dirty: true }));
+        self.network(network_id)?;
+        let slot = self.networks.entry(network_id).or_default();
+        let slot = slot.get_or_insert_with(|| NetworkSlot::new(wire::NetworkShardRecord::default()));
+        (slot.network, slot.dirty) = (Arc::new(network), true);
         Ok(())
     }
 
     /// Appends to a network's stream.
     pub fn stream(&mut self, network_id: u64, entry: wire::StreamRecord) -> Result<()> {
         let Some(slot) = self.network(network_id)? else { return Ok(()) };
-        slot.record.entries += 1;
+        slot.entries += 1;
         slot.dirty = true;
-        let position = slot.record.entries;
+        let position = slot.entries;
         let record = wire::StreamRecord { time_us: self.now_us, ..entry };
         self.streamed = true;
         self.put(Table::Stream, stream_key(network_id, position), record.encode_to_vec());
@@ -301,7 +307,7 @@ impl<'a> Changes<'a> {
     /// Forgets the first entries of a network's stream.
     pub fn prune(&mut self, network_id: u64, before_us: u64, max_rows: u32) -> Result<()> {
         let Some(slot) = self.network(network_id)? else { return Ok(()) };
-        let (mut pruned, end) = (slot.record.pruned, slot.record.entries);
+        let (mut pruned, end) = (slot.pruned, slot.entries);
         for _ in 0..max_rows {
             let key = stream_key(network_id, pruned + 1);
             // An entry of this very step is younger.
@@ -313,8 +319,8 @@ impl<'a> Changes<'a> {
             pruned += 1;
         }
         if let Some(slot) = self.network(network_id)? {
-            slot.dirty |= slot.record.pruned != pruned;
-            slot.record.pruned = pruned;
+            slot.dirty |= slot.pruned != pruned;
+            slot.pruned = pruned;
         }
         Ok(())
     }
@@ -485,7 +491,9 @@ impl<'a> Changes<'a> {
         }
         for (network_id, slot) in std::mem::take(&mut self.networks) {
             if let Some(slot) = slot.filter(|slot| slot.dirty) {
-                self.put(Table::Networks, network_id.to_be_bytes(), slot.record.encode_to_vec());
+                let (network, entries, pruned) = (Some((*slot.network).clone()), slot.entries, slot.pruned);
+                let record = wire::NetworkShardRecord { network, entries, pruned };
+                self.put(Table::Networks, network_id.to_be_bytes(), record.encode_to_vec());
             }
         }
         if self.streamed {

@@ -40,7 +40,7 @@ impl Authority {
         if let Err(e) = self.check_shard(order) {
             return Ok(Err(e));
         }
-        let network = changes.network(order.network_id)?.and_then(|slot| slot.record.network.clone());
+        let network = changes.network(order.network_id)?.map(|slot| slot.network.clone());
         let Some(network) = network.filter(|network| !network.removed) else {
             let message = format!("network {} is not registered", order.network_id);
             return Ok(Err(Error::new(Code::UnknownNetwork, message)));
@@ -105,7 +105,7 @@ impl Authority {
         changes: &mut Changes<'_>,
     ) -> Result<Step> {
         // The log will tell: an authority that has voted for the order had heard of the network.
-        let Some(flags) = changes.network(order.network_id)?.map(|slot| slot.flags()) else {
+        let Some(flags) = changes.network(order.network_id)?.map(|slot| slot.network.flags) else {
             return Ok(Step::Waiting);
         };
         let to_log = flags & ORDERED != 0 || order.transaction_type == TYPE_ROTATE;
@@ -202,7 +202,7 @@ impl Authority {
 
     /// Notes an event that is no order, where the network keeps its history.
     fn note(&self, network_id: u64, event: Option<wire::StreamRecord>, changes: &mut Changes<'_>) -> Result<()> {
-        let kept = changes.network(network_id)?.is_some_and(|slot| slot.flags() & HISTORY != 0);
+        let kept = changes.network(network_id)?.is_some_and(|slot| slot.network.flags & HISTORY != 0);
         match event {
             Some(event) if kept => changes.stream(network_id, event),
             _ => Ok(()),

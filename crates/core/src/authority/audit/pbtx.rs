@@ -69,6 +69,7 @@ impl Audit<'_> {
         let mut at: Option<(u64, u64)> = None;
         let mut ends = std::collections::BTreeMap::new();
         let mut orders = std::collections::BTreeMap::<u64, u64>::new();
+        let mut batch: Option<(u64, Vec<bytes::Bytes>)> = None;
         for entry in Pages::new(self.state, Table::Stream) {
             let (key, value) = entry?;
             let entry: wire::StreamRecord = decode(Table::Stream, &key, value)?;
@@ -83,8 +84,12 @@ impl Audit<'_> {
             ends.entry(network_id).or_insert((position, position)).1 = position;
             if entry.event() == Event::Exectrx {
                 *orders.entry(network_id).or_default() += 1;
-                let record: Option<wire::BatchRecord> = read(self.state, Table::Batches, &entry.batch.to_be_bytes())?;
-                let raw = record.and_then(|r| r.orders.into_iter().nth(entry.index as usize));
+                if batch.as_ref().is_none_or(|(number, _)| *number != entry.batch) {
+                    let record: Option<wire::BatchRecord> =
+                        read(self.state, Table::Batches, &entry.batch.to_be_bytes())?;
+                    batch = Some((entry.batch, record.unwrap_or_default().orders));
+                }
+                let raw = batch.as_ref().and_then(|(_, orders)| orders.get(entry.index as usize)).cloned();
                 let order = raw.and_then(|raw| Order::decode(raw).ok()).filter(|o| o.network_id == network_id);
                 let found = order.map(|o| hex::encode(o.id));
                 let what = format!("network {network_id}, position {position}: order");
