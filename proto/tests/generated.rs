@@ -27,14 +27,14 @@ fn generated_code_matches_the_proto_files() {
     let proto = root().join("proto");
     let mut compiler = protox::Compiler::new([&proto]).unwrap();
     compiler.include_source_info(true).include_imports(true);
-    compiler.open_files(["pbtx.proto", "florin.proto"]).unwrap();
+    compiler.open_files(["pbtx.proto", "pbtxrpc.proto", "florin.proto"]).unwrap();
     let set = compiler.file_descriptor_set();
     let out = tempdir();
 
     let messages = out.join("messages");
     fs::create_dir_all(&messages).unwrap();
     Config::new().bytes(["."]).out_dir(&messages).compile_fds(set.clone()).unwrap();
-    for name in ["pbtx.rs", "florin.v1.rs"] {
+    for name in ["pbtx.rs", "pbtxrpc.rs", "florin.v1.rs"] {
         check(&root().join("crates/core/src/generated").join(name), &fs::read(messages.join(name)).unwrap());
     }
 

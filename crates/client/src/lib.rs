@@ -5,6 +5,7 @@ pub mod journal;
 pub mod keystore;
 pub mod log;
 pub mod network;
+pub mod pbtx;
 pub mod quorum;
 pub mod receipt_file;
 pub mod seed;

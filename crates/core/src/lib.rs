@@ -36,5 +36,10 @@ pub mod wire {
 pub mod pbtx {
     include!("generated/pbtx.rs");
 }
+/// Messages of `proto/pbtxrpc.proto`, generated.
+#[allow(missing_docs, clippy::all)]
+pub mod pbtxrpc {
+    include!("generated/pbtxrpc.rs");
+}
 
 pub use error::{Code, Error, Result};

@@ -26,8 +26,9 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tracing::{debug, error, info, warn};
 
+use crate::inbox::{Frames, Inbox, inbox};
 use crate::log::LogShell;
-use crate::ordering::{Aleph, FRAME_BYTES_MAX};
+use crate::ordering::Aleph;
 use crate::participation::Participation;
 use crate::peers::Peers;
 
@@ -50,8 +51,6 @@ const REMOTE: Duration = Duration::from_secs(5);
 const UNSIGNED_MAX: u64 = 4;
 /// Sessions fetched at a time.
 const SESSIONS: u32 = 32;
-/// Frames of peers that may wait.
-const FRAMES: usize = 8_192;
 /// Bytes of one peer's frames that may wait for the next session to open here.
 const EARLY_BYTES: usize = 256 << 10;
 /// Batches of items that may wait.
@@ -60,7 +59,7 @@ const ITEMS: usize = 256;
 /// What others give to the task, and may ask of it.
 #[derive(Clone)]
 pub struct Consensus {
-    frames: mpsc::Sender<(u32, OrderFrame)>,
+    inbox: Inbox,
     items: mpsc::Sender<Vec<Bytes>>,
     heard: Arc<Vec<AtomicU64>>,
     fault: Arc<Mutex<Option<Error>>>,
@@ -68,28 +67,25 @@ pub struct Consensus {
 
 /// The other ends of its queues.
 pub struct Queues {
-    frames: mpsc::Receiver<(u32, OrderFrame)>,
+    frames: Frames,
     items: mpsc::Receiver<Vec<Bytes>>,
 }
 
 impl Consensus {
     /// The handle of a task to be, for a committee of this size.
     pub fn new(authorities: usize) -> (Consensus, Queues) {
-        let (frames, frames_end) = mpsc::channel(FRAMES);
+        let (inbox, frames) = inbox(authorities);
         let (items, items_end) = mpsc::channel(ITEMS);
         let heard = Arc::new((0..authorities).map(|_| AtomicU64::new(0)).collect());
-        let handle = Consensus { frames, items, heard, fault: Arc::default() };
-        (handle, Queues { frames: frames_end, items: items_end })
+        let handle = Consensus { inbox, items, heard, fault: Arc::default() };
+        (handle, Queues { frames, items: items_end })
     }
 
-    /// A peer's frame, its sender proved by its connection. Errors: `LIMIT` if it is too large.
+    /// A peer's frame, its sender proved by its connection; waits while too many of it wait. Errors: `LIMIT` if it is
+    /// too large.
     pub async fn receive(&self, from: u32, frame: OrderFrame) -> Result<()> {
-        if frame.frame.len() > FRAME_BYTES_MAX {
-            let expected = format!("at most {FRAME_BYTES_MAX}");
-            return Err(Error::expected(Code::Limit, "bytes of a frame", expected, frame.frame.len()));
-        }
         self.heard[from as usize].fetch_max(frame.session, Atomic::Relaxed);
-        self.frames.send((from, frame)).await.map_err(|_| Error::new(Code::Busy, "the log is stopping"))
+        self.inbox.put(from, frame).await
     }
 
     /// Items to be ordered. Errors: `BUSY`.
@@ -167,7 +163,7 @@ impl Task {
         }
         self.aleph.stop().await;
         // Payments go on without the log; the frames and items of others are dropped.
-        while self.queues.frames.recv().await.is_some() {}
+        while self.queues.frames.next().await.is_some() {}
     }
 
     async fn orders(&mut self) -> Result<()> {
@@ -206,7 +202,7 @@ impl Task {
                     Some((session, signature)) => self.closed(session, &signature, &mut progress)?,
                     None => return Ok(()),
                 },
-                frame = self.queues.frames.recv() => match frame {
+                frame = self.queues.frames.next() => match frame {
                     Some((from, frame)) => self.frame(from, frame, &mut progress).await?,
                     None => return Ok(()),
                 },

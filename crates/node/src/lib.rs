@@ -7,6 +7,7 @@ pub mod consensus;
 pub mod follow;
 pub mod genesis;
 mod http;
+mod inbox;
 pub mod log;
 pub mod meter;
 mod metrics;

@@ -81,7 +81,7 @@ fn same(a: &wire::OrderStatus, b: &wire::OrderStatus) -> bool {
 }
 
 /// The furthest state that `f + 1` authorities give.
-pub(super) fn agree_status(committee: &Committee, replies: &[Result<wire::OrderStatus>]) -> Result<Status> {
+pub(crate) fn agree_status(committee: &Committee, replies: &[Result<wire::OrderStatus>]) -> Result<Status> {
     let needed = committee.validity();
     need(committee, replies, needed)?;
     let said: Vec<&wire::OrderStatus> = replies.iter().flatten().collect();

@@ -2,6 +2,11 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod lan;
+pub mod liar;
+pub mod load;
+pub mod sites;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -251,6 +256,10 @@ impl Local {
     /// SIGTERM, and its exit status.
     pub fn stop(&mut self, part: Part) -> i32 {
         self.running.remove(&part).unwrap().stop()
+    }
+
+    pub fn pid(&self, part: Part) -> u32 {
+        self.running[&part].0.id()
     }
 
     pub fn signal(&self, part: Part, signal: Signal) {
