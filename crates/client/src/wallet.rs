@@ -41,9 +41,9 @@ pub use call::{Operation, describe, describe_with, preimage};
 pub use once::{Payment, Request};
 pub use reads::{Balance, Received};
 pub(crate) use reads::{agree_on, need, retry};
-pub(crate) use status::agree_status;
 pub use records::{Account, Ordered, Pending, Record, Recovery, Sent};
 pub use recover::{Decision, Rivals};
+pub(crate) use status::agree_status;
 pub use status::{AccountState, Status, is_decided, name as state_name};
 
 use crate::journal::Journal;
