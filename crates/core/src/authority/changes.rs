@@ -76,6 +76,8 @@ pub(crate) struct Changes<'a> {
     /// Place in `slots` by (network, actor): moving numbers in the tree is cheaper than moving accounts.
     accounts: BTreeMap<SlotKey, usize>,
     slots: Vec<Slot>,
+    /// The two that were looked at last, an order's payer and payee: most looks are at one of them.
+    recent: [Option<(SlotKey, usize)>; 2],
     progress: BTreeMap<u64, Progress>,
     credits: Vec<wire::CreditRecord>,
     /// Batch and index of orders taken back.
@@ -149,6 +151,7 @@ impl<'a> Changes<'a> {
             totals,
             accounts: BTreeMap::new(),
             slots: Vec::new(),
+            recent: [None; 2],
             progress: BTreeMap::new(),
             credits: Vec::new(),
             undone: Vec::new(),
@@ -199,6 +202,9 @@ impl<'a> Changes<'a> {
 
     fn slot(&mut self, key: SlotKey) -> Result<&mut Slot> {
         use std::collections::btree_map::Entry;
+        if let Some((_, place)) = self.recent.iter().flatten().find(|(recent, _)| *recent == key) {
+            return Ok(&mut self.slots[*place]);
+        }
         let place = match self.accounts.entry(key) {
             Entry::Occupied(e) => *e.get(),
             Entry::Vacant(e) => {
@@ -208,6 +214,7 @@ impl<'a> Changes<'a> {
                 *e.insert(self.slots.len() - 1)
             }
         };
+        self.recent = [Some((key, place)), self.recent[0]];
         Ok(&mut self.slots[place])
     }
 
