@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -39,13 +40,24 @@ struct Net {
     clients: Vec<AuthorityServiceClient<Channel>>,
 }
 
+/// A free port below those that outgoing connections take: it must still be free when an authority starts again.
+fn port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 64;
+        let port = 12_000 + (next % 16_000) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Net {
     async fn start(shards: u32, pace: Pace) -> Net {
         let (base, keys) = TestCommittee::new(4, shards).build();
         let mut authorities = Vec::new();
         for (i, key) in keys.iter().enumerate() {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let addresses = vec![free.local_addr().unwrap().to_string(); shards as usize];
+            let addresses = vec![format!("127.0.0.1:{}", port()); shards as usize];
             authorities.push(AuthorityInfo { name: format!("authority-{i}"), key: key.public(), addresses });
         }
         let committee = Arc::new(Committee::new(base.epoch, shards, base.network.clone(), authorities).unwrap());
@@ -84,7 +96,9 @@ impl Net {
         let (ready, is_ready) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(()) };
         let task = tokio::spawn(async move { node::run(config, &[], || ready.send(()).unwrap(), stopped).await });
-        is_ready.await.unwrap();
+        if is_ready.await.is_err() {
+            panic!("authority {i} does not start: {:?}", task.await);
+        }
         self.running[i] = Some((stop, task));
     }
 
