@@ -6,6 +6,7 @@ pub mod keystore;
 pub mod log;
 pub mod network;
 pub mod pbtx;
+pub mod pbtx_http;
 pub mod quorum;
 pub mod receipt_file;
 pub mod seed;

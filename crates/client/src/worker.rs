@@ -209,6 +209,12 @@ impl Worker {
         self.shared.unfinished.load(Ordering::Relaxed)
     }
 
+    /// Takes one order, of any network, and waits for its receipt. Who gives up waiting takes nothing back: the order is in
+    /// the journal. Errors: why it can't be final, or is not yet.
+    pub async fn submit_one(&self, raw: Bytes) -> Result<Receipt> {
+        self.enqueue(raw)?.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
     fn enqueue(&self, raw: Bytes) -> Result<oneshot::Receiver<Result<Receipt>>> {
         // A copy: a slice would keep the whole request.
         let order = Order::decode(Bytes::copy_from_slice(&raw))?;
@@ -248,9 +254,7 @@ impl WorkerService for Worker {
         let mut outcomes = Vec::with_capacity(waiting.len());
         for (index, waiting) in waiting.into_iter().enumerate() {
             let result = match waiting {
-                Ok(receiver) => receiver
-                    .await
-                    .unwrap_or_else(|_| Err(Error::new(Code::Undecided, "the worker is stopping; it keeps the order"))),
+                Ok(receiver) => receiver.await.unwrap_or_else(|_| Err(stopping())),
                 Err(e) => Err(e),
             };
             outcomes.push(match result {
@@ -272,6 +276,10 @@ impl WorkerService for Worker {
         }
         Ok(Response::new(SubmitReply { outcomes }))
     }
+}
+
+fn stopping() -> Error {
+    Error::new(Code::Undecided, "the worker is stopping; it keeps the order")
 }
 
 /// Bytes that a receipt takes at most, without its order, in a reply.
