@@ -24,8 +24,8 @@ pub const TYPE_CALL: u32 = 3;
 /// `transaction_type` of a request to free a locked account.
 pub const TYPE_RECOVER: u32 = 4;
 
-/// `transaction_type` of an actor's change of its own keys in a PBTX network; the content is its new encoded permission.
-/// Every other type there is the application's.
+/// `transaction_type` of an actor's change of its own keys in a PBTX network: a [`wire::Rotate`]. Every other type there
+/// is the application's.
 pub const TYPE_ROTATE: u32 = 0x464c_0002;
 
 /// A credit that a payment makes.
@@ -189,6 +189,22 @@ pub fn encode_call(call: &wire::Call) -> Bytes {
 pub fn encode_recover(account: &Address, open: Option<Bytes>) -> Bytes {
     let account = Bytes::copy_from_slice(account.as_bytes());
     wire::Recover { account, open: open.unwrap_or_default() }.encode_to_vec().into()
+}
+
+/// Encoded content of an actor's change of its own keys: `generation` is that of the permission that it replaces.
+pub fn encode_rotate(permission: Bytes, generation: u32) -> Bytes {
+    wire::Rotate { permission, generation }.encode_to_vec().into()
+}
+
+/// The change of keys in an order of this type. Errors: `BAD_CONTENT`, `NON_CANONICAL`, those of
+/// [`Permission::decode_actor`], `BAD_PERMISSION` if it is another actor's.
+pub fn decode_rotate(order: &Order) -> Result<wire::Rotate> {
+    let rotate: wire::Rotate = canonical(&order.content)?;
+    let actor = Permission::decode_actor(&rotate.permission)?.actor;
+    if actor != order.actor {
+        return Err(Error::expected(Code::BadPermission, "actor of the permission", order.actor, actor));
+    }
+    Ok(rotate)
 }
 
 fn own_address(bytes: &[u8]) -> Result<Address> {

@@ -52,9 +52,11 @@ pub const METADATA_BYTES_MAX: usize = 1_024;
 /// Listeners of a network.
 pub const LISTENERS_MAX: usize = 16;
 /// Rows of a network's history that one order prunes.
-pub const PRUNE_ROWS_MAX: u32 = 4_096;
+pub const PRUNE_ROWS_MAX: u32 = 256;
 /// Type ranges of a precheck.
 pub const PRECHECK_TYPES_MAX: usize = 16;
+/// Bytes of all prechecks of a network.
+pub const PRECHECKS_BYTES_MAX: usize = 4_096;
 /// Actors of a precheck.
 pub const PRECHECK_ACTORS_MAX: usize = 256;
 /// Age below which history is not pruned, ms of log time.

@@ -15,7 +15,7 @@ use crate::authority::{Authority, NoMeter};
 use crate::batch::decode_batch;
 use crate::committee::{AuthorityInfo, Committee, Network};
 use crate::content::{
-    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_ROTATE, TYPE_SET_PERMISSION, encode_call, encode_pay,
+    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_ROTATE, TYPE_SET_PERMISSION, encode_call, encode_pay, encode_rotate,
     encode_recover, encode_set_permission,
 };
 use crate::envelope::{self, Body, Order, encode_body, encode_envelope};
@@ -277,6 +277,8 @@ pub struct Actor {
     pub seqnum: u32,
     /// What the next order names.
     pub prev_hash: u64,
+    /// Of its permission.
+    pub generation: u32,
 }
 
 impl Actor {
@@ -284,7 +286,7 @@ impl Actor {
     pub fn new(network_id: u64, actor: u64, curve: Curve) -> Actor {
         let key = secret(curve, actor);
         let permission = Permission { actor, ..Permission::single(key.public()) };
-        Actor { network_id, permission, keys: Arc::new(vec![key]), seqnum: 0, prev_hash: 0 }
+        Actor { network_id, permission, keys: Arc::new(vec![key]), seqnum: 0, prev_hash: 0, generation: 1 }
     }
 
     /// What registers it: a command of its network's admin.
@@ -318,7 +320,8 @@ impl Actor {
     pub fn rotate(&mut self, keys: Vec<SecretKey>) -> Bytes {
         let keys_and_weights = keys.iter().map(|key| (key.public(), 1)).collect();
         let permission = Permission { threshold: 1, keys: keys_and_weights, actor: self.permission.actor };
-        let order = self.order(TYPE_ROTATE, &permission.encode(), &[]);
+        let order = self.order(TYPE_ROTATE, &encode_rotate(permission.encode(), self.generation), &[]);
+        self.generation += 1;
         (self.permission, self.keys) = (permission, Arc::new(keys));
         order
     }
@@ -365,6 +368,11 @@ impl Node {
     }
 
     /// An account as it is on disk.
+    pub fn account_of(&self, network_id: u64, actor: u64) -> Account {
+        Account::load(&self.state, network_id, actor).expect("a state in memory")
+    }
+
+    /// An account of the payment network, as it is on disk.
     pub fn account(&self, actor: u64) -> Account {
         Account::load(&self.state, NETWORK_ID, actor).expect("a readable account")
     }

@@ -74,6 +74,7 @@ fn wire_md_has_every_limit() {
         LISTENERS_MAX,
         PRECHECK_TYPES_MAX,
         PRECHECK_ACTORS_MAX,
+        PRECHECKS_BYTES_MAX,
         PRUNE_ROWS_MAX,
         PRUNE_AGE_MS,
         UNIT_BYTES_MAX,

@@ -127,6 +127,7 @@ pub fn describe_with(
                 Some(NetworkKind::RemoveActor(_)) => "removes an actor from",
                 Some(NetworkKind::FreezeActor(freeze)) if freeze.frozen => "freezes an actor of",
                 Some(NetworkKind::FreezeActor(_)) => "unfreezes an actor of",
+                Some(NetworkKind::Admit(_)) => "admits a transaction in",
                 Some(NetworkKind::Prune(_)) => "prunes the history of",
                 None => "does something unknown to",
             };

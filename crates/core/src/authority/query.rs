@@ -71,7 +71,7 @@ impl Authority {
         if let Some(early) = account.early.iter().find(|e| e.seqnum == request.seqnum) {
             return self.proof(state, early.batch, early.index, S::Certified);
         }
-        let ahead = request.seqnum.checked_sub(account.seqnum + 1).map(|i| i as usize);
+        let ahead = request.seqnum.checked_sub(account.seqnum.saturating_add(1)).map(|i| i as usize);
         match ahead.and_then(|i| account.pending.get(i)) {
             Some(p) => self.proof(state, p.batch, p.index, S::Voted),
             None => Ok(wire::OrderReply::default()),

@@ -280,6 +280,10 @@ pub struct Account {
     /// Of an actor of a PBTX network: seqnum of its last settled change of keys, and of the last that the log has
     /// decided.
     pub rotation: (u32, u32),
+    /// Of an actor of a PBTX network: generation of its permission.
+    pub generation: u32,
+    /// Of an actor of a PBTX network: id of an order that its admin has admitted, empty if none.
+    pub admitted: Bytes,
 }
 
 impl Account {
@@ -313,6 +317,8 @@ impl Account {
             recovering: record.recovering,
             barred: record.barred,
             rotation: (record.rotating, record.rotated),
+            generation: record.generation,
+            admitted: record.admitted,
         })
     }
 
@@ -345,6 +351,8 @@ impl Account {
         put_varint(12, self.barred.into(), &mut out);
         put_varint(13, self.rotation.0.into(), &mut out);
         put_varint(14, self.rotation.1.into(), &mut out);
+        put_varint(15, self.generation.into(), &mut out);
+        put_bytes(16, &self.admitted, &mut out);
         out
     }
 
@@ -556,6 +564,8 @@ mod tests {
             recovering: 301,
             barred: true,
             rotation: (300, 299),
+            generation: 300,
+            admitted: Bytes::from_static(&[7; 32]),
         };
         for account in [Account::default(), full] {
             let bytes = account.encode();

@@ -38,6 +38,7 @@ impl Authority {
             seqnum: account.seqnum,
             prev_hash: account.prev_hash,
             frozen: account.barred,
+            generation: account.generation,
             rotating: if account.rotation.0 > account.rotation.1 { account.rotation.0 } else { 0 },
             pending: Vec::new(),
         };

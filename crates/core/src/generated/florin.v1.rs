@@ -52,6 +52,16 @@ pub struct Recover {
     #[prost(bytes = "bytes", tag = "15")]
     pub open: ::prost::bytes::Bytes,
 }
+/// transaction_type 0x464C0002 in a PBTX network: an actor's change of its own keys.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rotate {
+    /// an encoded pbtx.Permission of the actor
+    #[prost(bytes = "bytes", tag = "1")]
+    pub permission: ::prost::bytes::Bytes,
+    /// of the permission that it replaces; without effect if there is another by then
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Input {
     /// minor units that it brings, 1 to 2^63 - 1
@@ -158,7 +168,7 @@ pub struct NetworkCommand {
     pub network_id: u64,
     #[prost(
         oneof = "network_command::Kind",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     )]
     pub kind: ::core::option::Option<network_command::Kind>,
 }
@@ -196,6 +206,8 @@ pub mod network_command {
         FreezeActor(super::ActorFreeze),
         #[prost(message, tag = "13")]
         Prune(super::HistoryPrune),
+        #[prost(message, tag = "14")]
+        Admit(super::ActorAdmit),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -259,13 +271,23 @@ pub struct ActorFreeze {
     #[prost(bool, tag = "2")]
     pub frozen: bool,
 }
+/// Authorities vote for a transaction that holds its actor's seqnum, whatever the actor's or a cosignor's permission, a
+/// freeze or a precheck has become since it was signed: with votes of a few it would block the actor for ever.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActorAdmit {
+    #[prost(fixed64, tag = "1")]
+    pub actor: u64,
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub order_id: ::prost::bytes::Bytes,
+}
 /// Forgets history and stream entries of the network that are older.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HistoryPrune {
     /// us since 1970, at least 10 minutes before log time
     #[prost(fixed64, tag = "1")]
     pub before_us: u64,
-    /// 1 to 4,096, oldest first
+    /// 1 to 256, oldest first
     #[prost(uint32, tag = "2")]
     pub max_rows: u32,
 }
@@ -1106,6 +1128,9 @@ pub struct ActorReply {
     /// seqnum of a change of keys that waits for the log, 0 = none
     #[prost(uint32, tag = "8")]
     pub rotating: u32,
+    /// of the permission: how often it was changed
+    #[prost(uint32, tag = "9")]
+    pub generation: u32,
 }
 /// The settled stream of one PBTX network at one authority, for listeners.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1422,6 +1447,11 @@ pub struct LogActor {
     /// of the order that says so
     #[prost(bytes = "bytes", tag = "7")]
     pub order_id: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "8")]
+    pub generation: u32,
+    /// id of an order that needs no more checks than of its place; empty: as before
+    #[prost(bytes = "bytes", tag = "9")]
+    pub admitted: ::prost::bytes::Bytes,
 }
 /// An order of a network with the flag ORDERED has its place.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1549,6 +1579,12 @@ pub struct AccountRecord {
     /// of the last one that the log has decided
     #[prost(uint32, tag = "14")]
     pub rotated: u32,
+    /// of its permission
+    #[prost(uint32, tag = "15")]
+    pub generation: u32,
+    /// id of an order that its admin has admitted
+    #[prost(bytes = "bytes", tag = "16")]
+    pub admitted: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Holding {
@@ -1799,6 +1835,9 @@ pub struct ActorRecord {
     pub removed: bool,
     #[prost(bool, tag = "3")]
     pub frozen: bool,
+    /// how often the permission was changed
+    #[prost(uint32, tag = "4")]
+    pub generation: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutcomeRecord {

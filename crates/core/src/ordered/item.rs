@@ -46,7 +46,7 @@ impl Authority {
                 at += 1;
                 continue;
             }
-            // Their order matters only against reports, so runs of one batch may be taken together.
+            // The log puts them in order, so only reports are kept apart.
             let batch = calls[at].batch;
             let run = calls[at..].iter().take_while(|c| c.batch == batch && !c.report).count();
             self.batch_items(state, batch, (at..at + run).map(|i| (i, calls[i].index as usize)), &mut offers)?;

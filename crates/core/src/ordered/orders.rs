@@ -36,7 +36,7 @@ impl OrderedLog {
             let (expected, found) = (item.indices.len(), item.bodies.len());
             return Err(Error::expected(Code::Decode, "bodies of certified orders", expected, found));
         }
-        let orders: Vec<Order> = item.bodies.iter().cloned().map(Order::decode_body).collect::<Result<_>>()?;
+        let mut orders: Vec<Order> = item.bodies.iter().cloned().map(Order::decode_body).collect::<Result<_>>()?;
         // Whoever repeats what is applied costs no signature check.
         let mut news = false;
         for order in &orders {
@@ -59,6 +59,8 @@ impl OrderedLog {
         if let Some((i, _)) = placed.iter().find(|(i, _)| !certified.get(*i)) {
             return Err(Error::new(Code::NoQuorum, format!("order {i} of the batch is not certified")));
         }
+        // An actor's orders build on each other, wherever they stand in their batch.
+        orders.sort_by_key(|order| order.seqnum);
         let mut changed = false;
         for order in orders {
             changed |= self.certified_order(&order, at, step)?;

@@ -95,8 +95,10 @@ impl Audit<'_> {
 
     fn item(&mut self, item: &wire::CertifiedOrders, place: (u64, u32)) -> Result<()> {
         let mut applied = false;
-        for body in &item.bodies {
-            let Ok(order) = Order::decode_body(body.clone()) else { return Ok(()) };
+        let orders: Result<Vec<Order>> = item.bodies.iter().cloned().map(Order::decode_body).collect();
+        let Ok(mut orders) = orders else { return Ok(()) };
+        orders.sort_by_key(|order| order.seqnum);
+        for order in orders {
             if order.network_id != self.log.committee().network.id {
                 applied |= self.pbtx_order(&order, place)?;
             } else if order.transaction_type == TYPE_CALL {
@@ -187,8 +189,12 @@ impl Audit<'_> {
         self.out.expect(format!("{at}: outcome"), (0, ""), (outcome.code, &outcome.message));
         self.out.callers.entry(id).or_default().calls.last = order.seqnum;
         self.out.orders += 1;
-        if let Some(actor) = self.books.actors.get_mut(&id).filter(|actor| rotates && !actor.removed) {
-            actor.permission = order.content.clone();
+        if let Some(actor) = self.books.actors.get_mut(&id).filter(|actor| rotates && !actor.removed)
+            && let Ok(rotate) = wire::Rotate::decode(order.content.clone())
+            && rotate.generation == actor.generation
+        {
+            actor.permission = rotate.permission;
+            actor.generation += 1;
         }
         Ok(true)
     }
@@ -296,14 +302,19 @@ impl Audit<'_> {
 
     fn registered(&mut self, network_id: u64, permission: &Bytes) {
         let Ok(actor) = Permission::decode_actor(permission).map(|p| p.actor) else { return };
-        let known = self.books.actors.get(&(network_id, actor)).filter(|a| !a.removed);
-        let frozen = known.is_some_and(|a| a.frozen);
+        let known = self.books.actors.get(&(network_id, actor)).cloned();
+        let generation = known.as_ref().map_or(0, |a| a.generation) + 1;
+        let known = known.filter(|a| !a.removed);
+        if known.as_ref().is_some_and(|a| a.permission == *permission) {
+            return;
+        }
+        let frozen = known.as_ref().is_some_and(|a| a.frozen);
         if known.is_none()
             && let Some(network) = self.books.networks.get_mut(&network_id)
         {
             network.actors += 1;
         }
-        let record = wire::ActorRecord { permission: permission.clone(), removed: false, frozen };
+        let record = wire::ActorRecord { permission: permission.clone(), removed: false, frozen, generation };
         self.books.actors.insert((network_id, actor), record);
     }
 
@@ -340,14 +351,15 @@ impl Audit<'_> {
             Some(K::Open(open)) => self.registered(command.network_id, &open.permission),
             Some(K::RemoveActor(actor)) => {
                 record.actors = record.actors.saturating_sub(1);
-                let gone = wire::ActorRecord { removed: true, ..Default::default() };
-                self.books.actors.insert((command.network_id, *actor), gone);
+                let known = self.books.actors.entry((command.network_id, *actor)).or_default();
+                let generation = known.generation + 1;
+                *known = wire::ActorRecord { removed: true, generation, ..Default::default() };
             }
             Some(K::FreezeActor(freeze)) => {
                 let id = (command.network_id, freeze.actor);
                 self.books.actors.entry(id).or_default().frozen = freeze.frozen;
             }
-            Some(K::Prune(_)) => {}
+            Some(K::Prune(_) | K::Admit(_)) => {}
             Some(K::Metadata(m)) => record.metadata = m.metadata.clone(),
             Some(K::Offer(offer)) => record.offered = offer.admin.clone(),
             Some(K::Accept(_)) => (record.admin, record.offered) = (own, Bytes::new()),

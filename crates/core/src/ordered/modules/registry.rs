@@ -8,11 +8,13 @@ use bytes::Bytes;
 
 use super::{Caller, Module};
 use crate::authority::state::State;
-use crate::content::check_address;
+use crate::content::{check_address, decode_rotate};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
+use crate::keys::Signature;
 use crate::limits::{
-    ID_MAX, LISTENERS_MAX, METADATA_BYTES_MAX, PRECHECK_ACTORS_MAX, PRECHECK_TYPES_MAX, PRUNE_AGE_MS, PRUNE_ROWS_MAX,
+    ID_MAX, LISTENERS_MAX, METADATA_BYTES_MAX, PRECHECK_ACTORS_MAX, PRECHECK_TYPES_MAX, PRECHECKS_BYTES_MAX,
+    PRUNE_AGE_MS, PRUNE_ROWS_MAX,
 };
 use crate::network_flags::{self, ORDERED, SKIP_SEQ_AND_PREVHASH};
 use crate::ordered::book::Book;
@@ -61,7 +63,15 @@ impl Module for Registry {
             }
             Some(Kind::Precheck(precheck)) => check_precheck(precheck)?,
             Some(Kind::Actor(permission)) => drop(Permission::decode_actor(permission)?),
-            Some(Kind::Open(open)) => drop(check_registration(&open.permission, &open.signature)?),
+            // Its signature is looked at in the log: nobody makes voters do that for nothing.
+            Some(Kind::Open(open)) => {
+                Permission::decode_actor(&open.permission)?;
+                Signature::parse(&open.signature)?;
+            }
+            Some(Kind::Admit(admit)) if admit.order_id.len() != 32 => {
+                return Err(Error::expected(Code::BadContent, "bytes of an order's id", 32, admit.order_id.len()));
+            }
+            Some(Kind::Admit(admit)) => check_actor(admit.actor)?,
             Some(Kind::RemoveActor(actor)) => check_actor(*actor)?,
             Some(Kind::FreezeActor(freeze)) => check_actor(freeze.actor)?,
             Some(Kind::Prune(prune)) if !(1..=PRUNE_ROWS_MAX).contains(&prune.max_rows) => {
@@ -94,7 +104,8 @@ impl Module for Registry {
                 open: register.open,
                 ..Default::default()
             };
-            put_network(command.network_id, &record, !record.metadata.is_empty(), step);
+            step.put(network_key(command.network_id), &record);
+            tell_network(command.network_id, &record, !record.metadata.is_empty(), step);
             return Ok(());
         }
         let record = known.filter(|r| !r.removed).ok_or_else(|| {
@@ -145,6 +156,7 @@ impl Of<'_> {
         let own = Bytes::copy_from_slice(self.caller.account.as_bytes());
         let record = &mut self.record;
         let mut metadata = false;
+        let before = record.clone();
         match kind {
             Some(Kind::Metadata(new)) => {
                 metadata = true;
@@ -168,6 +180,8 @@ impl Of<'_> {
                 if *precheck != wire::Precheck::default() {
                     record.prechecks.push(wire::NetworkPrecheck { by: own, precheck: Some(precheck.clone()) });
                     record.prechecks.sort_by(|a, b| a.by.cmp(&b.by));
+                    let bytes = record.prechecks.iter().map(prost::Message::encoded_len).sum();
+                    at_most("bytes of all prechecks of the network", bytes, PRECHECKS_BYTES_MAX)?;
                 }
             }
             Some(Kind::Remove(_)) if record.actors > 0 => {
@@ -185,7 +199,17 @@ impl Of<'_> {
                 return Ok(());
             }
             Some(Kind::Actor(permission)) => return self.register(permission, true, step),
-            Some(Kind::Open(open)) => return self.register(&open.permission, false, step),
+            Some(Kind::Open(open)) => {
+                check_registration(&open.permission, &open.signature)?;
+                return self.register(&open.permission, false, step);
+            }
+            Some(Kind::Admit(admit)) => {
+                let record = self.actor(admit.actor, step)?;
+                let admitted = admit.order_id.clone();
+                let place = Place { rotated: 0, admitted, order_id: &self.caller.order_id };
+                tell_actor((self.network_id, admit.actor), &record, place, step);
+                return Ok(());
+            }
             Some(Kind::RemoveActor(actor)) => return self.remove_actor(*actor, step),
             Some(Kind::FreezeActor(freeze)) => {
                 let mut actor = self.actor(freeze.actor, step)?;
@@ -198,7 +222,10 @@ impl Of<'_> {
         // Prechecks are those of the admin and the listeners of now.
         let (admin, listeners) = (record.admin.clone(), record.listeners.clone());
         record.prechecks.retain(|p| p.by == admin || listeners.contains(&p.by));
-        put_network(self.network_id, record, metadata, step);
+        step.put(network_key(self.network_id), record);
+        if metadata || for_shard(&before) != for_shard(record) {
+            tell_network(self.network_id, record, metadata, step);
+        }
         Ok(())
     }
 
@@ -219,15 +246,17 @@ impl Of<'_> {
             step.put(network_key(self.network_id), &self.record);
         }
         record.permission = permission.clone();
+        record.generation = record.generation.saturating_add(1);
         self.put_actor(actor, &record, step);
         Ok(())
     }
 
     fn remove_actor(&mut self, actor: u64, step: &mut Step<'_>) -> Result<()> {
-        self.actor(actor, step)?;
+        let known = self.actor(actor, step)?;
         self.record.actors -= 1;
         step.put(network_key(self.network_id), &self.record);
-        self.put_actor(actor, &wire::ActorRecord { removed: true, ..Default::default() }, step);
+        let generation = known.generation.saturating_add(1);
+        self.put_actor(actor, &wire::ActorRecord { removed: true, generation, ..Default::default() }, step);
         Ok(())
     }
 
@@ -240,41 +269,60 @@ impl Of<'_> {
     }
 
     fn put_actor(&self, actor: u64, record: &wire::ActorRecord, step: &mut Step<'_>) {
-        put_actor((self.network_id, actor), record, 0, &self.caller.order_id, step);
+        let id = (self.network_id, actor);
+        step.put(actor_key(Object::Actor, id.0, id.1), record);
+        tell_actor(id, record, Place { rotated: 0, admitted: Bytes::new(), order_id: &self.caller.order_id }, step);
     }
 }
 
-/// An actor's own change of its keys, certified, has its place: from now on the new ones count, everywhere. Of one that
-/// the admin has removed nothing counts.
+/// An actor's own change of its keys, certified, has its place: from now on the new ones count, everywhere. It does
+/// nothing if the permission that it was to replace has been replaced, or its actor removed, before: whoever had a key
+/// then may have held it back.
 pub(in crate::ordered) fn rotate(order: &Order, step: &mut Step<'_>) -> Result<()> {
     let id = (order.network_id, order.actor);
-    let known: Option<wire::ActorRecord> = step.get(&actor_key(Object::Actor, id.0, id.1))?;
-    let Some(mut record) = known else { return Ok(()) };
-    if !record.removed {
-        record.permission = order.content.clone();
+    let key = actor_key(Object::Actor, id.0, id.1);
+    let (Some(mut record), Ok(rotate)) = (step.get::<wire::ActorRecord>(&key)?, decode_rotate(order)) else {
+        return Ok(());
+    };
+    if !record.removed && record.generation == rotate.generation {
+        record.permission = rotate.permission;
+        record.generation = record.generation.saturating_add(1);
+        step.put(key, &record);
     }
-    put_actor(id, &record, order.seqnum, &order.id, step);
+    let place = Place { rotated: order.seqnum, admitted: Bytes::new(), order_id: &order.id };
+    tell_actor(id, &record, place, step);
     Ok(())
 }
 
-fn put_actor(id: (u64, u64), record: &wire::ActorRecord, rotated: u32, order_id: &[u8], step: &mut Step<'_>) {
-    step.put(actor_key(Object::Actor, id.0, id.1), record);
+/// What else an actor's shard is told.
+struct Place<'a> {
+    rotated: u32,
+    admitted: Bytes,
+    order_id: &'a [u8],
+}
+
+fn tell_actor(id: (u64, u64), record: &wire::ActorRecord, place: Place<'_>, step: &mut Step<'_>) {
     let actor = wire::LogActor {
         network_id: id.0,
         actor: id.1,
         permission: record.permission.clone(),
         removed: record.removed,
         frozen: record.frozen,
-        rotated,
-        order_id: Bytes::copy_from_slice(order_id),
+        generation: record.generation,
+        rotated: place.rotated,
+        admitted: place.admitted,
+        order_id: Bytes::copy_from_slice(place.order_id),
     };
     step.tell(id, log_step::Kind::Actor(actor));
 }
 
-fn put_network(network_id: u64, record: &wire::NetworkRecord, metadata: bool, step: &mut Step<'_>) {
-    step.put(network_key(network_id), record);
-    let network = wire::NetworkRecord { admin: Bytes::new(), offered: Bytes::new(), actors: 0, ..record.clone() };
-    let network = wire::LogNetwork { network_id, network: Some(network), metadata };
+/// What the shard of a network needs of it.
+fn for_shard(record: &wire::NetworkRecord) -> wire::NetworkRecord {
+    wire::NetworkRecord { admin: Bytes::new(), offered: Bytes::new(), actors: 0, ..record.clone() }
+}
+
+fn tell_network(network_id: u64, record: &wire::NetworkRecord, metadata: bool, step: &mut Step<'_>) {
+    let network = wire::LogNetwork { network_id, network: Some(for_shard(record)), metadata };
     step.tell((network_id, 0), log_step::Kind::Network(network));
 }
 

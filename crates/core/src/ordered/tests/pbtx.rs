@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::certificate::check_certificate;
-use crate::content::TYPE_ROTATE;
+use crate::authority::state::account_key;
+use crate::content::{TYPE_ROTATE, encode_rotate};
 use crate::envelope::Order;
 use crate::keys::Curve;
 use crate::merkle::root_from_parts;
@@ -206,8 +207,11 @@ fn an_actor_changes_its_keys_and_the_old_ones_are_worth_nothing() {
     a.keys = admins.keys.clone();
     cluster.run(&[a.order(1, b"y", &[])]);
     let mut other = a.clone();
-    let foreign = other.order(TYPE_ROTATE, &Actor::new(ID, 2, Curve::K1).permission.encode(), &[]);
+    let foreign = encode_rotate(Actor::new(ID, 2, Curve::K1).permission.encode(), 3);
+    let foreign = other.order(TYPE_ROTATE, &foreign, &[]);
     assert_eq!(refused(&mut cluster, &foreign), Code::BadPermission, "another actor's permission");
+    let stale = a.clone().order(TYPE_ROTATE, &encode_rotate(a.permission.encode(), 2), &[]);
+    assert_eq!(refused(&mut cluster, &stale), Code::BadPermission, "it replaces a permission of before");
     for authority in 0..4 {
         assert_eq!(actor(&cluster, authority, 1).permission, admins.permission.encode());
     }
@@ -234,6 +238,121 @@ fn changes_of_keys_have_one_order_everywhere() {
     let found: Vec<_> = (0..4).map(|authority| actor(&cluster, authority, 1)).collect();
     assert!(found.windows(2).all(|w| w[0] == w[1]), "{found:?}");
     assert_eq!(found[0].rotating, 0);
+    all_clean(&cluster);
+}
+
+#[test]
+fn a_change_of_keys_that_was_held_back_is_worth_nothing() {
+    let (mut cluster, mut alice, [mut a, _, _]) = network(1, 0);
+    // A thief has the key, gets a change of it certified, and keeps the certificate.
+    let mut thief = a.clone();
+    let rotation = thief.rotate(vec![secret(Curve::K1, 66)]);
+    let certificate = cluster.certify(0, std::slice::from_ref(&rotation));
+    // The admin gives the actor back to its owner.
+    assert_eq!(admin(&mut cluster, &mut alice, N::RemoveActor(1)), 0);
+    let owner = Actor::new(ID, 1, Curve::R1);
+    assert_eq!(admin(&mut cluster, &mut alice, N::Actor(owner.permission.encode())), 0);
+    for reply in cluster.settle(0, &certificate, std::slice::from_ref(&rotation)) {
+        reply.unwrap();
+    }
+    cluster.order_all();
+    assert_eq!(actor(&cluster, 0, 1).permission, owner.permission.encode());
+    assert_eq!(refused(&mut cluster, &thief.order(1, b"x", &[])), Code::KeyMismatch);
+    (a.keys, a.seqnum, a.prev_hash) = (owner.keys.clone(), 1, thief_hash(&rotation));
+    cluster.run(&[a.order(1, b"x", &[])]);
+    all_clean(&cluster);
+}
+
+fn thief_hash(order: &Bytes) -> u64 {
+    short_hash(&id_of(order))
+}
+
+#[test]
+fn an_actor_whose_order_lost_its_votes_is_freed_by_its_admin() {
+    let (mut cluster, mut alice, [mut a, mut b, _]) = network(2, 0);
+    let shard = cluster.committee.shard_of(ID, 0);
+    let order = a.order(1, b"x", &[&b]);
+    for authority in 0..2 {
+        assert!(cluster.node(authority, shard).vote(std::slice::from_ref(&order)).unwrap().vote.is_some());
+    }
+    // The cosignor's keys change: two authorities hold the order's place, the others refuse it.
+    let rotation = b.rotate(vec![secret(Curve::K1, 70)]);
+    cluster.run_ordered(&[rotation]);
+    let reply = cluster.node(3, shard).vote(std::slice::from_ref(&order)).unwrap();
+    assert_eq!(Code::from_number(reply.errors[0].code), Some(Code::KeyMismatch));
+    let order_id = Bytes::copy_from_slice(&id_of(&order));
+    let foreign = N::Admit(wire::ActorAdmit { actor: 1, order_id: vec![9; 32].into() });
+    assert_eq!(admin(&mut cluster, &mut alice, foreign), 0);
+    let reply = cluster.node(3, shard).vote(std::slice::from_ref(&order)).unwrap();
+    assert!(reply.vote.is_none(), "that was another order");
+    assert_eq!(admin(&mut cluster, &mut alice, N::Admit(wire::ActorAdmit { actor: 1, order_id })), 0);
+    cluster.run(&[order, a.order(1, b"y", &[])]);
+    assert_eq!(heard(&cluster, 3), [(2, 1), (1, 1), (1, 2)]);
+    all_clean(&cluster);
+}
+
+#[test]
+fn the_last_sequence_number_is_the_last() {
+    let (mut cluster, _, [mut a, b, _]) = network(1, 0);
+    for node in cluster.nodes.iter_mut().flatten() {
+        let mut account = node.account_of(ID, 1);
+        account.seqnum = u32::MAX - 1;
+        node.state.apply(&[Write::put(Table::Accounts, account_key(ID, 1), account.encode())]);
+    }
+    a.seqnum = u32::MAX - 1;
+    let last = a.order(1, b"x", &[&b]);
+    cluster.run(std::slice::from_ref(&last));
+    assert_eq!(actor(&cluster, 0, 1).seqnum, u32::MAX);
+    a.seqnum = 0;
+    assert_eq!(refused(&mut cluster, &a.order(1, b"y", &[])), Code::SeqExhausted);
+    a.seqnum = u32::MAX - 1;
+    assert_eq!(refused(&mut cluster, &a.order(1, b"y", &[])), Code::SeqExhausted);
+    assert!(cluster.node(0, 0).vote(&[last]).unwrap().vote.is_some(), "the same again is the same");
+    for seqnum in [0, 1, u32::MAX] {
+        let node = &cluster.nodes[0][0];
+        node.authority.order(&node.state, &wire::OrderRequest { network_id: ID, actor: 1, seqnum }).unwrap();
+        let request = wire::OrderStatusRequest { network_id: ID, actor: 1, seqnum };
+        node.authority.order_status(&node.state, &request).unwrap();
+    }
+}
+
+#[test]
+fn a_batch_that_stands_backwards_is_ordered_at_once() {
+    let (mut cluster, _, [mut a, _, _]) = network(1, ORDERED);
+    let mut orders: Vec<Bytes> = (0..40_u8).map(|n| a.order(1, &[n], &[])).collect();
+    cluster.vote(0, &orders);
+    orders.reverse();
+    let certificate = cluster.certify(0, &orders);
+    for reply in cluster.settle(0, &certificate, &orders) {
+        reply.unwrap();
+    }
+    let items = cluster.log_items(0);
+    cluster.order_items(0, 0, items);
+    let status = cluster.logs[0].log.book(&cluster.logs[0].state).unwrap();
+    assert_eq!(status.orders, 41, "the network's registration, and all of them");
+    cluster.order_all();
+    assert_eq!(heard(&cluster, 2).len(), 40);
+    all_clean(&cluster);
+}
+
+#[test]
+fn what_costs_nothing_is_not_told_to_shards() {
+    let (mut cluster, mut alice, _) = network(1, 0);
+    let offer = || command(N::Offer(wire::NetworkOffer { admin: vec![7; 32].into() }));
+    let order = alice.call(vec![], (0..100).map(|_| offer()).collect());
+    let before = cluster.logs[0].log.outbox_range(&cluster.logs[0].state, 0).unwrap();
+    cluster.run_ordered(&[order]);
+    let log = &cluster.logs[0];
+    let (_, last) = log.log.outbox_range(&log.state, 0).unwrap();
+    assert_eq!(last, before.1 + 1, "the order itself, once");
+    let precheck = |n: u64| wire::Precheck { actors: (n..n + 200).map(|i| i << 8).collect(), ..Default::default() };
+    let listeners: Vec<Signer> = (2..6).map(Signer::new).collect();
+    let update = wire::NetworkUpdate { listeners: listeners.iter().map(bytes).collect(), ..Default::default() };
+    assert_eq!(admin(&mut cluster, &mut alice, N::Update(update)), 0);
+    let codes: Vec<u32> = listeners.into_iter().map(|mut listener| {
+        admin(&mut cluster, &mut listener, N::Precheck(precheck(1)))
+    }).collect();
+    assert_eq!(codes, [0, 0, Code::Limit as u32, Code::Limit as u32]);
     all_clean(&cluster);
 }
 
@@ -350,9 +469,8 @@ fn in_open_networks_actors_register_themselves_and_in_others_not() {
     let thief =
         Actor { permission: crate::permission::Permission { actor: 1, ..new.permission.clone() }, ..new.clone() };
     assert_eq!(run(&mut cluster, &mut bob, open(&thief, &thief)), Code::ActorExists as u32);
-    let forged = bob.clone().call(vec![], vec![command(open(&Actor::new(ID, 13, Curve::K1), &a))]);
-    let reply = cluster.node(0, 0).vote(&[forged]).unwrap();
-    assert_eq!(Code::from_number(reply.errors[0].code), Some(Code::KeyMismatch));
+    let forged = open(&Actor::new(ID, 13, Curve::K1), &a);
+    assert_eq!(run(&mut cluster, &mut bob, forged), Code::KeyMismatch as u32);
     cluster.run(&[new.clone().order(1, b"x", &[])]);
     all_clean(&cluster);
 }
