@@ -3,6 +3,7 @@
 mod files;
 pub mod journal;
 pub mod keystore;
+pub mod listener;
 pub mod log;
 pub mod network;
 pub mod pbtx;

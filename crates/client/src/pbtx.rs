@@ -170,7 +170,7 @@ fn listed(network: &Network, replies: &[Result<wire::NetworksReply>]) -> Result<
 
 /// Commands in as few CALLs as take them, in their order.
 pub fn pack(commands: Vec<wire::NetworkCommand>, memo: &str) -> Vec<Vec<output::Kind>> {
-    let room = CALL_BYTES_MAX - CALL_FRAME_BYTES - memo.len();
+    let room = (CALL_BYTES_MAX - CALL_FRAME_BYTES).saturating_sub(memo.len());
     let mut calls: Vec<Vec<output::Kind>> = Vec::new();
     let mut bytes = 0;
     for command in commands {

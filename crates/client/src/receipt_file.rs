@@ -93,8 +93,11 @@ fn parse(text: &[u8]) -> std::result::Result<wire::Receipt, String> {
 /// Errors: those of decoding the order and its content.
 pub fn readable(receipt: &wire::Receipt, committee: &Committee) -> Result<Value> {
     let order = Order::decode(receipt.transaction.clone())?;
-    let content = Content::decode(&order)?;
     let network = &committee.network;
+    if order.network_id != network.id {
+        return Ok(of_pbtx(receipt, &order, committee));
+    }
+    let content = Content::decode(&order)?;
     let amount = |minor: u64| format_amount(minor.into(), network.decimals);
     let outputs = content.credits().iter().map(|credit| {
         json!({
@@ -103,9 +106,6 @@ pub fn readable(receipt: &wire::Receipt, committee: &Committee) -> Result<Value>
             "amount_minor": credit.amount.to_string(),
         })
     });
-    let has_order = |s: &&wire::Signed| {
-        Bitmap::parse(&s.bitmap, receipt.count as usize).is_ok_and(|b| b.get(receipt.index as usize))
-    };
     let operations = match &content.action {
         Action::Call { call, .. } => describe(call, committee),
         _ => Vec::new(),
@@ -126,9 +126,36 @@ pub fn readable(receipt: &wire::Receipt, committee: &Committee) -> Result<Value>
         "epoch": receipt.epoch,
         "authorities": committee.size(),
         "quorum": committee.quorum(),
-        "votes": receipt.votes.iter().filter(has_order).count(),
-        "acknowledgements": receipt.acknowledgements.iter().filter(has_order).count(),
+        "votes": with_order(receipt, &receipt.votes),
+        "acknowledgements": with_order(receipt, &receipt.acknowledgements),
     }))
+}
+
+/// A transaction of a PBTX network, whose content only its listeners understand.
+fn of_pbtx(receipt: &wire::Receipt, order: &Order, committee: &Committee) -> Value {
+    json!({
+        "order_id": hex::encode(order.id),
+        "network_id": order.network_id.to_string(),
+        "action": "pbtx",
+        "payer": order.actor.to_string(),
+        "cosignors": order.cosignors.iter().map(u64::to_string).collect::<Vec<_>>(),
+        "seqnum": order.seqnum,
+        "transaction_type": order.transaction_type,
+        "transaction_content": hex::encode(&order.content),
+        "epoch": receipt.epoch,
+        "authorities": committee.size(),
+        "quorum": committee.quorum(),
+        "votes": with_order(receipt, &receipt.votes),
+        "acknowledgements": with_order(receipt, &receipt.acknowledgements),
+    })
+}
+
+/// How many of these say something of the receipt's order.
+fn with_order(receipt: &wire::Receipt, signed: &[wire::Signed]) -> usize {
+    let has = |s: &&wire::Signed| {
+        Bitmap::parse(&s.bitmap, receipt.count as usize).is_ok_and(|b| b.get(receipt.index as usize))
+    };
+    signed.iter().filter(has).count()
 }
 
 fn body_of(receipt: &wire::Receipt) -> Option<[u8; 32]> {

@@ -55,7 +55,10 @@ enum Command {
     /// The registry of networks
     #[command(subcommand)]
     Network(network::Command),
-    /// PBTX's transactions, permissions and keys, without a network
+    /// The actors of a PBTX network
+    #[command(subcommand)]
+    Actor(actor::Command),
+    /// PBTX's transactions, permissions and keys
     #[command(subcommand)]
     Pbtx(pbtx::Command),
     /// The ordered log
@@ -110,6 +113,7 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Contract(command) => contract::run(command, out),
         Command::Primary(command) => primary::run(command, out),
         Command::Network(command) => network::run(command, out),
+        Command::Actor(command) => actor::run(command, out),
         Command::Pbtx(command) => pbtx::run(command, out),
         Command::Log(command) => log::run(command, out),
         Command::Receipt(command) => receipt::run(command, out),

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use florin_client::receipt_file;
+use florin_client::network::Network;
 use florin_client::wallet::{Operation, Request, Wallet, state_name};
+use florin_client::{pbtx, receipt_file};
 use florin_core::amount::format_amount;
 use florin_core::committee::Committee;
 use florin_core::wire::{self, output};
@@ -16,6 +17,9 @@ use super::support::{fail_with_report, need_vacant};
 use super::wallet::{Outcome, Passphrase, Payer, Place, Way, block_on, decided, duration, failure, make};
 use crate::output::Output;
 
+/// How long a command waits for the shards to hear what the log has decided.
+const HEARD: Duration = Duration::from_secs(2);
+
 /// Options of every operation.
 #[derive(clap::Args)]
 pub struct CallArgs {
@@ -24,9 +28,9 @@ pub struct CallArgs {
     #[command(flatten)]
     passphrase: Passphrase,
     #[command(flatten)]
-    way: Way,
+    pub way: Way,
     #[command(flatten)]
-    wait: Wait,
+    pub wait: Wait,
     /// Account that does it
     #[arg(long, default_value_t = 0)]
     pub account: u32,
@@ -49,7 +53,7 @@ pub struct Wait {
     no_wait: bool,
     /// How long to wait for the log, as 500ms, 10s or 2m
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    wait: Duration,
+    pub wait: Duration,
 }
 
 /// A wallet that is about to do an operation.
@@ -77,30 +81,46 @@ impl<'a> Caller<'a> {
         expires_in: bool,
         check: Result<()>,
     ) -> Result<()> {
+        self.run_one(inputs, outputs, expires_in, check, None)
+    }
+
+    /// Does commands on networks, in as few operations as take them, and waits until the shards have heard.
+    pub fn run_commands(self, commands: Vec<wire::NetworkCommand>, heard: Option<Heard>) -> Result<()> {
+        let mut calls = pbtx::pack(commands, &self.args.memo);
+        match calls.len() {
+            0 => Err(Error::new(Code::Usage, "there is nothing to do")),
+            1 => self.run_one(Vec::new(), calls.remove(0), false, Ok(()), heard),
+            _ => self.run_many(calls, heard),
+        }
+    }
+
+    fn request(&self, id: Option<String>, outputs: Vec<output::Kind>) -> Operation {
+        let (account, memo) = (self.args.account, self.args.memo.clone());
+        Operation { id, account, inputs: Vec::new(), outputs, memo, expires_in: false }
+    }
+
+    fn run_one(
+        self,
+        inputs: Vec<wire::Input>,
+        outputs: Vec<output::Kind>,
+        expires_in: bool,
+        check: Result<()>,
+        heard: Option<Heard>,
+    ) -> Result<()> {
+        let operation = self.request(self.args.id.clone(), outputs);
         let Caller { args, committee, wallet, out } = self;
-        let (id, account, memo) = (args.id.clone(), args.account, args.memo.clone());
-        let request = Request::Call(Operation { id, account, inputs, outputs, memo, expires_in });
-        let kept = wallet.made(&request)?.map(Outcome::kept).transpose()?;
-        if let (None, Some(receipt)) = (&kept, &args.receipt) {
+        let request = Request::Call(Operation { inputs, expires_in, ..operation });
+        if let (None, Some(receipt)) = (wallet.made(&request)?, &args.receipt) {
             need_vacant([receipt])?;
         }
         block_on(async {
-            let (mut payer, outcome) = match kept {
-                Some(outcome) => {
-                    out.note("The operation with this id is final; it was not done a second time.");
-                    (Payer::new(&args.place, &args.way, wallet, out)?, outcome)
-                }
-                None => {
-                    let seed = args.passphrase.unlock(wallet.keystore())?;
-                    make(&args.place, &args.way, wallet, &seed, &request, check, out).await?
-                }
-            };
+            let (mut payer, outcome) = done(args, wallet, &request, check, out).await?;
             let receipt = outcome.result.as_ref().map_err(Clone::clone)?;
             if let Some(path) = &args.receipt {
                 receipt_file::save(path, receipt, &committee)?;
             }
             let mut value = outcome.value(&committee);
-            value["account"] = account.into();
+            value["account"] = args.account.into();
             value["id"] = json!(args.id);
             value["receipt_file"] = json!(args.receipt);
             let text = outcome.text(&committee);
@@ -109,10 +129,11 @@ impl<'a> Caller<'a> {
                 out.data(hint, &value);
                 return Ok(());
             }
-            match wait(&mut payer, account, outcome.seqnum, args.wait.wait, out).await {
+            match wait(&mut payer, args.account, outcome.seqnum, args.wait.wait, out).await {
                 Ok(ordered) => {
                     let text = format!("{text}\n{}", decided(&ordered, &mut value));
                     let Some(e) = &ordered.failed else {
+                        hear(&payer.network, heard).await;
                         out.data(text, &value);
                         return Ok(());
                     };
@@ -124,6 +145,81 @@ impl<'a> Caller<'a> {
                 Err(e) => fail_with_report(out, &text, value, &waits(e)),
             }
         })
+    }
+
+    /// One operation after the other; the first that is not done ends it. Repeated, the command does what is left: what is done
+    /// already changes nothing.
+    fn run_many(self, calls: Vec<Vec<output::Kind>>, heard: Option<Heard>) -> Result<()> {
+        if self.args.wait.no_wait || self.args.receipt.is_some() {
+            let message = format!("this takes {} operations: leave out --no-wait and --receipt", calls.len());
+            return Err(Error::new(Code::Usage, message));
+        }
+        let ids = (1..).map(|number| self.args.id.as_ref().map(|id| format!("{id}#{number}")));
+        let requests: Vec<Operation> = ids.zip(calls).map(|(id, outputs)| self.request(id, outputs)).collect();
+        let Caller { args, committee, mut wallet, out } = self;
+        let (mut lines, mut values) = (Vec::new(), Vec::new());
+        block_on(async {
+            let mut network = None;
+            for (number, operation) in requests.into_iter().enumerate() {
+                let commands = operation.outputs.len();
+                let (mut payer, outcome) = done(args, wallet, &Request::Call(operation), Ok(()), out).await?;
+                outcome.result.as_ref().map_err(Clone::clone)?;
+                let ordered = wait(&mut payer, args.account, outcome.seqnum, args.wait.wait, out).await;
+                let mut value = outcome.value(&committee);
+                let text = |said: String| format!("operation {}, {commands} commands: {said}", number + 1);
+                let failed = match ordered {
+                    Ok(ordered) => {
+                        lines.push(text(decided(&ordered, &mut value)));
+                        ordered.failed.map(|e| failure(&e, None))
+                    }
+                    Err(e) => Some(waits(e)),
+                };
+                values.push(value);
+                if let Some(e) = failed {
+                    fail_with_report(out, &lines.join("\n"), json!({"operations": values}), &e);
+                }
+                (network, wallet) = (Some(payer.network), payer.wallet);
+            }
+            if let Some(network) = network {
+                hear(&network, heard).await;
+            }
+            out.data(lines.join("\n"), &json!({"operations": values}));
+            Ok(())
+        })
+    }
+}
+
+/// What the shards of a quorum are to say of an actor when the command is done: then it holds for the next transaction.
+pub struct Heard {
+    pub network_id: u64,
+    pub actor: u64,
+    pub so: Box<dyn Fn(&wire::ActorReply) -> bool>,
+}
+
+/// The log has decided, and what is not heard in time is heard later.
+async fn hear(network: &Network, heard: Option<Heard>) {
+    if let Some(Heard { network_id, actor, so }) = heard {
+        pbtx::reached(network, network_id, actor, HEARD, so).await;
+    }
+}
+
+/// Makes an operation, or finds it made.
+async fn done(
+    args: &CallArgs,
+    wallet: Wallet,
+    request: &Request,
+    check: Result<()>,
+    out: Output,
+) -> Result<(Payer, Outcome)> {
+    match wallet.made(request)?.map(Outcome::kept).transpose()? {
+        Some(outcome) => {
+            out.note("The operation with this id is final; it was not done a second time.");
+            Ok((Payer::new(&args.place, &args.way, wallet, out)?, outcome))
+        }
+        None => {
+            let seed = args.passphrase.unlock(wallet.keystore())?;
+            make(&args.place, &args.way, wallet, &seed, request, check, out).await
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file a noun.
 
+pub mod actor;
 pub mod audit;
 pub mod authority;
 pub mod bench;

@@ -1,14 +1,17 @@
 //! `florin network`: the registry of networks.
 
+mod history;
+mod rules;
+mod show;
+
 use clap::Subcommand;
 use florin_core::address::Address;
-use florin_core::wire::{self, network_command::Kind, output};
+use florin_core::committee::Committee;
+use florin_core::wire::{self, network_command::Kind};
 use florin_core::{Code, Error, Result};
-use serde_json::json;
 
-use super::call::{CallArgs, Caller};
-use super::support::fields;
-use super::wallet::{Question, block_on};
+use super::call::{CallArgs, Caller, Heard};
+use super::wallet::block_on;
 use crate::output::Output;
 
 /// Subcommands.
@@ -17,25 +20,40 @@ pub enum Command {
     /// Register a network id; the account is its admin. An id is given once
     Register(RegisterArgs),
     /// What enough authorities agree on about a network
-    Show(ShowArgs),
+    Show(show::ShowArgs),
+    /// All networks, in pages
+    List(show::ListArgs),
     /// Change a network's metadata
     Metadata(MetadataArgs),
-    /// Offer a network to another admin
+    /// Change flags, listeners, and whether actors register themselves; what is not given stays as it is
+    Update(rules::UpdateArgs),
+    /// Say what transactions must be for authorities to vote for them; by the admin or a listener, each for itself
+    #[command(subcommand)]
+    Precheck(rules::PrecheckCommand),
+    /// Hand a network to another admin: one offers it, the other accepts it
+    Transfer(TransferArgs),
+    /// Offer a network to another admin, as `transfer --to`
+    #[command(hide = true)]
     Offer(OfferArgs),
-    /// Accept a network that is offered to the account
+    /// Accept a network that is offered to the account, as `transfer --accept`
+    #[command(hide = true)]
     Accept(IdArgs),
-    /// Remove a network; its id is never given again
+    /// Remove a network that has no actors; its id is never given again
     Remove(IdArgs),
+    /// What has happened in a network with the flag history, with the median of the authorities' times
+    History(history::Args),
+    /// Forget history, and the listeners' stream with it, that is older than some time
+    PruneHistory(rules::PruneArgs),
 }
 
 /// A network, and who does it.
 #[derive(clap::Args)]
 pub struct IdArgs {
     #[command(flatten)]
-    call: CallArgs,
+    pub call: CallArgs,
     /// The network's id, 1 to 2^63 - 1
-    #[arg(value_name = "ID")]
-    network_id: u64,
+    #[arg(value_name = "NETWORK")]
+    pub network_id: u64,
 }
 
 /// Options of `network register`.
@@ -43,25 +61,17 @@ pub struct IdArgs {
 pub struct RegisterArgs {
     #[command(flatten)]
     id: IdArgs,
-    /// Flags, as PBTX defines them
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    flags: u32,
+    #[command(flatten)]
+    flags: rules::Flags,
     /// Text about it, at most 1,024 bytes
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     metadata: String,
-    /// Address that may listen; may be given up to 16 times
+    /// Address that may listen and set a precheck; may be given up to 16 times
     #[arg(long, value_name = "ADDRESS")]
     listener: Vec<String>,
-}
-
-/// Options of `network show`.
-#[derive(clap::Args)]
-pub struct ShowArgs {
-    #[command(flatten)]
-    question: Question,
-    /// The network's id
-    #[arg(value_name = "ID")]
-    network_id: u64,
+    /// Actors register themselves
+    #[arg(long)]
+    open: bool,
 }
 
 /// Options of `network metadata`.
@@ -71,6 +81,23 @@ pub struct MetadataArgs {
     id: IdArgs,
     /// The new text, at most 1,024 bytes
     text: String,
+}
+
+/// Options of `network transfer`.
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("step").required(true))]
+pub struct TransferArgs {
+    #[command(flatten)]
+    id: IdArgs,
+    /// Offer it to this address; by its admin
+    #[arg(long, value_name = "ADDRESS", group = "step")]
+    to: Option<String>,
+    /// Take it; by the account that it is offered to
+    #[arg(long, group = "step")]
+    accept: bool,
+    /// Take the offer back; by its admin
+    #[arg(long, group = "step")]
+    withdraw: bool,
 }
 
 /// Options of `network offer`.
@@ -90,73 +117,74 @@ pub struct OfferArgs {
 /// Runs one.
 pub fn run(command: Command, out: Output) -> Result<()> {
     match command {
-        Command::Register(args) => {
-            let caller = Caller::open(&args.id.call, out)?;
-            let listeners = args.listener.iter().map(|text| address(text, &caller)).collect::<Result<_>>()?;
-            let register =
-                wire::NetworkRegister { flags: args.flags, metadata: args.metadata.into(), listeners, open: false };
-            run_command(caller, args.id.network_id, Kind::Register(register))
-        }
-        Command::Show(args) => show(&args, out),
+        Command::Register(args) => register(&args, out),
+        Command::Show(args) => show::show(&args, out),
+        Command::List(args) => show::list(&args, out),
         Command::Metadata(args) => {
-            let caller = Caller::open(&args.id.call, out)?;
             let metadata = wire::NetworkMetadata { metadata: args.text.into() };
-            run_command(caller, args.id.network_id, Kind::Metadata(metadata))
+            run_command(Caller::open(&args.id.call, out)?, args.id.network_id, Kind::Metadata(metadata))
         }
-        Command::Offer(args) => {
-            let caller = Caller::open(&args.id.call, out)?;
-            let admin = args.to.as_deref().map(|text| address(text, &caller)).transpose()?.unwrap_or_default();
-            run_command(caller, args.id.network_id, Kind::Offer(wire::NetworkOffer { admin }))
-        }
-        Command::Accept(args) => {
-            run_command(Caller::open(&args.call, out)?, args.network_id, Kind::Accept(wire::NetworkAccept {}))
-        }
+        Command::Update(args) => rules::update(&args, out),
+        Command::Precheck(command) => rules::precheck(command, out),
+        Command::Transfer(TransferArgs { id, accept: true, .. }) => accept(&id, out),
+        Command::Transfer(TransferArgs { id, to, .. }) => offer(&id, to.as_deref(), out),
+        Command::Offer(args) => offer(&args.id, args.to.as_deref(), out),
+        Command::Accept(id) => accept(&id, out),
         Command::Remove(args) => {
             run_command(Caller::open(&args.call, out)?, args.network_id, Kind::Remove(wire::NetworkRemove {}))
         }
+        Command::History(args) => history::run(&args, out),
+        Command::PruneHistory(args) => rules::prune(&args, out),
     }
 }
 
-fn address(text: &str, caller: &Caller<'_>) -> Result<bytes::Bytes> {
-    let address = Address::from_text(text, &caller.committee.network.currency)?;
-    Ok(bytes::Bytes::copy_from_slice(address.as_bytes()))
+fn register(args: &RegisterArgs, out: Output) -> Result<()> {
+    let caller = Caller::open(&args.id.call, out)?;
+    let register = wire::NetworkRegister {
+        flags: args.flags.bits()?.unwrap_or(0),
+        metadata: args.metadata.clone().into(),
+        listeners: addresses(&args.listener, &caller.committee)?,
+        open: args.open,
+    };
+    let network_id = args.id.network_id;
+    let command = wire::NetworkCommand { network_id, kind: Some(Kind::Register(register)) };
+    // Which actor does not matter: what is asked of a network that is not known is refused.
+    caller.run_commands(vec![command], Some(Heard { network_id, actor: 1, so: Box::new(|_| true) }))
+}
+
+fn offer(id: &IdArgs, to: Option<&str>, out: Output) -> Result<()> {
+    let caller = Caller::open(&id.call, out)?;
+    let admin = to.map(|text| address(text, &caller.committee)).transpose()?.unwrap_or_default();
+    run_command(caller, id.network_id, Kind::Offer(wire::NetworkOffer { admin }))
+}
+
+fn accept(id: &IdArgs, out: Output) -> Result<()> {
+    run_command(Caller::open(&id.call, out)?, id.network_id, Kind::Accept(wire::NetworkAccept {}))
 }
 
 fn run_command(caller: Caller<'_>, network_id: u64, kind: Kind) -> Result<()> {
-    let command = wire::NetworkCommand { network_id, kind: Some(kind) };
-    caller.run(Vec::new(), vec![output::Kind::Network(command)], false, Ok(()))
+    caller.run_commands(vec![wire::NetworkCommand { network_id, kind: Some(kind) }], None)
 }
 
-fn show(args: &ShowArgs, out: Output) -> Result<()> {
-    let committee = args.question.committee()?;
-    let (record, agreeing) = block_on(async { args.question.network(&committee).registered(args.network_id).await })?;
-    let Some(record) = record else {
-        let message = format!("network {} was never registered", args.network_id);
-        return Err(Error::new(Code::UnknownNetwork, message));
-    };
-    let text = |bytes: &[u8]| match Address::from_slice(bytes) {
-        Ok(address) => address.to_text(&committee.network.currency),
-        Err(_) => String::new(),
-    };
-    let listeners: Vec<String> = record.listeners.iter().map(|l| text(l)).collect();
-    let metadata = String::from_utf8_lossy(&record.metadata).into_owned();
-    let state = if record.removed { "removed" } else { "registered" };
-    let rows = [
-        ("network", args.network_id.to_string()),
-        ("state", state.to_owned()),
-        ("admin", text(&record.admin)),
-        ("offered to", text(&record.offered)),
-        ("flags", record.flags.to_string()),
-        // It is the admin's text: control characters stay out of the terminal.
-        ("metadata", metadata.escape_debug().to_string()),
-        ("listeners", listeners.join(" ")),
-        ("agreeing", format!("{agreeing} of {} authorities", committee.size())),
-    ];
-    let value = json!({"network_id": args.network_id.to_string(), "state": state, "admin": text(&record.admin),
-        "offered": text(&record.offered), "flags": record.flags, "metadata": metadata,
-        "metadata_hex": hex::encode(&record.metadata), "listeners": listeners, "agreeing": agreeing,
-        "authorities": committee.size()});
-    let shown: Vec<(&str, String)> = rows.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-    out.data(fields(&shown), &value);
-    Ok(())
+fn addresses(texts: &[String], committee: &Committee) -> Result<Vec<bytes::Bytes>> {
+    texts.iter().map(|text| address(text, committee)).collect()
+}
+
+fn address(text: &str, committee: &Committee) -> Result<bytes::Bytes> {
+    let address = Address::from_text(text, &committee.network.currency)?;
+    Ok(bytes::Bytes::copy_from_slice(address.as_bytes()))
+}
+
+/// A network as it is now, to change it. Errors: `UNKNOWN_NETWORK`; those of asking.
+fn now(caller: &Caller<'_>, network_id: u64) -> Result<wire::NetworkRecord> {
+    let found = block_on(async { caller.args.place.network(&caller.committee).registered(network_id).await })?;
+    found.0.filter(|record| !record.removed).ok_or_else(|| {
+        let message = format!("network {network_id} is not registered");
+        Error::new(Code::UnknownNetwork, message)
+    })
+}
+
+/// What people read of an actor's page and of prechecks: an address as text.
+fn text(bytes: &[u8], committee: &Committee) -> String {
+    Address::from_slice(bytes).map_or_else(|_| String::new(), |a| a.to_text(&committee.network.currency))
 }

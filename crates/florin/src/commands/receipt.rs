@@ -56,6 +56,18 @@ pub fn people(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    let of = |name: &str| format!("{} of {} (needs {})", text(name), text("authorities"), text("quorum"));
+    let proof = [("epoch", text("epoch")), ("votes", of("votes")), ("acknowledgements", of("acknowledgements"))];
+    if value["action"] == "pbtx" {
+        let mut rows = vec![
+            ("transaction", text("order_id")),
+            ("by", format!("network {}, actor {}, seqnum {}", text("network_id"), text("payer"), text("seqnum"))),
+            ("type", text("transaction_type")),
+            ("content", text("transaction_content")),
+        ];
+        rows.extend(proof);
+        return fields(&rows);
+    }
     let currency = text("currency");
     let mut rows = vec![
         ("order", text("order_id")),
@@ -73,7 +85,6 @@ pub fn people(value: &Value) -> String {
         // It is the payer's text: control characters stay out of the terminal.
         rows.push(("memo", format!("{:?}", text("memo"))));
     }
-    let of = |name: &str| format!("{} of {} (needs {})", text(name), text("authorities"), text("quorum"));
-    rows.extend([("epoch", text("epoch")), ("votes", of("votes")), ("acknowledgements", of("acknowledgements"))]);
+    rows.extend(proof);
     fields(&rows)
 }

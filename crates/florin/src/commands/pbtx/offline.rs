@@ -193,3 +193,38 @@ impl Chain {
         replace().map_err(|e| io("write", &self.state, &e))
     }
 }
+
+/// A file of envelopes that is being pushed. The lock lasts as long as this.
+pub struct Queue {
+    path: PathBuf,
+    file: File,
+}
+
+impl Queue {
+    /// Reads a file of envelopes under its lock. One that belongs to a chain and is to be emptied is read when the chain
+    /// knows its last line: otherwise that number would be signed again. Errors: `BAD_FILE`, `IO`.
+    pub fn read(path: &Path, drains: bool, out: Output) -> Result<(String, Option<Queue>)> {
+        if !drains {
+            // Another command may be writing the last line.
+            let file = File::open(path).map_err(|e| Error::new(Code::BadFile, format!("{}: {e}", path.display())))?;
+            file.lock_shared().map_err(|e| io("lock", path, &e))?;
+            return Ok((read_text(path)?, None));
+        }
+        let state = path.to_str().and_then(|name| name.strip_suffix(".envelopes")).map(PathBuf::from);
+        let file = match state.filter(|state| state.exists()) {
+            Some(state) => Chain::open(state, None, None, None, None, out)?.file,
+            None => {
+                let open = OpenOptions::new().read(true).append(true).open(path);
+                let file = open.map_err(|e| Error::new(Code::BadFile, format!("{}: {e}", path.display())))?;
+                file.lock().map_err(|e| io("lock", path, &e))?;
+                file
+            }
+        };
+        Ok((read_text(path)?, Some(Queue { path: path.to_owned(), file })))
+    }
+
+    /// Empties it. Errors: `IO`.
+    pub fn drain(self) -> Result<()> {
+        self.file.set_len(0).and_then(|()| self.file.sync_all()).map_err(|e| io("empty", &self.path, &e))
+    }
+}

@@ -48,7 +48,17 @@ pub fn run(command: Command, out: Output) -> Result<()> {
 }
 
 fn make(args: &MakeArgs, out: Output) -> Result<()> {
-    let keys = args.key.iter().enumerate().map(|(i, text)| {
+    let permission = from_keys(args.actor, args.threshold, &args.key)?;
+    let encoded = permission.encode();
+    let (_, value) = describe::permission(&permission);
+    out.data(hex::encode(&encoded), &json!({"permission": hex::encode(&encoded), "fields": value}));
+    Ok(())
+}
+
+/// A permission of keys in any of their forms, each with its weight after a colon if that isn't 1. Errors: `USAGE`, `BAD_KEY`,
+/// those of [`Permission::decode_actor`].
+pub fn from_keys(actor: u64, threshold: u32, keys: &[String]) -> Result<Permission> {
+    let keys = keys.iter().enumerate().map(|(i, text)| {
         let (key, weight) = text.split_once(':').unwrap_or((text, "1"));
         let weight = weight.parse().map_err(|_| {
             Error::expected(Code::Usage, &format!("weight of key #{i}"), "1 to 2^32 - 1", format!("{weight:?}"))
@@ -56,10 +66,7 @@ fn make(args: &MakeArgs, out: Output) -> Result<()> {
         let about = |e: Error| Error::new(e.code, format!("key #{i}: {}", e.message));
         Ok((input::public_key(key).map_err(about)?, weight))
     });
-    let permission = Permission { actor: args.actor, threshold: args.threshold, keys: keys.collect::<Result<_>>()? };
-    let encoded = permission.encode();
-    Permission::decode_actor(&encoded)?;
-    let (_, value) = describe::permission(&permission);
-    out.data(hex::encode(&encoded), &json!({"permission": hex::encode(&encoded), "fields": value}));
-    Ok(())
+    let permission = Permission { actor, threshold, keys: keys.collect::<Result<_>>()? };
+    Permission::decode_actor(&permission.encode())?;
+    Ok(permission)
 }

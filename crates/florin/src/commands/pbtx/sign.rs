@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use florin_client::pbtx::next_sequence;
 use florin_core::envelope::{Authority, Body, Order, encode_body, encode_envelope};
 use florin_core::eosio::{PrivateKey, public_to_text};
 use florin_core::keys::Signature;
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::offline::Chain;
 use super::{input, signatures};
 use crate::commands::support::fields;
+use crate::commands::wallet::{Question, block_on};
 use crate::output::Output;
 
 /// Options of `pbtx sign`.
@@ -30,6 +32,11 @@ pub struct Args {
     /// .envelopes after it. The first time --network and --actor are needed, and --seqnum and --prev unless the actor is new
     #[arg(long, value_name = "FILE")]
     offline: Option<PathBuf>,
+    /// Ask the authorities for the number and the hash of the transaction before; f + 1 of them must agree
+    #[arg(long, conflicts_with_all = ["offline", "envelope", "seqnum", "prev"])]
+    autoseq: bool,
+    #[command(flatten)]
+    question: Question,
     /// Network
     #[arg(long, value_name = "ID", required_unless_present_any = ["envelope", "offline"])]
     network: Option<u64>,
@@ -37,10 +44,10 @@ pub struct Args {
     #[arg(long, value_name = "ID", required_unless_present_any = ["envelope", "offline"])]
     actor: Option<u64>,
     /// The transaction's number: one more than the actor's last one
-    #[arg(long, value_name = "N", required_unless_present_any = ["envelope", "offline"])]
+    #[arg(long, value_name = "N", required_unless_present_any = ["envelope", "offline", "autoseq"])]
     seqnum: Option<u32>,
     /// prev_hash, in decimal: what follows the actor's last transaction, 0 for the first
-    #[arg(long, value_name = "HASH", required_unless_present_any = ["envelope", "offline"])]
+    #[arg(long, value_name = "HASH", required_unless_present_any = ["envelope", "offline", "autoseq"])]
     prev: Option<u64>,
     /// transaction_type
     #[arg(long = "type", value_name = "N", default_value_t = 0)]
@@ -62,8 +69,8 @@ pub fn run(args: &Args, out: Output) -> Result<()> {
     let order = match &args.envelope {
         Some(text) => Order::decode(input::bytes("--envelope", text)?)?,
         None => {
-            let given = (args.network, args.actor, args.seqnum, args.prev);
-            let (Some(network_id), Some(actor), Some(seqnum), Some(prev_hash)) = given else {
+            let place = if args.autoseq { asked(args)? } else { args.seqnum.zip(args.prev) };
+            let (Some(network_id), Some(actor), Some((seqnum, prev_hash))) = (args.network, args.actor, place) else {
                 return Err(Error::new(Code::Usage, "give --network, --actor, --seqnum and --prev"));
             };
             unsigned(args, network_id, actor, seqnum, prev_hash)?
@@ -76,6 +83,13 @@ pub fn run(args: &Args, out: Output) -> Result<()> {
         "seqnum": order.seqnum, "next_prev_hash": next.to_string()});
     out.data(hex::encode(&order.raw), &value);
     Ok(())
+}
+
+/// seqnum and prev_hash, from the authorities.
+fn asked(args: &Args) -> Result<Option<(u32, u64)>> {
+    let (Some(network_id), Some(actor)) = (args.network, args.actor) else { return Ok(None) };
+    let committee = args.question.committee()?;
+    block_on(async { next_sequence(&args.question.network(&committee), network_id, actor).await }).map(Some)
 }
 
 fn sign_offline(args: &Args, keys: &[PrivateKey], state: PathBuf, out: Output) -> Result<()> {

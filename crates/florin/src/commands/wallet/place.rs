@@ -86,6 +86,11 @@ impl Question {
     pub fn network(&self, committee: &Arc<Committee>) -> Network {
         network(committee, self.timeout)
     }
+
+    /// How long to wait.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
 }
 
 impl Place {
