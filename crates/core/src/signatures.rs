@@ -237,21 +237,29 @@ impl Batch {
     }
 
     /// [`Batch::verify`] with what is left of a budget of curve operations, and takes from it what orders of several
-    /// keys need. Once it is 0 they are `BUSY`; the one that uses it up is still judged. Orders of one ed25519 key
-    /// neither need nor touch it.
+    /// keys or accounts need. Once it is 0 they are `BUSY`; the one that uses it up is still judged. Orders of one
+    /// ed25519 key neither need nor touch it.
     pub fn verify_within(self, budget: &mut usize) -> Outcome {
         let Batch { jobs, mut results } = self;
         let mut verifications = 0;
         let mut failed = BTreeMap::new();
         let mut batch = Ed25519Batch::default();
-        for (_, job) in &jobs {
+        let mut left_out = vec![false; jobs.len()];
+        let mut before = None;
+        for ((tag, job), left_out) in jobs.iter().zip(&mut left_out) {
+            let cosigns = before.replace(*tag) == Some(*tag);
             if let JobKind::Single { key, sig, message, .. } = &job.0 {
-                batch.push(key, sig, message);
+                *left_out = cosigns && *budget == 0;
+                *budget -= usize::from(cosigns && *budget > 0);
+                if !*left_out {
+                    batch.push(key, sig, message);
+                }
             }
         }
         let mut singles = batch.verify(&mut verifications).into_iter();
-        for (tag, job) in jobs {
+        for ((tag, job), left_out) in jobs.into_iter().zip(left_out) {
             let outcome = match job.0 {
+                JobKind::Single { .. } if left_out => Err(over_budget()),
                 JobKind::Single { actor, .. } => {
                     let is_true = singles.next().expect("each single job is in the batch");
                     if is_true { Ok(()) } else { Err(mismatch(0, actor)) }

@@ -15,8 +15,8 @@ use crate::authority::{Authority, NoMeter};
 use crate::batch::decode_batch;
 use crate::committee::{AuthorityInfo, Committee, Network};
 use crate::content::{
-    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_ROTATE, TYPE_SET_PERMISSION, encode_call, encode_pay, encode_rotate,
-    encode_recover, encode_set_permission,
+    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_ROTATE, TYPE_SET_PERMISSION, encode_call, encode_pay,
+    encode_recover, encode_rotate, encode_set_permission,
 };
 use crate::envelope::{self, Body, Order, encode_body, encode_envelope};
 use crate::error::Result;

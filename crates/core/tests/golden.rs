@@ -254,7 +254,8 @@ fn commands_of_pbtx_networks() {
         N::Open(wire::ActorOpen { permission, signature }),
         N::RemoveActor(5),
         N::FreezeActor(wire::ActorFreeze { actor: 5, frozen: true }),
-        N::Prune(wire::HistoryPrune { before_us: 1 << 50, max_rows: 300 }),
+        N::Prune(wire::HistoryPrune { before_us: 1 << 50, max_rows: 200 }),
+        N::Admit(wire::ActorAdmit { actor: 5, order_id: bytes32(1) }),
     ];
     let outputs =
         kinds.map(|kind| wire::output::Kind::Network(wire::NetworkCommand { network_id: 900, kind: Some(kind) }));
@@ -290,7 +291,7 @@ fn records_of_pbtx_networks() {
     let event =
         wire::StreamRecord { event: 1, data: Bytes::from_static(b"name"), time_us: 1 << 50, ..Default::default() };
     golden("record_stream_event", event.encode_to_vec());
-    let actor = wire::ActorRecord { permission: bytes32(1), removed: false, frozen: true };
+    let actor = wire::ActorRecord { permission: bytes32(1), removed: false, frozen: true, generation: 300 };
     golden("record_actor", actor.encode_to_vec());
     let account = Account { permission: bytes32(1), barred: true, rotation: (300, 299), ..Default::default() };
     golden("record_account_pbtx", account.encode());
@@ -307,6 +308,8 @@ fn records_of_pbtx_networks() {
             frozen: true,
             rotated: 300,
             order_id: order_id.clone(),
+            generation: 301,
+            admitted: bytes32(3),
         }),
         L::Stream(wire::LogStream { network_id, actor: 5, seqnum: 300, order_id }),
         L::Prune(wire::LogPrune { network_id, before_us: 1 << 50, max_rows: 300 }),

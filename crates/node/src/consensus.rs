@@ -52,7 +52,9 @@ const UNSIGNED_MAX: u64 = 4;
 /// Sessions fetched at a time.
 const SESSIONS: u32 = 32;
 /// Bytes of one peer's frames that may wait for the next session to open here.
-const EARLY_BYTES: usize = 256 << 10;
+const EARLY_BYTES: usize = 1 << 20;
+/// What each of them counts for at least.
+const EARLY_COST_MIN: usize = 4 << 10;
 /// Batches of items that may wait.
 const ITEMS: usize = 256;
 
@@ -347,7 +349,7 @@ impl Task {
         }
         if !frame.frame.is_empty() && session == progress.open + 1 {
             let early = progress.early.entry(from).or_default();
-            early.bytes += frame.frame.len();
+            early.bytes += frame.frame.len().max(EARLY_COST_MIN);
             if early.bytes <= EARLY_BYTES {
                 early.frames.push(frame.frame);
             }

@@ -104,11 +104,12 @@ impl Services {
     }
 
     /// What the shard of a PBTX network says, once it is durable.
-    async fn read_shard<T>(&self, network_id: u64, read: impl FnOnce(&Authority, &Store) -> Result<T>) -> Result<T> {
-        let shard = self.shard(self.committee.shard_of(network_id, 0))?;
-        let found = read(shard.authority(), shard.store())?;
-        shard.barrier().await?;
-        Ok(found)
+    async fn read_shard<T: Send + 'static>(
+        &self,
+        network_id: u64,
+        read: impl FnOnce(&Authority, &Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.shard(self.committee.shard_of(network_id, 0))?.long_read(read).await
     }
 
     /// Status of the log.
@@ -373,12 +374,12 @@ impl AuthorityService for Services {
 
     async fn actor(&self, request: Request<ActorRequest>) -> std::result::Result<Response<ActorReply>, Status> {
         let request = request.into_inner();
-        answer(self.read_shard(request.network_id, |a, store| a.actor(store, &request)).await)
+        answer(self.read_shard(request.network_id, move |a, store| a.actor(store, &request)).await)
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> std::result::Result<Response<HistoryReply>, Status> {
         let request = request.into_inner();
-        answer(self.read_shard(request.network_id, |a, store| a.history(store, &request)).await)
+        answer(self.read_shard(request.network_id, move |a, store| a.history(store, &request)).await)
     }
 
     type ListenStream = Pin<Box<dyn Stream<Item = std::result::Result<ListenReply, Status>> + Send>>;
@@ -401,13 +402,10 @@ impl AuthorityService for Services {
             let mut level = false;
             loop {
                 news.mark_unchanged();
-                let mut page = shard.authority().listen(shard.store(), &request);
+                // What a listener acts on must not be forgotten.
+                let page = shard.long_read(move |authority, store| authority.listen(store, &request)).await;
                 let next = page.as_ref().map_or(request.from, |page| page.next);
                 let moved = next > request.from;
-                // What a listener acts on must not be forgotten.
-                if moved && let Err(e) = shard.barrier().await {
-                    page = Err(e);
-                }
                 let failed = page.is_err();
                 if (moved || !level || failed) && (sender.send(page.map_err(to_status)).await.is_err() || failed) {
                     return;

@@ -18,7 +18,7 @@ use florin_core::authority::effect::{Effects, Reply};
 use florin_core::authority::input::Input;
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info};
 
 use crate::meter::{CpuTimes, ThreadMeter, thread_cpu_ns};
@@ -26,6 +26,9 @@ use crate::storage::Store;
 
 /// Requests that may wait for the step thread; more are refused as `BUSY`.
 const QUEUE: usize = 512;
+
+/// Long reads at a time.
+const LONG_READS: usize = 2;
 
 enum Command {
     Input(Input, oneshot::Sender<Result<Reply>>),
@@ -72,6 +75,7 @@ pub struct Shard {
     outbox: watch::Receiver<u64>,
     fault: watch::Receiver<Option<Error>>,
     counters: Arc<Counters>,
+    long_reads: Arc<Semaphore>,
 }
 
 /// The threads of a shard; joining them waits until the last reply has gone.
@@ -135,7 +139,8 @@ impl Shard {
             spawn(name("sync"), Box::new(move || sync.run(releases)))?,
         ];
         info!(shard = authority.shard(), orders = totals.orders, "shard open");
-        let shard = Shard { authority, store, queue, settled_end, outbox, fault, counters };
+        let long_reads = Arc::new(Semaphore::new(LONG_READS));
+        let shard = Shard { authority, store, queue, settled_end, outbox, fault, counters, long_reads };
         Ok((Arc::new(shard), ShardThreads(threads)))
     }
 
@@ -197,6 +202,23 @@ impl Shard {
         let (respond, response) = oneshot::channel();
         self.enqueue(Command::Barrier(respond))?;
         response.await.map_err(|_| stopped())?.map(|()| reply)
+    }
+
+    /// A read that may look at many batches: off the threads that serve requests, a few at a time. What it says is
+    /// durable. Errors: those of the read; `BUSY`.
+    pub async fn long_read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Authority, &Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let place = self.long_reads.clone().acquire_owned().await.map_err(|_| stopped())?;
+        let (authority, store) = (self.authority.clone(), self.store.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            read(&authority, &store)
+        });
+        let found = found.await.map_err(|_| stopped())??;
+        self.barrier().await?;
+        Ok(found)
     }
 
     /// Notes how far a peer's settled stream has been looked at.

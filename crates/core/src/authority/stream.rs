@@ -1,6 +1,7 @@
 //! Reads of PBTX networks: actors, the stream that listeners follow, history.
 
 use bytes::Bytes;
+use prost::Message;
 
 use super::Authority;
 use super::changes::load_progress;
@@ -15,8 +16,10 @@ use crate::merkle::{Hash, Tree};
 use crate::network_flags::{HISTORY, RAW_NOTIFY};
 use crate::wire::{self, history_row::Event};
 
-/// Bytes of bodies and transactions in one message of a stream, roughly.
+/// Bytes of one message of a stream or page of history, roughly.
 const LISTEN_BYTES: usize = 1 << 20;
+/// Batches that are read, and decoded, for one of them.
+const LISTEN_BATCHES: usize = 8;
 
 /// An entry of the stream that is an order.
 struct Entry {
@@ -64,10 +67,21 @@ impl Authority {
         }
         let mut reply = wire::ListenReply { end: record.entries + 1, flags, ..Default::default() };
         reply.next = from;
+        if from > reply.end {
+            return Err(Error::expected(
+                Code::OutOfOrder,
+                "position in the stream",
+                format!("at most {}", reply.end),
+                from,
+            ));
+        }
         let entries = self.entries(state, request.network_id, from, record.entries, PAGE_MAX)?;
         let mut bytes = 0;
         for run in entries.chunk_by(|(_, a), (_, b)| (a.event(), a.batch) == (b.event(), b.batch)) {
             let Some(((_, first), (last, _))) = run.first().zip(run.last()) else { continue };
+            if reply.batches.len() >= LISTEN_BATCHES {
+                return Ok(reply);
+            }
             if first.event() == Event::Exectrx && !self.stream_batch(state, first.batch, run, &mut bytes, &mut reply)? {
                 return Ok(reply);
             }
@@ -91,9 +105,10 @@ impl Authority {
         let ids: Vec<Hash> = orders.iter().zip(&decoded).map(|(raw, order)| leaf_id(raw, order)).collect();
         let tree = Tree::new(&ids);
         let lost = || corrupt(Table::Batches, &batch.to_be_bytes(), "an order of a stream is missing");
+        let mut room = *bytes;
         let fits = |(_, entry): &&(u64, wire::StreamRecord)| {
-            *bytes += 2 * orders.get(entry.index as usize).map_or(0, Bytes::len);
-            *bytes <= LISTEN_BYTES
+            room += 2 * orders.get(entry.index as usize).map_or(0, Bytes::len);
+            room <= LISTEN_BYTES
         };
         // One at least, or it would never come.
         let room = run.iter().take_while(fits).count().max(usize::from(reply.batches.is_empty()));
@@ -135,6 +150,7 @@ impl Authority {
                 bodies,
                 proof: tree.parts(&sorted).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
             });
+            *bytes += out.encoded_len();
             reply.batches.push(out);
             reply.next = some.last().map_or(reply.next, |entry| entry.position + 1);
         }
@@ -154,12 +170,20 @@ impl Authority {
         let mut reply = wire::HistoryReply::default();
         let mut bytes = 0;
         let mut kept: Option<(u64, Vec<Bytes>)> = None;
+        let mut batches = 0;
         for (id, entry) in self.entries(state, request.network_id, from, record.entries, limit)? {
             let data = match entry.event() {
                 Event::Exectrx => {
                     let orders = match kept.take() {
                         Some((batch, orders)) if batch == entry.batch => orders,
-                        _ => stored_orders(state, entry.batch)?,
+                        _ if batches == LISTEN_BATCHES => {
+                            reply.next = id;
+                            return Ok(reply);
+                        }
+                        _ => {
+                            batches += 1;
+                            stored_orders(state, entry.batch)?
+                        }
                     };
                     let raw = orders.get(entry.index as usize).cloned().unwrap_or_default();
                     kept = Some((entry.batch, orders));

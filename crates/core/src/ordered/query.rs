@@ -145,6 +145,7 @@ impl OrderedLog {
         let mut reply = wire::NetworksReply::default();
         let from = network_key(request.from);
         let page = state.scan(Table::Objects, &from, PAGE_MAX)?;
+        let mut bytes = 0;
         for (key, value) in &page {
             let Some(id) = key.strip_prefix(&[Object::Network as u8]).and_then(|k| k.try_into().ok()) else {
                 return Ok(reply);
@@ -156,6 +157,11 @@ impl OrderedLog {
             }
             let network =
                 wire::NetworkRecord::decode(value.clone()).map_err(|e| corrupt(Table::Objects, key, &e.to_string()))?;
+            bytes += value.len();
+            if bytes > UNITS_PAGE_BYTES && !reply.networks.is_empty() {
+                reply.next = network_id;
+                return Ok(reply);
+            }
             if !network.removed {
                 reply.networks.push(wire::ListedNetwork { network_id, network: Some(network) });
             }

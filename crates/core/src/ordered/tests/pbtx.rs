@@ -1,8 +1,8 @@
 //! PBTX networks as their admins, actors, listeners and attackers see them.
 
 use super::*;
-use crate::certificate::check_certificate;
 use crate::authority::state::account_key;
+use crate::certificate::check_certificate;
 use crate::content::{TYPE_ROTATE, encode_rotate};
 use crate::envelope::Order;
 use crate::keys::Curve;
@@ -349,9 +349,10 @@ fn what_costs_nothing_is_not_told_to_shards() {
     let listeners: Vec<Signer> = (2..6).map(Signer::new).collect();
     let update = wire::NetworkUpdate { listeners: listeners.iter().map(bytes).collect(), ..Default::default() };
     assert_eq!(admin(&mut cluster, &mut alice, N::Update(update)), 0);
-    let codes: Vec<u32> = listeners.into_iter().map(|mut listener| {
-        admin(&mut cluster, &mut listener, N::Precheck(precheck(1)))
-    }).collect();
+    let codes: Vec<u32> = listeners
+        .into_iter()
+        .map(|mut listener| admin(&mut cluster, &mut listener, N::Precheck(precheck(1))))
+        .collect();
     assert_eq!(codes, [0, 0, Code::Limit as u32, Code::Limit as u32]);
     all_clean(&cluster);
 }

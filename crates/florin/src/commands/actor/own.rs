@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use florin_client::network::Network;
 use florin_client::pbtx::{Pushed, actor_state, next_sequence};
-use florin_core::content::TYPE_ROTATE;
+use florin_core::content::{TYPE_ROTATE, encode_rotate};
 use florin_core::envelope::{Authority, Body, Order, encode_body, encode_envelope};
 use florin_core::eosio::PrivateKey;
 use florin_core::permission::Permission;
@@ -27,6 +27,7 @@ pub fn rotate(id: &IdArgs, permission: &Permission, keys: &[PrivateKey], out: Ou
     block_on(async {
         let network = id.call.place.network(&committee);
         let (seqnum, prev_hash) = next_sequence(&network, network_id, actor).await?;
+        let generation = actor_state(&network, network_id, actor).await?.0.generation;
         let body = encode_body(&Body {
             network_id,
             actor,
@@ -34,7 +35,7 @@ pub fn rotate(id: &IdArgs, permission: &Permission, keys: &[PrivateKey], out: Ou
             seqnum,
             prev_hash,
             transaction_type: TYPE_ROTATE,
-            content: permission.encode(),
+            content: encode_rotate(permission.encode(), generation),
         });
         let signatures: Vec<_> = keys.iter().map(|key| key.signer().sign_body(&body)).collect();
         let order = Order::decode(encode_envelope(&body, &[Authority::of(&signatures)]))?;
