@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use florin_core::committee::Committee;
 use florin_core::envelope::Order;
 use florin_core::limits::{CALL_BYTES_MAX, OUTPUTS_MAX};
 use florin_core::wire::{self, output};
@@ -65,10 +66,14 @@ async fn is_registered(network: &Network, network_id: u64) -> Result<bool> {
 
 /// The refusal that `f + 1` authorities give, if they do.
 pub(crate) fn refused_alike<T>(network: &Network, replies: &[Result<T>]) -> Option<Error> {
+    alike(network.committee(), replies)
+}
+
+fn alike<T>(committee: &Committee, replies: &[Result<T>]) -> Option<Error> {
     let said: Vec<&Error> =
         replies.iter().filter_map(|r| r.as_ref().err()).filter(|e| (100..700).contains(&(e.code as u32))).collect();
-    let alike = |e: &Error| said.iter().filter(|o| o.code == e.code).count() >= network.committee().validity();
-    said.iter().find(|e| alike(e)).map(|e| (*e).clone())
+    let enough = |e: &Error| said.iter().filter(|o| o.code == e.code).count() >= committee.validity();
+    said.iter().find(|e| enough(e)).map(|e| (*e).clone())
 }
 
 /// seqnum and prev_hash of an actor's next transaction. Errors: those of [`actor_state`]; `UNKNOWN_ACTOR`;
@@ -138,13 +143,12 @@ pub async fn networks(network: &Network, from: u64, limit: u32) -> Result<(Vec<w
                 *reply = Err(Error::new(Code::Decode, "a page that does not go on"));
             }
         }
-        listed(network, &replies)
+        listed(network.committee(), &replies)
     })
     .await
 }
 
-fn listed(network: &Network, replies: &[Result<wire::NetworksReply>]) -> Result<(Vec<wire::ListedNetwork>, u64)> {
-    let committee = network.committee();
+fn listed(committee: &Committee, replies: &[Result<wire::NetworksReply>]) -> Result<(Vec<wire::ListedNetwork>, u64)> {
     need(committee, replies, committee.quorum())?;
     let end = |r: &wire::NetworksReply| if r.next == 0 { u64::MAX } else { r.next };
     let mut ends: Vec<u64> = replies.iter().flatten().map(end).collect();
@@ -250,3 +254,7 @@ pub fn read_envelopes(text: &str) -> Result<Vec<Order>> {
     };
     lines.map(order).collect()
 }
+
+#[cfg(test)]
+#[path = "pbtx/tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@
 //! that isn't a transaction, the data. A row counts when a quorum has it; an honest authority's time stands on either
 //! side of the median, so no `f` liars move it beyond honest clocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use florin_core::envelope::Order;
@@ -68,38 +68,42 @@ pub async fn history(
     let from = from.max(1);
     let limit = limit.clamp(1, PAGE_MAX as u32);
     let (authority, page) = first_page(network, network_id, authority, from, limit).await?;
-    let mut wanted = BTreeMap::new();
     let keys = keys(&page.rows);
-    for key in &keys {
-        wanted.insert(key.clone(), Vec::new());
-    }
+    let mut said: BTreeMap<Key, Vec<u64>> = BTreeMap::new();
     for (row, key) in page.rows.iter().zip(&keys) {
-        wanted.entry(key.clone()).or_insert_with(Vec::new).push((row.time_us, row.data.clone()));
+        said.entry(key.clone()).or_default().push(row.time_us);
     }
     let (first, last) = (page.rows.first().map_or(from, |r| r.id), page.rows.last().map_or(from, |r| r.id));
     let others = (0..network.committee().size()).filter(|other| *other != authority);
     let asked = others.map(|other| find(network, network_id, other, &keys, first, last));
     let mut answered = 1;
-    for found in join_all(asked).await {
-        let Ok(found) = found else { continue };
+    for found in join_all(asked).await.into_iter().flatten() {
         answered += 1;
-        for (key, time) in found {
-            wanted.entry(key).or_default().push(time);
-        }
+        found.into_iter().for_each(|(key, time)| said.entry(key).or_default().push(time));
     }
     let quorum = network.committee().quorum();
     if answered < quorum {
         let message = format!("{answered} authorities answer, {quorum} are needed for the times of a history");
         return Err(Error::new(Code::QuorumUnreachable, message));
     }
+    Ok(believed(authority, page, &keys, &said, quorum))
+}
+
+/// The rows that a quorum has, up to the first that fewer have.
+fn believed(
+    authority: usize,
+    page: wire::HistoryReply,
+    keys: &[Key],
+    said: &BTreeMap<Key, Vec<u64>>,
+    quorum: usize,
+) -> History {
     let mut result = History { rows: Vec::new(), authority, next: page.next, unsettled: None };
     for (row, key) in page.rows.into_iter().zip(keys) {
-        let said = wanted.remove(&key).unwrap_or_default();
-        if said.len() < quorum {
+        let mut times = said.get(key).cloned().unwrap_or_default();
+        if times.len() < quorum {
             (result.next, result.unsettled) = (row.id, Some(row.id));
             break;
         }
-        let mut times: Vec<u64> = said.iter().map(|(time, _)| *time).collect();
         times.sort_unstable();
         result.rows.push(Row {
             id: row.id,
@@ -110,7 +114,7 @@ pub async fn history(
             agreeing: times.len(),
         });
     }
-    Ok(result)
+    result
 }
 
 /// The page of the authority whose ids are asked for.
@@ -190,18 +194,18 @@ async fn find(
     wanted: &[Key],
     first: u64,
     last: u64,
-) -> Result<Vec<(Key, (u64, Bytes))>> {
+) -> Result<Vec<(Key, u64)>> {
     let start = first.saturating_sub(SLACK).max(1);
-    let mut found: BTreeMap<Key, (u64, Bytes)> = BTreeMap::new();
-    let mut missing: std::collections::BTreeSet<&Key> = wanted.iter().collect();
-    let mut take = |rows: &[wire::HistoryRow], missing: &mut std::collections::BTreeSet<&Key>| {
-        // The same metadata may be set again and again; by number they would not match across pages, by turn they do.
+    let mut found: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut missing: BTreeSet<&Key> = wanted.iter().collect();
+    let mut take = |rows: &[wire::HistoryRow], missing: &mut BTreeSet<&Key>| {
+        // The same metadata may be set again and again; then they match in turn.
         for row in rows {
             let (event, trx_id, data) = bare(row);
             let next = missing.iter().find(|k| (k.0, &k.1, &k.2) == (event, &trx_id, &data)).copied();
             if let Some(key) = next {
                 missing.remove(key);
-                found.insert(key.clone(), (row.time_us, row.data.clone()));
+                found.insert(key.clone(), row.time_us);
             }
         }
     };
@@ -246,4 +250,47 @@ async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> 
     })
     .await;
     done.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: u64, time_us: u64) -> wire::HistoryRow {
+        let event = Event::Regactor as i32;
+        wire::HistoryRow { id, event, trx_id: vec![id as u8].into(), time_us, ..Default::default() }
+    }
+
+    /// What comes of a page of the first authority, with what the others say of each row.
+    fn merged(times: &[&[u64]]) -> History {
+        let rows: Vec<_> = times.iter().enumerate().map(|(i, times)| row(i as u64 + 1, times[0])).collect();
+        let keys = keys(&rows);
+        let said = keys.iter().cloned().zip(times.iter().map(|t| t.to_vec())).collect();
+        believed(0, wire::HistoryReply { rows, next: 0 }, &keys, &said, 3)
+    }
+
+    #[test]
+    fn no_liar_moves_a_time_beyond_honest_clocks() {
+        for lie in [0, 10, u64::MAX] {
+            for times in [vec![lie, 10, 20, 30], vec![10, lie, 20], vec![30, 20, 10, lie]] {
+                let time = merged(&[&times]).rows[0].time_us;
+                assert!((10..=30).contains(&time), "{time} of {times:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_few_have_ends_the_page() {
+        let history = merged(&[&[1, 2, 3], &[4, 5], &[7, 8, 9]]);
+        assert_eq!(history.rows.iter().map(|r| (r.id, r.time_us)).collect::<Vec<_>>(), [(1, 2)]);
+        assert_eq!((history.next, history.unsettled), (2, Some(2)));
+    }
+
+    #[test]
+    fn the_same_event_again_is_another_row() {
+        let mut rows = vec![row(1, 5), row(1, 9)];
+        rows[1].id = 2;
+        let keys = keys(&rows);
+        assert_ne!(keys[0], keys[1]);
+    }
 }

@@ -143,6 +143,10 @@ struct Run<'a> {
     /// Indices of what was not sent yet, by actor, in sequence.
     queues: BTreeMap<(u64, u64), Vec<usize>>,
     outcomes: Vec<Option<Pushed>>,
+    /// The first seqnum of an actor that is not settled.
+    failed: BTreeMap<(u64, u64), u32>,
+    /// Why nothing more is sent.
+    halted: Option<Error>,
 }
 
 impl<'a> Run<'a> {
@@ -153,7 +157,7 @@ impl<'a> Run<'a> {
         }
         // Stable: where there are no sequence numbers the order of the file stays.
         queues.values_mut().for_each(|queue| queue.sort_by_key(|i| orders[*i].seqnum));
-        Run { orders, queues, outcomes: vec![None; orders.len()] }
+        Run { orders, queues, outcomes: vec![None; orders.len()], failed: BTreeMap::new(), halted: None }
     }
 
     /// The next orders of one shard, as many as a batch takes.
@@ -186,43 +190,38 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Notes what became of a batch. What follows one that is not final waits for it, and is not sent.
+    /// Notes what became of a batch.
     fn note(&mut self, batch: &[usize], outcomes: Vec<Result<Receipt>>) {
-        let mut stopped: BTreeMap<(u64, u64), (u32, [u8; 32])> = BTreeMap::new();
+        if !outcomes.is_empty() && outcomes.iter().all(|o| o.as_ref().is_err_and(|e| may_come(e.code))) {
+            // Nobody is there: the rest would only wait as long again.
+            self.queues.clear();
+            self.halted = outcomes.iter().find_map(|o| o.as_ref().err()).cloned();
+        }
         for (i, outcome) in batch.iter().zip(outcomes) {
             let order = &self.orders[*i];
             let actor = (order.network_id, order.actor);
-            let outcome = Pushed::of(outcome);
-            self.outcomes[*i] = Some(match (outcome, stopped.get(&actor)) {
-                (Pushed::Refused(e), Some((before, _)))
-                    if matches!(e.code, Code::BadSeq | Code::BadPrevHash) && *before < order.seqnum =>
-                {
-                    Pushed::Waiting(waits(*before))
+            let out_of_turn = |e: &Error| matches!(e.code, Code::BadSeq | Code::BadPrevHash);
+            let outcome = match (Pushed::of(outcome), self.failed.get(&actor)) {
+                (Pushed::Refused(e), Some(before)) if out_of_turn(&e) && *before < order.seqnum => {
+                    let message = format!("waits for the transaction with seqnum {before}");
+                    Pushed::Waiting(Error::new(Code::BadSeq, message))
                 }
-                (outcome, _) => {
-                    if outcome.error().is_some() {
-                        stopped.entry(actor).or_insert((order.seqnum, order.id));
-                    }
-                    outcome
-                }
-            });
+                (outcome, _) => outcome,
+            };
+            // Where numbers are out of turn for another reason, what follows is refused for that as well.
+            if outcome.error().is_some_and(|e| !out_of_turn(e)) {
+                self.failed.entry(actor).or_insert(order.seqnum);
+            }
+            self.outcomes[*i] = Some(outcome);
         }
-        for (actor, (before, _)) in stopped {
-            let waiting = self.queues.get_mut(&actor).map(std::mem::take).unwrap_or_default();
-            let (behind, beside): (Vec<usize>, Vec<usize>) =
-                waiting.into_iter().partition(|i| self.orders[*i].seqnum > before);
-            behind.into_iter().for_each(|i| self.outcomes[i] = Some(Pushed::Waiting(waits(before))));
-            self.put_back(beside);
-        }
-        self.queues.retain(|_, queue| !queue.is_empty());
     }
 
-    fn outcomes(&mut self) -> Vec<Pushed> {
-        let none = || Pushed::Waiting(Error::new(Code::Undecided, "it was not sent"));
-        std::mem::take(&mut self.outcomes).into_iter().map(|outcome| outcome.unwrap_or_else(none)).collect()
+    fn outcomes(self) -> Vec<Pushed> {
+        let halted = self.halted.unwrap_or_else(|| Error::new(Code::Undecided, "it was not sent"));
+        self.outcomes.into_iter().map(|o| o.unwrap_or_else(|| Pushed::Waiting(halted.clone()))).collect()
     }
 }
 
-fn waits(seqnum: u32) -> Error {
-    Error::new(Code::BadSeq, format!("waits for the transaction with seqnum {seqnum}"))
-}
+#[cfg(test)]
+#[path = "push_tests.rs"]
+mod tests;

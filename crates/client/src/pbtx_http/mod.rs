@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-pub use register::{Registering, Registrar};
+pub use register::{Registering, Registrar, patiently};
 pub use server::{Limits, serve};
 pub use status::status_of;
 

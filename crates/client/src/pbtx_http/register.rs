@@ -269,13 +269,8 @@ impl Task {
     /// The wallet. It is another command's for a moment at most.
     async fn open(&mut self) -> Result<&mut Wallet> {
         if self.wallet.is_none() {
-            let deadline = Instant::now() + WALLET_WAIT;
-            let wallet = loop {
-                match Wallet::open(&self.registering.wallet, Arc::clone(self.network.committee())) {
-                    Err(e) if e.code == Code::Busy && Instant::now() < deadline => sleep(PAUSE).await,
-                    other => break other?,
-                }
-            };
+            let (path, committee) = (&self.registering.wallet, self.network.committee());
+            let wallet = patiently(|| Wallet::open(path, Arc::clone(committee))).await?;
             self.wallet = Some(wallet);
         }
         self.wallet.as_mut().ok_or_else(not_open)
@@ -332,6 +327,17 @@ impl Task {
 
 fn not_open() -> Error {
     Error::new(Code::Undecided, "the wallet is not open")
+}
+
+/// Opens a file of a wallet; another command has it for a moment at most. Errors: those of `open`.
+pub async fn patiently<T>(open: impl Fn() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + WALLET_WAIT;
+    loop {
+        match open() {
+            Err(e) if e.code == Code::Busy && Instant::now() < deadline => sleep(PAUSE).await,
+            other => return other,
+        }
+    }
 }
 
 fn exists(actor: u64) -> Error {

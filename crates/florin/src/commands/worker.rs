@@ -93,7 +93,9 @@ impl PbtxArgs {
         let credentials = self.pbtx_credentials.as_deref().map(Credentials::read).transpose()?.unwrap_or_default();
         let registrar = match &self.pbtx_wallet {
             Some(wallet) => {
-                let seed = self.passphrase.unlock(&Keystore::open(wallet)?)?;
+                let keystore = pbtx_http::patiently(|| Keystore::open(wallet)).await?;
+                let seed = self.passphrase.unlock(&keystore)?;
+                drop(keystore);
                 let registering = Registering { wallet: wallet.clone(), seed };
                 Some(Registrar::start(network.clone(), network_id, registering).await?)
             }
