@@ -191,16 +191,17 @@ impl Server {
         if !kind.eq_ignore_ascii_case(OCTETS) {
             return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected Content-Type: application/octet-stream\n");
         }
-        let Ok(_slot) = self.requests.clone().try_acquire_owned() else {
-            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time\n");
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return response;
-        };
         let (hash, body) = match timeout(self.limits.upload, self.read(request.into_body())).await {
             Ok(Ok(read)) => read,
             Ok(Err(Unread::TooLarge)) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large\n"),
             Ok(Err(Unread::Broken)) => return plain(StatusCode::BAD_REQUEST, "the request is not whole\n"),
             Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the request did not come in time\n"),
+        };
+        // Only now: who is slow to upload keeps nobody else waiting.
+        let Ok(_slot) = self.requests.clone().try_acquire_owned() else {
+            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time\n");
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            return response;
         };
         let (answer, reason) = self.gateway.answer(method, hash, body).await;
         let mut response = Response::new(Full::new(answer.encode_to_vec().into()));
@@ -248,3 +249,7 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
