@@ -82,6 +82,10 @@ fn the_readme_works_as_it_stands() {
     let said = run(dir, &format!("{setting}{}", block(&readme, "Shared objects", 3)));
     assert!(said.contains("not locked"), "{said}");
 
+    let said = run(dir, &format!("{setting}{}", block(&readme, "PBTX networks", 0)));
+    assert!(said.contains("2 settled, 0 refused") && said.contains("EXECTRX") && said.contains("final"), "{said}");
+    run(dir, &format!("{setting}{}", block(&readme, "PBTX networks", 1)));
+
     for (heading, number) in [("For operators", 0), ("A committee of your own", 1), ("A worker", 0)] {
         let lines = block(&readme, heading, number).lines().filter(|l| l.starts_with("florin "));
         for line in lines {
