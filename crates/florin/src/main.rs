@@ -61,6 +61,12 @@ enum Command {
     /// PBTX's transactions, permissions and keys
     #[command(subcommand)]
     Pbtx(pbtx::Command),
+    /// Follow the settled transactions of a PBTX network, each once
+    ///
+    /// They are checked against the committee: no authority is believed alone. With --out each is in the file exactly once,
+    /// whatever crashes. With --exec, --webhook or on stdout each comes at least once, with an idempotency key. Stops at
+    /// SIGTERM or SIGINT.
+    Listen(listen::Args),
     /// The ordered log
     #[command(subcommand)]
     Log(log::Command),
@@ -115,6 +121,7 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Network(command) => network::run(command, out),
         Command::Actor(command) => actor::run(command, out),
         Command::Pbtx(command) => pbtx::run(command, out),
+        Command::Listen(args) => listen::run(args, out),
         Command::Log(command) => log::run(command, out),
         Command::Receipt(command) => receipt::run(command, out),
         Command::Worker(command) => worker::run(command, out),

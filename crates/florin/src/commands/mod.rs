@@ -11,6 +11,7 @@ pub mod contract;
 pub mod demo;
 pub mod devnet;
 pub mod inspect;
+pub mod listen;
 pub mod log;
 pub mod network;
 pub mod pbtx;
