@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
@@ -27,9 +27,11 @@ use crate::shard::Shard;
 const GRACE: Duration = Duration::from_millis(500);
 /// Entries of one peer that may be left open at a time: more than one step of it can write.
 const OPEN_MAX: usize = 2 * FOLLOWERS_MAX;
-/// When what is left open is tried again with no news, and again after twice as long.
+/// Entries of one peer that may wait for the log.
+const WAITING_MAX: usize = 16_384;
+/// When what waits is tried again, and again after twice as long.
 const AGAIN: Duration = Duration::from_secs(1);
-const AGAIN_MAX: Duration = Duration::from_secs(64);
+const AGAIN_MAX: Duration = Duration::from_secs(16);
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -86,6 +88,14 @@ fn forget(open: &mut Vec<SettledEntry>, undone: &SettledEntry) -> Result<()> {
     Ok(())
 }
 
+/// What became of an entry.
+enum Fetched {
+    Settled,
+    /// Certified, and not settled here yet.
+    Waits,
+    Unproved,
+}
+
 struct Follower {
     shard: Arc<Shard>,
     authority: u32,
@@ -103,24 +113,25 @@ impl Follower {
         // Entries of which something waits for an order of a later entry: one step of the peer may have
         // settled orders of several batches.
         let mut open: Vec<SettledEntry> = Vec::new();
-        let mut again = AGAIN;
+        // Those that are certified, and wait for this authority's log: for a network that it has not heard of, or a
+        // recovery. The peer has no news of that.
+        let mut waiting: Vec<SettledEntry> = Vec::new();
+        let (mut again, mut tried) = (AGAIN, Instant::now());
         loop {
-            // What waits for the log of this authority gets no news from the peer.
-            let page = match open.is_empty() {
-                true => stream.message().await,
-                false => match timeout(again, stream.message()).await {
-                    Ok(page) => page,
-                    Err(_) => {
-                        again = (again * 2).min(AGAIN_MAX);
-                        open = self.page(open, false, position).await?;
-                        let done = open.first().map_or(position, |entry| entry.position);
-                        self.shard.followed(self.authority, done).await?;
-                        continue;
-                    }
-                },
+            let page = match open.is_empty() && waiting.is_empty() {
+                true => Some(stream.message().await),
+                false => timeout(again.saturating_sub(tried.elapsed()), stream.message()).await.ok(),
             };
+            if page.is_none() || (!waiting.is_empty() && tried.elapsed() >= again) {
+                again = (again * 2).min(AGAIN_MAX);
+                open.append(&mut waiting);
+                open.sort_by_key(|entry| entry.position);
+                open = self.page(open, &mut waiting, false, position).await?;
+                tried = Instant::now();
+                self.done(position, &open, &waiting).await?;
+            }
+            let Some(page) = page else { continue };
             let Some(mut page) = page.map_err(from_status)? else { break };
-            again = AGAIN;
             self.lag.store(page.end.saturating_sub(position), Ordering::Relaxed);
             let Some(last) = page.entries.last() else { continue };
             let next = last.position.saturating_add(1);
@@ -131,24 +142,40 @@ impl Follower {
             let level = page.entries.len() < FOLLOW_PAGE;
             for undone in page.entries.iter().filter(|entry| entry.undone) {
                 forget(&mut open, undone)?;
+                forget(&mut waiting, undone)?;
+            }
+            if waiting.is_empty() {
+                (again, tried) = (AGAIN, Instant::now());
             }
             open.append(&mut page.entries);
-            open = self.page(open, level, page.end).await?;
-            if open.len() > OPEN_MAX {
+            open = self.page(open, &mut waiting, level, page.end).await?;
+            if open.len() > OPEN_MAX || waiting.len() > WAITING_MAX {
                 return Err(Error::new(
                     Code::BadProof,
-                    format!("{} entries name orders that nothing proves", open.len()),
+                    format!("{} entries name orders that nothing proves, {} wait for the log", open.len(), waiting.len()),
                 ));
             }
             position = next;
-            let done = open.first().map_or(next, |entry| entry.position);
-            self.shard.followed(self.authority, done).await?;
+            self.done(position, &open, &waiting).await?;
         }
         Ok(())
     }
 
-    /// Fetches what is missing of some entries; returns those of which something still is.
-    async fn page(&mut self, entries: Vec<SettledEntry>, level: bool, end: u64) -> Result<Vec<SettledEntry>> {
+    /// Notes that all before a position is settled here, but for what is left.
+    async fn done(&self, position: u64, open: &[SettledEntry], waiting: &[SettledEntry]) -> Result<()> {
+        let left = open.first().into_iter().chain(waiting.first()).map(|entry| entry.position).min();
+        self.shard.followed(self.authority, left.unwrap_or(position)).await
+    }
+
+    /// Fetches what is missing of some entries; returns those of which something still is and nothing proves it. What is
+    /// proved and waits goes to the others.
+    async fn page(
+        &mut self,
+        entries: Vec<SettledEntry>,
+        waiting: &mut Vec<SettledEntry>,
+        level: bool,
+        end: u64,
+    ) -> Result<Vec<SettledEntry>> {
         let mut missing = self.missing(entries)?;
         if level && !missing.is_empty() {
             tokio::time::sleep(GRACE).await;
@@ -162,17 +189,20 @@ impl Follower {
                 "catching up"
             );
         }
-        let mut open = Vec::new();
+        let (mut open, mut proved) = (Vec::new(), Vec::new());
         for entry in missing {
             let position = entry.position;
-            if !self.fetch(&entry).await? {
-                open.push(entry);
+            match self.fetch(&entry).await? {
+                Fetched::Settled => {}
+                Fetched::Waits => proved.push(entry),
+                Fetched::Unproved => open.push(entry),
             }
             self.lag.store(end.saturating_sub(position + 1), Ordering::Relaxed);
         }
         // What waited for a later entry has settled with it.
         let open = self.missing(open)?;
-        self.lag.store(open.len() as u64, Ordering::Relaxed);
+        waiting.extend(self.missing(proved)?);
+        self.lag.store((open.len() + waiting.len()) as u64, Ordering::Relaxed);
         Ok(open)
     }
 
@@ -186,11 +216,11 @@ impl Follower {
         Ok(out)
     }
 
-    /// Gets the batch of an entry and settles it; whether all that the entry names is settled here then.
-    async fn fetch(&mut self, entry: &SettledEntry) -> Result<bool> {
+    /// Gets the batch of an entry and settles it; what is left then of all that the entry names.
+    async fn fetch(&mut self, entry: &SettledEntry) -> Result<Fetched> {
         // Another peer's follower may have been quicker.
         if !self.shard.authority().missing(self.shard.store(), entry)? {
-            return Ok(true);
+            return Ok(Fetched::Settled);
         }
         let count = entry.count as usize;
         let mut wanted = Bitmap::parse(&entry.bitmap, count)?;
@@ -199,16 +229,23 @@ impl Follower {
             let request = BatchRequest { shard, root, bitmap: wanted.to_bytes() };
             let reply = self.client.batch(request).await.map_err(from_status)?.into_inner();
             let mut left = wanted.clone();
+            let mut unproved = wanted.clone();
             for certificate in reply.certificates {
                 let input = Input::Fetched { certificate, orders: reply.orders.clone() };
                 if let Reply::Settle(reply) = self.shard.handle_own(input).await? {
-                    left = left.without(&settled_by(&reply, count));
+                    let settled = settled_by(&reply, count);
+                    left = left.without(&settled);
+                    unproved = unproved.without(&settled);
+                    reply.waiting.iter().for_each(|w| unproved.clear(w.index as usize));
                 }
             }
             self.fetched += 1;
             // What does not fit into one answer comes with the next; what brings nothing new waits.
-            if left.is_empty() || left == wanted {
-                return Ok(left.is_empty());
+            match left.is_empty() || left == wanted {
+                true if left.is_empty() => return Ok(Fetched::Settled),
+                true if unproved.is_empty() => return Ok(Fetched::Waits),
+                true => return Ok(Fetched::Unproved),
+                false => {}
             }
             wanted = left;
         }
