@@ -38,7 +38,7 @@ pub async fn actor_state(network: &Network, network_id: u64, actor: u64) -> Resu
         let replies = actor_replies(network, network_id, actor).await;
         let key = |r: &wire::ActorReply| {
             let (seqnum, prev_hash, rotating) = (r.seqnum, r.prev_hash, r.rotating);
-            (seqnum, prev_hash, rotating, r.permission.clone(), r.known, r.removed, r.frozen)
+            (seqnum, prev_hash, rotating, r.generation, r.permission.clone(), r.known, r.removed, r.frozen)
         };
         let refused = refused_alike(network, &replies);
         match (agree_on(network.committee(), &replies, "the actor", key), refused) {

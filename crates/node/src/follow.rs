@@ -152,7 +152,11 @@ impl Follower {
             if open.len() > OPEN_MAX || waiting.len() > WAITING_MAX {
                 return Err(Error::new(
                     Code::BadProof,
-                    format!("{} entries name orders that nothing proves, {} wait for the log", open.len(), waiting.len()),
+                    format!(
+                        "{} entries name orders that nothing proves, {} wait for the log",
+                        open.len(),
+                        waiting.len()
+                    ),
                 ));
             }
             position = next;

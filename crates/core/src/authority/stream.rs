@@ -42,6 +42,7 @@ impl Authority {
             prev_hash: account.prev_hash,
             frozen: account.barred,
             generation: account.generation,
+            admitted: account.admitted,
             rotating: if account.rotation.0 > account.rotation.1 { account.rotation.0 } else { 0 },
             pending: Vec::new(),
         };

@@ -1131,6 +1131,9 @@ pub struct ActorReply {
     /// of the permission: how often it was changed
     #[prost(uint32, tag = "9")]
     pub generation: u32,
+    /// id of the order that its admin has admitted last
+    #[prost(bytes = "bytes", tag = "10")]
+    pub admitted: ::prost::bytes::Bytes,
 }
 /// The settled stream of one PBTX network at one authority, for listeners.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,5 +1,6 @@
 //! `florin actor`: the actors of a PBTX network.
 
+mod admit;
 mod own;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,9 @@ pub enum Command {
     Freeze(FreezeArgs),
     /// Let a frozen actor act again
     Unfreeze(FreezeArgs),
+    /// Free an actor whose transaction lost its votes when keys or rules changed: let the authorities vote for it as it
+    /// is, by the network's admin
+    Admit(AdmitArgs),
     /// Register an actor in an open network, with a signature by one of its own keys; any account may send it
     Open(OpenArgs),
 }
@@ -132,6 +136,19 @@ pub struct FreezeArgs {
     actors: Vec<u64>,
 }
 
+/// Options of `actor admit`.
+#[derive(clap::Args)]
+pub struct AdmitArgs {
+    #[command(flatten)]
+    id: IdArgs,
+    /// The actor's id
+    #[arg(value_name = "ACTOR")]
+    actor: u64,
+    /// The transaction's sha256, where authorities have voted for different ones
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<String>,
+}
+
 /// Options of `actor open`.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("by").required(true))]
@@ -160,6 +177,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         }
         Command::Freeze(args) => freeze(&args, true, out),
         Command::Unfreeze(args) => freeze(&args, false, out),
+        Command::Admit(args) => admit::run(&args.id, args.actor, args.sha256.as_deref(), out),
         Command::Open(args) => open(&args, out),
     }
 }
