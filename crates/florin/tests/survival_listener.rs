@@ -95,7 +95,8 @@ fn lines(local: &Local, name: &str) -> Vec<Value> {
 
 /// What of the file is of one actor.
 fn of_actor(lines: &[Value], actor: u64) -> Vec<String> {
-    let its = lines.iter().filter(|line| line["actor"] == actor.to_string());
+    let actor = Value::from(actor.to_string());
+    let its = lines.iter().filter(|line| line["actor"] == actor);
     its.map(|line| line["order_id"].as_str().unwrap().to_owned()).collect()
 }
 
