@@ -7,6 +7,22 @@
 //! Exactly once: a [`Delivery`] comes with [`Change`]s of the cursor. Whoever stores them in one transaction with the
 //! delivery's effect, in the order of deliveries, and gives all that was stored to [`Listener::start`] after a crash,
 //! has every effect once.
+//!
+//! ```no_run
+//! # use florin_client::{listener::{Cursor, FileCursor, Listener, Options}, network::Network};
+//! # async fn run(network: Network) -> florin_core::Result<()> {
+//! let mut cursor = FileCursor::open("listener.cursor".as_ref())?; // or a table of yours: key, value
+//! let stored = cursor.load()?;
+//! let mut listener = Listener::start(network, 10, &stored, Options::default()).await?;
+//! cursor.store(&listener.changes())?;
+//! loop {
+//!     for delivery in listener.next(1_000).await.deliveries {
+//!         println!("{}: {:?}", delivery.key(), delivery.order.content); // the effect, in the same transaction as
+//!         cursor.store(&delivery.changes)?;
+//!     }
+//! }
+//! # }
+//! ```
 
 mod cursor;
 mod follow;

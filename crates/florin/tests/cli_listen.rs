@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -17,10 +17,18 @@ use florin_core::envelope::{Order, encode_body, encode_envelope};
 use florin_core::keys::Curve;
 use florin_core::receipt::verify;
 use florin_core::testing::Actor;
-use florin_node::config::read_committee;
+use florin_core::wire::*;
+use florin_core::{Code, Error};
+use florin_node::config::{read_committee, secret};
+use florin_rpc::errors::to_status;
+use florin_rpc::server::{self, serve};
+use florin_rpc::services::authority_service_server::{AuthorityService, AuthorityServiceServer};
+use florin_rpc::tls;
 use net::{Net, PATIENCE, Process, wait};
 use ring::hmac;
 use serde_json::Value;
+use tonic::codegen::tokio_stream;
+use tonic::{Request, Response, Status};
 
 /// A committee, and a network with actors 1, 2, 3 whose keys the test has.
 struct World {
@@ -374,4 +382,169 @@ fn authorities_that_are_away_are_told_and_replaced() {
     wait("what came", || world.net.read("lines").lines().count() == 33);
     assert_eq!((listener.stop(), new.stop()), (0, 0));
     assert_whole(&world.lines("lines"), 11);
+}
+
+/// What an authority says of a stream that is not so.
+#[derive(Clone, Copy, PartialEq)]
+enum Lie {
+    /// There is nothing.
+    Withhold,
+    /// Another content in a certified order.
+    Change,
+    /// An order of actor 1 that it has no certificate of.
+    Invent,
+    /// What was is gone.
+    Prune,
+}
+
+struct Liar {
+    honest: Network,
+    lie: Arc<Mutex<Lie>>,
+}
+
+fn no<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("no"))
+}
+
+#[tonic::async_trait]
+impl AuthorityService for Liar {
+    type ListenStream = tonic::codegen::BoxStream<ListenReply>;
+    type WatchOrderStream = tonic::codegen::BoxStream<OrderStatus>;
+
+    async fn listen(&self, request: Request<ListenRequest>) -> Result<Response<Self::ListenStream>, Status> {
+        let request = request.into_inner();
+        let lie = *self.lie.lock().unwrap();
+        let mut page = ListenReply { next: request.from.max(1), end: request.from.max(1), ..Default::default() };
+        if lie == Lie::Prune && request.from <= 5 {
+            return Err(to_status(Error::new(Code::Pruned, "gone")));
+        }
+        if lie == Lie::Change {
+            let shard = self.honest.committee().shard_of(request.network_id, 0);
+            let mut stream = self.honest.authority(0, shard).listen(request).await?.into_inner();
+            page = stream.message().await?.unwrap();
+            if let Some(orders) = page.batches.first_mut().and_then(|batch| batch.orders.as_mut()) {
+                let mut body = orders.bodies[0].to_vec();
+                *body.last_mut().unwrap() ^= 1;
+                orders.bodies[0] = body.into();
+            }
+        }
+        if lie == Lie::Invent && request.from <= 1 {
+            let order = Actor::new(request.network_id, 1, Curve::K1).order(7, b"invented", &[]);
+            let orders = CertifiedOrders {
+                indices: vec![0],
+                bodies: vec![Order::decode(order).unwrap().body],
+                ..Default::default()
+            };
+            let batch =
+                StreamBatch { positions: vec![1], times_us: vec![1], orders: Some(orders), ..Default::default() };
+            page = ListenReply { batches: vec![batch], next: 2, end: 2, flags: 0 };
+        }
+        let stream = tokio_stream::StreamExt::chain(tokio_stream::iter([Ok(page)]), tokio_stream::pending());
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoReply>, Status> {
+        no()
+    }
+    async fn vote(&self, _: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {
+        no()
+    }
+    async fn settle(&self, _: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
+        no()
+    }
+    async fn account(&self, _: Request<AccountRequest>) -> Result<Response<AccountReply>, Status> {
+        no()
+    }
+    async fn order(&self, _: Request<OrderRequest>) -> Result<Response<OrderReply>, Status> {
+        no()
+    }
+    async fn credits(&self, _: Request<CreditsRequest>) -> Result<Response<CreditsReply>, Status> {
+        no()
+    }
+    async fn order_status(&self, _: Request<OrderStatusRequest>) -> Result<Response<OrderStatus>, Status> {
+        no()
+    }
+    async fn watch_order(&self, _: Request<OrderStatusRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
+        no()
+    }
+    async fn log(&self, _: Request<LogStatusRequest>) -> Result<Response<LogStatus>, Status> {
+        no()
+    }
+    async fn sessions(&self, _: Request<SessionsRequest>) -> Result<Response<SessionsReply>, Status> {
+        no()
+    }
+    async fn units(&self, _: Request<UnitsRequest>) -> Result<Response<UnitsReply>, Status> {
+        no()
+    }
+    async fn contract(&self, _: Request<ContractRequest>) -> Result<Response<ContractReply>, Status> {
+        no()
+    }
+    async fn primary(&self, _: Request<PrimaryRequest>) -> Result<Response<PrimaryReply>, Status> {
+        no()
+    }
+    async fn network(&self, _: Request<NetworkRequest>) -> Result<Response<NetworkReply>, Status> {
+        no()
+    }
+    async fn networks(&self, _: Request<NetworksRequest>) -> Result<Response<NetworksReply>, Status> {
+        no()
+    }
+    async fn actor(&self, _: Request<ActorRequest>) -> Result<Response<ActorReply>, Status> {
+        no()
+    }
+    async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
+        no()
+    }
+}
+
+impl World {
+    /// Takes an authority down and puts a liar with its key in its place.
+    fn replace(&mut self, authority: usize) -> Arc<Mutex<Lie>> {
+        self.net.down(authority);
+        let key = secret(&format!("file:authority-{authority}.key"), &self.net.path("")).unwrap();
+        let shard = self.network.committee().shard_of(self.id, 0) as usize;
+        let address = &self.network.committee().authorities[authority - 1].addresses[shard];
+        let lie = Arc::new(Mutex::new(Lie::Withhold));
+        let liar = Liar { honest: self.network.clone(), lie: lie.clone() };
+        let routes = tonic::service::Routes::new(AuthorityServiceServer::new(liar));
+        let tls = Some(tls::server_config(&key).unwrap());
+        let listener = self.runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
+        self.runtime.spawn(serve(listener, tls, routes, server::Limits::default(), std::future::pending()));
+        lie
+    }
+}
+
+#[test]
+fn an_authority_that_hides_or_invents_is_named_and_changes_nothing() {
+    // The first to be followed is authority 4, then authority 1.
+    let mut world = World::new(11, "");
+    world.load(2);
+    let lie = world.replace(4);
+    for (which, words) in [
+        (Lie::Withhold, "authority-4 withholds or is cut off: it has not shown"),
+        (Lie::Change, "authority-4 misbehaves: BAD_PROOF"),
+        (Lie::Invent, "authority-4 "),
+    ] {
+        *lie.lock().unwrap() = which;
+        let name = format!("{}", which as u32);
+        let _ = std::fs::remove_file(world.net.path("listener.log"));
+        let listener = world.spawn(&format!("--cursor {name} --out {name}.lines --grace 1s"), &[]);
+        wait("what there is", || world.lines(&format!("{name}.lines")).len() == 6);
+        wait(words, || world.net.read("listener.log").contains(words));
+        world.load(1);
+        wait("what comes", || world.lines(&format!("{name}.lines")).len() == 9);
+        assert_eq!(listener.stop(), 0);
+        assert_whole(&world.lines(&format!("{name}.lines")), 3);
+        assert!(!world.net.read(&format!("{name}.lines")).contains(&hex::encode("invented")));
+        // For the next lie as many again.
+        world.register(world.id + 4, "");
+        world.load(2);
+    }
+    // If f + 1 say that what comes next is pruned, one of them is honest.
+    *lie.lock().unwrap() = Lie::Prune;
+    let listen = format!("listen {} --until-level --cursor pruned", world.id);
+    let printed = world.net.run(&format!("{listen}-1")).ok().stdout;
+    assert_eq!(printed.lines().count(), 6, "one alone is not believed: {printed}");
+    *world.replace(3).lock().unwrap() = Lie::Prune;
+    world.net.run(&listen).fails(5, "PRUNED");
+    world.net.run(&format!("{listen} --from oldest --grace 1s")).ok();
 }
