@@ -442,6 +442,18 @@ fn a_cursor_file_survives_and_stays_small() {
 }
 
 #[test]
+fn of_two_changes_of_one_key_the_later_one_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cursor");
+    let change = |key: &[u8], value: &[u8]| Change { key: key.to_vec(), value: value.to_vec() };
+    let mut cursor = FileCursor::open(&path).unwrap();
+    cursor.store(&[change(b"a", b"1"), change(b"b", b"1")]).unwrap();
+    cursor.store(&[change(b"a", b""), change(b"a", b"2"), change(b"b", b"2"), change(b"b", b"")]).unwrap();
+    drop(cursor);
+    assert_eq!(FileCursor::open(&path).unwrap().load().unwrap(), [change(b"a", b"2")]);
+}
+
+#[test]
 fn a_cursor_of_something_else_is_refused() {
     let (committee, _) = TestCommittee::new(SIZE, 1).build();
     let mine = Head { committee: *committee.id(), ..head(Mode::Total) };

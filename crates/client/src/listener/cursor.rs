@@ -227,14 +227,8 @@ impl Cursor for FileCursor {
         if changes.is_empty() {
             return Ok(());
         }
-        let records: Vec<Record> = newest(changes.to_vec())
-            .iter()
-            .map(record)
-            .chain(
-                // What is taken away must be said too.
-                changes.iter().filter(|c| c.value.is_empty()).map(record),
-            )
-            .collect();
+        // As they come: of two for one key the later one counts.
+        let records: Vec<Record> = changes.iter().map(record).collect();
         let compact_at = self.compact_at;
         let journal = self.journal()?;
         journal.append(&records)?;
