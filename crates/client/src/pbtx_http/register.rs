@@ -81,7 +81,7 @@ impl Registrar {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let mut task = Task { network, network_id, registering, wallet: None, posted: HashMap::new() };
         task.open().await?;
-        task.by_admin().await?;
+        task.may_register().await?;
         tokio::spawn(task.run(jobs));
         Ok(Registrar { queue })
     }
@@ -147,8 +147,8 @@ impl Task {
         if wanted.is_empty() {
             return Ok(());
         }
-        let by_admin = self.by_admin().await?;
-        let of = |actor: &u64| self.command(&waiting[actor].0, by_admin);
+        self.may_register().await?;
+        let of = |actor: &u64| self.command(&waiting[actor].0);
         let commands: Vec<wire::NetworkCommand> = wanted.iter().map(of).collect();
         let mut rest: Vec<(u64, wire::NetworkCommand)> = wanted.into_iter().zip(commands.clone()).collect();
         let sizes = pack(commands, "").into_iter().map(|call| call.len());
@@ -238,32 +238,26 @@ impl Task {
         results
     }
 
-    fn command(&self, wanted: &Wanted, by_admin: bool) -> wire::NetworkCommand {
+    /// By the actor's own signature, also where the wallet is the admin's: that never replaces anybody, whoever else
+    /// registers at the same time.
+    fn command(&self, wanted: &Wanted) -> wire::NetworkCommand {
         let Wanted { permission, signature } = wanted.clone();
-        let kind = match by_admin {
-            true => Kind::Actor(permission),
-            false => Kind::Open(wire::ActorOpen { permission, signature }),
-        };
-        wire::NetworkCommand { network_id: self.network_id, kind: Some(kind) }
+        let kind = Some(Kind::Open(wire::ActorOpen { permission, signature }));
+        wire::NetworkCommand { network_id: self.network_id, kind }
     }
 
-    /// Whether the wallet registers as the admin, and not by the actors' own signatures. Errors: `NETWORK_CLOSED` if it
-    /// can do neither, `UNKNOWN_NETWORK`, those of reading the registry.
-    async fn by_admin(&mut self) -> Result<bool> {
+    /// Whether the wallet may register actors. Errors: `NETWORK_CLOSED` if it is not the admin's in a network that is not
+    /// open, `UNKNOWN_NETWORK`, those of reading the registry.
+    async fn may_register(&mut self) -> Result<()> {
         let record = self.network.registered(self.network_id).await?.0.filter(|record| !record.removed);
         let Some(record) = record else {
             return Err(Error::new(Code::UnknownNetwork, format!("network {} is not registered", self.network_id)));
         };
-        // First, as it never replaces anything.
-        if record.open {
-            return Ok(false);
+        if record.open || record.admin[..] == self.open().await?.address(ACCOUNT)?.as_bytes()[..] {
+            return Ok(());
         }
-        let own = self.open().await?.address(ACCOUNT)?;
-        if record.admin[..] != own.as_bytes()[..] {
-            let message = format!("network {} is not open, and the wallet is not its admin's", self.network_id);
-            return Err(Error::new(Code::NetworkClosed, message));
-        }
-        Ok(true)
+        let message = format!("network {} is not open, and the wallet is not its admin's", self.network_id);
+        Err(Error::new(Code::NetworkClosed, message))
     }
 
     /// The wallet. It is another command's for a moment at most.

@@ -326,7 +326,7 @@ impl Audit<'_> {
         let may = match &command.kind {
             Some(K::Register(_)) => *record == wire::NetworkRecord::default(),
             Some(K::Accept(_)) => known && record.offered == own,
-            Some(K::Open(_)) => known && record.open,
+            Some(K::Open(_)) => known && (record.open || record.admin == own),
             Some(K::Precheck(_)) => known && (record.admin == own || record.listeners.contains(&own)),
             _ => known && record.admin == own,
         };

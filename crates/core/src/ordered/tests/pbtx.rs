@@ -464,6 +464,11 @@ fn in_open_networks_actors_register_themselves_and_in_others_not() {
         cluster.status(0, bob, bob.seqnum).code
     };
     assert_eq!(run(&mut cluster, &mut bob, open(&new, &new)), Code::NetworkClosed as u32);
+    let taken =
+        Actor { permission: crate::permission::Permission { actor: 1, ..new.permission.clone() }, ..new.clone() };
+    assert_eq!(admin(&mut cluster, &mut alice, open(&taken, &taken)), Code::ActorExists as u32, "nobody is replaced");
+    let other = Actor::new(ID, 14, Curve::K1);
+    assert_eq!(admin(&mut cluster, &mut alice, open(&other, &other)), 0);
     assert_eq!(admin(&mut cluster, &mut alice, N::Update(wire::NetworkUpdate { open: true, ..Default::default() })), 0);
     assert_eq!(run(&mut cluster, &mut bob, open(&new, &new)), 0);
     assert_eq!(run(&mut cluster, &mut bob, open(&new, &new)), 0, "the same permission again succeeds");
