@@ -7,6 +7,7 @@ pub mod amount;
 pub mod authority;
 pub mod batch;
 pub mod bitmap;
+pub mod cash;
 pub mod certificate;
 pub mod committee;
 pub mod content;

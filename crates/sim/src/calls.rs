@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 use florin_core::address::Address;
+use florin_core::permission::Permission;
+use florin_core::registration::sign_registration;
 use florin_core::wire::{self, input, network_command, output};
 use sha2::{Digest, Sha256};
 
@@ -69,6 +71,7 @@ pub fn wish(world: &mut World, purse: &Purse, available: i128) -> Option<(Wish, 
             outputs.extend((tip > 0).then(|| credit(&other, tip)));
             (vec![], outputs, tip)
         }
+        _ if world.rng.chance(400) => (vec![], vec![meddle(world)?], 0),
         _ => (vec![], vec![network(world, &other)], 0),
     };
     Some((Wish::Call(call.0, call.1), call.2))
@@ -83,6 +86,32 @@ fn network(world: &mut World, other: &Address) -> output::Kind {
         _ => network_command::Kind::Remove(wire::NetworkRemove {}),
     };
     output::Kind::Network(wire::NetworkCommand { network_id: world.rng.between(1, 6), kind: Some(kind) })
+}
+
+/// Somebody does in a PBTX network what its admin alone may, or registers an actor there, under an id that may be taken.
+fn meddle(world: &mut World) -> Option<output::Kind> {
+    if world.pbtx.networks.is_empty() {
+        return None;
+    }
+    let at = world.rng.index(world.pbtx.networks.len());
+    let net = world.pbtx.networks[at].clone();
+    let actor = if world.rng.chance(700) { net.actors[0] } else { world.rng.between(200, 203) };
+    let World { pbtx, rng, .. } = world;
+    let kind = match rng.below(6) {
+        0 => network_command::Kind::Register(wire::NetworkRegister { flags: net.flags, ..Default::default() }),
+        1 => network_command::Kind::RemoveActor(actor),
+        2 => network_command::Kind::Actor(pbtx.permission(rng, actor)),
+        _ => {
+            let permission = pbtx.permission(rng, actor);
+            let keys = Permission::decode_actor(&permission).ok()?.keys;
+            let signature = sign_registration(&permission, pbtx.secret(&keys.first()?.0)?);
+            let signature = Bytes::copy_from_slice(signature.as_bytes());
+            network_command::Kind::Open(wire::ActorOpen { permission, signature })
+        }
+    };
+    // Its admin comes first: who is first with an id has it.
+    let known = world.checks.log.registry().networks.get(net.id).is_some();
+    known.then_some(output::Kind::Network(wire::NetworkCommand { network_id: net.id, kind: Some(kind) }))
 }
 
 /// A party goes for a contract, mostly around its expiry, and now and then with a preimage that is wrong.

@@ -28,6 +28,38 @@ pub trait Client {
     fn unfinished(&self) -> Option<String>;
 }
 
+/// Somebody with a chain of orders, who can sign more than one for a place in it.
+pub trait Signer {
+    /// Seqnum and link of what comes next.
+    fn chain(&self) -> (u32, u64);
+    /// Signs something that would come after this seqnum and link, and does not remember it.
+    fn draft_after(&self, world: &mut World, seqnum: u32, prev_hash: u64) -> SignedOrder;
+    /// Makes a signed order the last one of the chain.
+    fn advance(&mut self, order: &SignedOrder);
+    /// The shard that keeps it.
+    fn shard(&self, shards: u32) -> u32;
+}
+
+impl Signer for Purse {
+    fn chain(&self) -> (u32, u64) {
+        (self.seqnum, self.prev_hash)
+    }
+
+    fn draft_after(&self, world: &mut World, seqnum: u32, prev_hash: u64) -> SignedOrder {
+        let amount = world.rng.between(1, 400);
+        let pay = Wish::Pay(vec![Credit { address: payee(world), amount }]);
+        Purse::draft_after(self, seqnum, prev_hash, &pay)
+    }
+
+    fn advance(&mut self, order: &SignedOrder) {
+        Purse::advance(self, order);
+    }
+
+    fn shard(&self, shards: u32) -> u32 {
+        Purse::shard(self, shards)
+    }
+}
+
 /// An account's keys and its place in its chain.
 pub struct Purse {
     /// The network.

@@ -10,9 +10,11 @@ mod calls;
 pub mod checkers;
 pub mod client;
 pub mod disk;
+mod driver;
 pub mod log;
 pub mod message;
 pub mod node;
+pub mod pbtx;
 pub mod recoverer;
 pub mod rng;
 mod run;
@@ -121,6 +123,10 @@ pub struct Operations {
     pub voided: u64,
     /// Recoveries after which a certified order settled.
     pub kept: u64,
+    /// Transactions of honest actors in PBTX networks.
+    pub transactions: u64,
+    /// Of them, acknowledged by a quorum.
+    pub transacted: u64,
 }
 
 /// What a run came to.
@@ -169,6 +175,7 @@ impl fmt::Display for Report {
             "log: {} sessions, {} operations, {} of them refunded; contracts: {} claimed, {} refunded; recoveries: {} void, {} kept",
             o.sessions, o.ordered, o.failed, o.claimed, o.refunded, o.voided, o.kept
         )?;
+        writeln!(f, "pbtx: {} transactions of honest actors, {} final", o.transactions, o.transacted)?;
         for (what, counts) in [("faults", &self.faults), ("replies", &self.replies)] {
             let all: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             writeln!(f, "{what}: {}", if all.is_empty() { "none".into() } else { all.join(", ") })?;

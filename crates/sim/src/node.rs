@@ -4,6 +4,8 @@
 //! durable leaves: replies, deliveries, the end of the settled stream. A crash loses everything in memory
 //! and a suffix of the unsynced steps. [`Shell`] breaks these rules one at a time, to see the checkers bite.
 
+mod follow;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -12,10 +14,8 @@ use florin_core::address::Address;
 use florin_core::authority::audit::{ShardAudit, audit_shard};
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
-use florin_core::authority::query::settled_by;
 use florin_core::authority::state::LOG;
 use florin_core::authority::{Authority, NoMeter};
-use florin_core::bitmap::Bitmap;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result, wire};
@@ -26,8 +26,6 @@ use crate::message::{Addr, Body, Envelope};
 use crate::world::{MS, Timer, World};
 use crate::{Shell, world::Micros};
 
-/// How long a peer's settled batch may be missing before it is fetched: mostly its wallet brings it.
-const GRACE: Micros = 300 * MS;
 /// Deliveries under way to one shard.
 const DELIVERIES_MAX: u64 = 8;
 /// Calls to the log that are looked at together.
@@ -224,7 +222,7 @@ impl Node {
     fn step(&mut self, world: &mut World, input: Input) -> Result<Reply> {
         let stale = self.shell == Shell::ReadsMissUnsynced && matches!(input, Input::Vote { .. });
         let view = if stale { self.disk.synced() } else { self.disk.current() };
-        let mut effects = self.core.handle(world.now, input, view, &mut NoMeter)?;
+        let mut effects = self.core.handle(world.clock_ms(self.authority) * 1_000, input, view, &mut NoMeter)?;
         if !effects.writes.is_empty() {
             // Their order within the step means nothing; the core leaves it open.
             effects.writes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
@@ -475,67 +473,5 @@ impl Node {
             Err(e) => Body::Delivered(Err(e)),
         };
         self.reply(world, request, body, None);
-    }
-
-    fn on_follow(&mut self, world: &mut World, request: &Envelope, from: u64) {
-        let unsynced = self.ends.back().map_or(self.durable_end, |(_, end)| *end);
-        let end = if self.shell == Shell::ShowsUnsyncedStream { unsynced } else { self.durable_end };
-        match self.core.follow(self.view(), from, end) {
-            Ok(reply) => {
-                world.checks.shown(self.id(), end);
-                world.send(self.addr(), request.from, request.id, Body::Followed(reply));
-            }
-            Err(e) => world.violation(Rule::Impossible, format!("{:?} can't read its settled stream: {e}", self.id())),
-        }
-    }
-
-    /// Entries of a peer's stream. Those after a missing one are fetched too: an order of an earlier entry
-    /// may wait for one of a later entry of the same step.
-    fn on_followed(&mut self, world: &mut World, peer: u32, reply: &wire::FollowReply) {
-        let Ok(cursor) = self.core.cursor(self.view(), peer) else { return };
-        let mut next = cursor;
-        let mut fetch = Vec::new();
-        let mut level = true;
-        for (i, entry) in reply.entries.iter().enumerate() {
-            if entry.position != reply.entries[0].position.saturating_add(i as u64) || entry.position > cursor && i == 0
-            {
-                world.fault("garbage of peers");
-                break;
-            }
-            if entry.position < cursor {
-                continue;
-            }
-            let elsewhere = self.elsewhere.get(&entry.root).is_some_and(|reply| {
-                let settled = settled_by(reply, entry.count as usize);
-                Bitmap::parse(&entry.bitmap, settled.count()).is_ok_and(|wanted| settled.contains(&wanted))
-            });
-            match self.core.missing(self.view(), entry).map(|missing| missing && !elsewhere) {
-                Ok(false) if level => next = entry.position + 1,
-                Ok(false) => {}
-                Ok(true) => {
-                    level = false;
-                    let since = *self.missing.entry((peer, entry.position)).or_insert(world.now);
-                    if world.now >= since + GRACE {
-                        fetch.push(entry.root.clone());
-                    }
-                }
-                Err(_) => {
-                    world.fault("garbage of peers");
-                    break;
-                }
-            }
-        }
-        if self.shell == Shell::NeverFetches {
-            fetch.clear();
-        }
-        for root in fetch {
-            world.send(self.addr(), Addr::Shard(peer, self.shard), 0, Body::Batch(root));
-        }
-        if next > cursor {
-            self.missing.retain(|(p, position), _| *p != peer || *position >= next);
-            if let Err(e) = self.step(world, Input::Followed { authority: peer, position: next }) {
-                world.violation(Rule::Impossible, format!("{:?} can't move a cursor: {e}", self.id()));
-            }
-        }
     }
 }

@@ -11,6 +11,7 @@ use florin_core::batch::decode_batch;
 use florin_core::content::Credit;
 use florin_core::wire;
 
+use crate::checkers::orders::Place;
 use crate::client::{Client, Purse, SignedOrder, Wish, payee, wake};
 use crate::message::{Addr, Body, Envelope};
 use crate::world::{MS, Micros, SECOND, World};
@@ -75,7 +76,7 @@ impl Recoverer {
     /// Where the account is, as f + 1 authorities say.
     fn refresh(&mut self, world: &World) -> bool {
         let purse = &mut self.purses[self.at];
-        match world.checks.account_of(purse.address.actor()) {
+        match world.checks.account_of(purse.network_id, purse.address.actor()) {
             Some((seqnum, prev_hash, last_call)) => {
                 (purse.seqnum, purse.prev_hash, purse.last_call) = (seqnum, prev_hash, last_call);
                 true
@@ -197,7 +198,8 @@ impl Recoverer {
     fn recovering(&mut self, world: &mut World) {
         let actor = self.purse().address.actor();
         let seqnum = self.held[RECOVER].as_ref().map_or(0, |h| h.order.seqnum);
-        let decided = world.checks.log.decided(actor, seqnum);
+        let network = self.purse().network_id;
+        let decided = world.checks.log.decided(&Place::new(network, actor, seqnum));
         let certified = self.settle(world, RECOVER, None);
         if !certified {
             self.ask_all(world, RECOVER);
@@ -210,7 +212,7 @@ impl Recoverer {
         if self.plan == Plan::Final {
             self.settle(world, A, None);
         }
-        let moved = !certified && world.checks.account_of(actor).is_some_and(|(s, ..)| s >= seqnum);
+        let moved = !certified && world.checks.account_of(network, actor).is_some_and(|(s, ..)| s >= seqnum);
         if decided || moved {
             // What was certified before is worth nothing now, or has settled anyway.
             for kind in [A, B] {

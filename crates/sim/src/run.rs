@@ -1,8 +1,6 @@
 //! Setting up a committee, its clients and their enemies, and running them to the end.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use florin_core::address::Address;
@@ -14,18 +12,23 @@ use sha2::{Digest, Sha256};
 
 use crate::attackers::LogLiar;
 use crate::attackers::lies_in_recovery::report;
+use crate::attackers::old_chains::OldChains;
 use crate::attackers::replays::Replays;
 use crate::attackers::signs_twice::SignsTwice;
 use crate::attackers::votes_for_everything::VotesForEverything;
 use crate::checkers::{Checkers, Facts, Rule};
-use crate::client::{Client, Purse};
+use crate::client::{Client, Purse, Signer};
+use crate::driver::Tally;
 use crate::log::LogNode;
 use crate::message::Addr;
 use crate::node::Node;
+use crate::pbtx::actors::Actors;
+use crate::pbtx::admin::Admin;
+use crate::pbtx::{Cheat, Plan};
 use crate::recoverer::Recoverer;
 use crate::rng::Rng;
 use crate::sequencer::Ring;
-use crate::wallet::{Counts, Worker};
+use crate::wallet::Worker;
 use crate::world::{Event, MS, SECOND, Timer, World};
 use crate::{Operations, Options, Report, Shell};
 
@@ -55,7 +58,8 @@ struct Run {
     /// By authority, then shard.
     shards: Vec<Vec<Slot>>,
     clients: Vec<Box<dyn Client>>,
-    counts: Rc<Cell<Counts>>,
+    /// Of wallets, and of actors.
+    tallies: (Tally, Tally),
 }
 
 /// Runs it.
@@ -101,7 +105,9 @@ impl Run {
         genesis.extend(cheats.iter().chain(&locked).map(|p| (p.address, 1_000)));
         let (committee, keys) = committee(&options, &issuer, &genesis, &mut rng);
         let byzantine = liars(&options, &committee, &mut rng);
+        let pbtx = Plan::draw(&mut rng, options.attackers);
         let facts = Facts {
+            networks: pbtx.networks.iter().map(|n| (n.id, n.flags)).collect(),
             network_id: NETWORK_ID,
             shards: options.shards,
             authorities: options.authorities,
@@ -111,6 +117,7 @@ impl Run {
             genesis: genesis.iter().map(|(a, amount)| (*a.as_bytes(), *amount)).collect(),
         };
         let mut world = World::new(options, rng, committee.clone(), byzantine, Checkers::new(facts));
+        world.pbtx = pbtx;
         world.directory = honest.iter().map(|p| p.address).chain([issuer.address]).collect();
 
         let genesis = Arc::new(genesis);
@@ -126,14 +133,14 @@ impl Run {
         let shards = shards.collect();
         let logs = (0..committee.size() as u32).map(|authority| log_slot(&world, &keys, authority)).collect();
         break_the_world(&mut world);
-        let counts = Rc::new(Cell::new(Counts::default()));
-        let mut clients = clients(&world, issuer, honest, cheats, &genesis, &counts);
+        let tallies = (Tally::default(), Tally::default());
+        let mut clients = clients(&mut world, issuer, honest, cheats, &genesis, &tallies);
         let mut locked = locked.into_iter();
         while locked.len() > 0 {
             let purses = locked.by_ref().take(LOCKED / 2).collect();
             clients.push(Box::new(Recoverer::new(Addr::Client(clients.len() as u32), purses)));
         }
-        Run { world, logs, shards, clients, counts }
+        Run { world, logs, shards, clients, tallies }
     }
 
     fn begin(&mut self) {
@@ -194,7 +201,7 @@ impl Run {
             for place in self.world.checks.log.open_recoveries() {
                 for authority in 0..self.logs.len() as u32 {
                     let mut ring = Ring::new(self.world.sequencer.clone(), authority);
-                    let _ = ring.submit(report(NETWORK_ID, place));
+                    let _ = ring.submit(report(place));
                 }
             }
         }
@@ -279,7 +286,7 @@ impl Run {
     }
 
     fn report(self) -> Report {
-        let counts = self.counts.get();
+        let (counts, actors) = (self.tallies.0.get(), self.tallies.1.get());
         let [ordered, failed, claimed, refunded, sessions, voided, kept] = self.world.checks.log.counts();
         Report {
             seed: self.world.options.seed,
@@ -300,6 +307,8 @@ impl Run {
                 sessions,
                 voided,
                 kept,
+                transactions: actors.signed,
+                transacted: actors.finals,
             },
             faults: self.world.faults().clone(),
             replies: self.world.replies.clone(),
@@ -371,12 +380,12 @@ fn liars(options: &Options, committee: &Committee, rng: &mut Rng) -> BTreeSet<u3
 
 /// Every third wallet is alone; the others share workers. The issuer is a wallet too.
 fn clients(
-    world: &World,
+    world: &mut World,
     issuer: Purse,
     honest: Vec<Purse>,
     cheats: Vec<Purse>,
     genesis: &[(Address, u64)],
-    counts: &Rc<Cell<Counts>>,
+    tallies: &(Tally, Tally),
 ) -> Vec<Box<dyn Client>> {
     let issued: u64 = genesis.iter().map(|(_, amount)| amount).sum();
     let mut groups: Vec<Vec<(Purse, i128)>> = vec![vec![(issuer, i128::from(ISSUER_LIMIT - issued))], Vec::new()];
@@ -395,11 +404,30 @@ fn clients(
     let mut clients: Vec<Box<dyn Client>> = Vec::new();
     for purses in groups {
         let addr = Addr::Client(clients.len() as u32);
-        clients.push(Box::new(Worker::new(addr, purses, counts.clone())));
+        clients.push(Box::new(Worker::new(addr, purses, tallies.0.clone())));
     }
+    let networks = world.pbtx.networks.clone();
+    let purses: Vec<Purse> = networks.iter().map(|_| Purse::new(NETWORK_ID, &mut world.rng)).collect();
+    let addresses: Vec<(u64, Address)> = networks.iter().zip(&purses).map(|(n, p)| (n.id, p.address)).collect();
+    let admins = networks.iter().zip(purses).map(|(net, purse)| {
+        let others = addresses.iter().filter(|(id, _)| *id != net.id).copied().collect();
+        let admin = Admin::new(net.clone(), others);
+        (purse, admin)
+    });
+    let addr = Addr::Client(clients.len() as u32);
+    clients.push(Box::new(Worker::of_admins(addr, admins.collect(), tallies.0.clone())));
+    let addr = Addr::Client(clients.len() as u32);
+    clients.push(Box::new(Actors::new(addr, &networks, tallies.1.clone())));
     if world.options.attackers {
+        let cheats: Vec<Box<dyn Signer>> = cheats.into_iter().map(|c| Box::new(c) as Box<dyn Signer>).collect();
         clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));
+        let cheats = networks.iter().flat_map(|net| net.cheats.iter().map(|actor| Cheat::new(net.id, *actor)));
+        let cheats: Vec<Box<dyn Signer>> = cheats.map(|c| Box::new(c) as Box<dyn Signer>).collect();
+        if !cheats.is_empty() {
+            clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));
+        }
         clients.push(Box::new(Replays::new(Addr::Client(clients.len() as u32))));
+        clients.push(Box::new(OldChains::new(Addr::Client(clients.len() as u32))));
     }
     clients
 }

@@ -1,41 +1,23 @@
-//! Wallets, and workers that batch several wallets' orders: they drive the quorum driver through the
-//! simulated network, and keep every order until it is final.
+//! Wallets, and workers that batch several wallets' orders and keep each until it is final; admins of networks are
+//! wallets too.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use florin_client::quorum::{Quorum, Send};
 use florin_core::content::Credit;
 use florin_core::keys::SecretKey;
-use florin_core::{Code, receipt};
 
 use crate::calls;
-use crate::checkers::Rule;
 use crate::client::{Client, Purse, Wish, new_key, payee, wake};
-use crate::message::{Addr, Body, Envelope};
-use crate::world::{MS, Micros, SECOND, World};
+use crate::driver::{Driver, Outcome, Tally};
+use crate::message::{Addr, Envelope};
+use crate::pbtx::admin::Admin;
+use crate::world::{MS, World};
 
 /// Tag of the timer that makes new payments; others are numbers of jobs.
 const TICK: u64 = 0;
 /// Orders that a wallet may have on their way.
 const CHAIN_MAX: usize = 6;
-/// A worker waits this long for more votes once some order has enough.
-const LINGER: Micros = 150 * MS;
-/// It gives a batch up after this, and its orders go into others.
-const PATIENCE: Micros = 2 * SECOND;
-
-/// What became of payments.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Counts {
-    /// Orders signed.
-    pub signed: u64,
-    /// Orders with a certificate.
-    pub certified: u64,
-    /// Orders acknowledged by a quorum.
-    pub finals: u64,
-    /// Times that a batch ended with an order refused.
-    pub refused: u64,
-}
 
 struct Pending {
     raw: Bytes,
@@ -51,43 +33,38 @@ struct Wallet {
     /// What it may spend as far as it knows, minor units.
     available: i128,
     chain: VecDeque<Pending>,
-}
-
-struct Job {
-    quorum: Quorum,
-    shard: u32,
-    started: Micros,
-    /// Wallet of each order.
-    owners: Vec<usize>,
-    ids: Vec<[u8; 32]>,
+    admin: Option<Admin>,
 }
 
 /// One program with one wallet (a wallet) or with several (a worker).
 pub struct Worker {
     addr: Addr,
     wallets: Vec<Wallet>,
-    jobs: BTreeMap<u64, Job>,
-    next_job: u64,
-    certified: BTreeSet<[u8; 32]>,
-    counts: std::rc::Rc<std::cell::Cell<Counts>>,
+    driver: Driver,
+    tally: Tally,
 }
 
 impl Worker {
     /// A program with these accounts and what each may spend.
-    pub fn new(addr: Addr, purses: Vec<(Purse, i128)>, counts: std::rc::Rc<std::cell::Cell<Counts>>) -> Self {
-        let wallets =
-            purses.into_iter().map(|(purse, available)| Wallet { purse, available, chain: VecDeque::new() }).collect();
-        Worker { addr, wallets, jobs: BTreeMap::new(), next_job: 1, certified: BTreeSet::new(), counts }
+    pub fn new(addr: Addr, purses: Vec<(Purse, i128)>, tally: Tally) -> Self {
+        let wallet = |(purse, available)| Wallet { purse, available, chain: VecDeque::new(), admin: None };
+        let wallets = purses.into_iter().map(wallet).collect();
+        Worker { addr, wallets, driver: Driver::new(addr, tally.clone()), tally }
     }
 
-    fn count(&self, change: impl FnOnce(&mut Counts)) {
-        let mut counts = self.counts.get();
-        change(&mut counts);
-        self.counts.set(counts);
+    /// A program of those who administer networks, and do nothing else.
+    pub fn of_admins(addr: Addr, admins: Vec<(Purse, Admin)>, tally: Tally) -> Self {
+        let wallet = |(purse, admin)| Wallet { purse, available: 0, chain: VecDeque::new(), admin: Some(admin) };
+        let wallets = admins.into_iter().map(wallet).collect();
+        Worker { addr, wallets, driver: Driver::new(addr, tally.clone()), tally }
     }
 
     fn make_payments(&mut self, world: &mut World) {
         for at in 0..self.wallets.len() {
+            if self.wallets[at].admin.is_some() {
+                self.administer(world, at);
+                continue;
+            }
             let address = self.wallets[at].purse.address;
             self.wallets[at].available += world.income.remove(&address).unwrap_or(0);
             for _ in 0..world.rng.below(4) {
@@ -100,9 +77,24 @@ impl Worker {
         }
     }
 
+    /// The next command of an admin, once the last one is final.
+    fn administer(&mut self, world: &mut World, at: usize) {
+        let wallet = &mut self.wallets[at];
+        if wallet.chain.is_empty()
+            && let Some(admin) = &mut wallet.admin
+            && let Some(commands) = admin.next(world)
+        {
+            self.sign(world, at, Wish::Call(Vec::new(), commands));
+        }
+    }
+
     /// Contracts that nobody claimed go back to their senders, so that nothing is open in the end.
     fn take_back(&mut self, world: &mut World) {
         for at in 0..self.wallets.len() {
+            if self.wallets[at].admin.is_some() {
+                self.administer(world, at);
+                continue;
+            }
             let wallet = &self.wallets[at];
             if wallet.chain.is_empty()
                 && let Some(deal) = calls::expired(world, &wallet.purse.address)
@@ -157,7 +149,7 @@ impl Worker {
             in_job: false,
             is_final: false,
         });
-        self.count(|c| c.signed += 1);
+        self.tally.add(|c| c.signed += 1);
     }
 
     /// Puts every order that is in no batch into one, by shard.
@@ -173,93 +165,22 @@ impl Worker {
             }
         }
         for ((shard, _), places) in batches {
-            let mut job_orders = Vec::new();
-            let mut owners = Vec::new();
-            let mut ids = Vec::new();
+            let mut orders = Vec::new();
             for (at, place) in places {
                 let pending = &mut self.wallets[at].chain[place];
                 pending.in_job = true;
-                job_orders.push(pending.raw.clone());
-                owners.push(at);
-                ids.push(pending.id);
+                orders.push((pending.raw.clone(), pending.id));
             }
-            let quorum = match Quorum::new(world.committee.clone(), job_orders) {
-                Ok(quorum) => quorum,
-                Err(e) => return world.violation(Rule::FalseBelief, format!("the quorum driver refuses a batch: {e}")),
-            };
-            let number = self.next_job;
-            self.next_job += 1;
-            self.jobs.insert(number, Job { quorum, shard, started: world.now, owners, ids });
-            self.ask(world, number);
-            wake(world, self.addr, 30 * MS, 90 * MS, number);
-        }
-    }
-
-    /// Sends each authority what the driver wants it to get.
-    fn ask(&mut self, world: &mut World, number: u64) {
-        let Some(job) = self.jobs.get(&number) else { return };
-        for authority in 0..world.committee.size() {
-            let body = match job.quorum.wanted(authority) {
-                None => continue,
-                Some(Send::Vote { .. }) => Body::Vote(job.quorum.orders().to_vec()),
-                Some(Send::Settle { with_orders, .. }) => {
-                    let Some(certificate) = job.quorum.certificate() else { continue };
-                    let orders = if with_orders { job.quorum.orders().to_vec() } else { Vec::new() };
-                    Body::Settle(certificate.clone(), orders)
-                }
-            };
-            world.send(self.addr, Addr::Shard(authority as u32, job.shard), number, body);
-        }
-    }
-
-    /// Moves a batch on, if it can be.
-    fn drive(&mut self, world: &mut World, number: u64) {
-        let Some(job) = self.jobs.get_mut(&number) else { return };
-        let age = world.now - job.started;
-        if job.quorum.certificate().is_none() {
-            let enough = job.quorum.decided() || age > LINGER && job.quorum.certifiable();
-            if enough && job.quorum.certify() {
-                self.note_certified(world, number);
-                self.ask(world, number);
-            } else if enough || age > PATIENCE {
-                self.finish(world, number);
-            }
-        } else if job.quorum.is_final() {
-            self.finish(world, number);
-        }
-    }
-
-    fn note_certified(&mut self, world: &mut World, number: u64) {
-        let Some(job) = self.jobs.get(&number) else { return };
-        let certified: Vec<[u8; 32]> = (job.quorum.outcomes().iter().zip(&job.ids))
-            .filter(|(outcome, _)| outcome.as_ref().is_err_and(|e| e.code == Code::NotFinal))
-            .map(|(_, id)| *id)
-            .collect();
-        for id in certified {
-            world.checks.believed_certified(id);
-            if self.certified.insert(id) {
-                self.count(|c| c.certified += 1);
-            }
+            self.driver.submit(world, shard, orders);
         }
     }
 
     /// Takes the outcomes of a batch; what is not final goes into another one.
-    fn finish(&mut self, world: &mut World, number: u64) {
-        let Some(job) = self.jobs.remove(&number) else { return };
-        for ((outcome, at), id) in job.quorum.outcomes().into_iter().zip(&job.owners).zip(&job.ids) {
-            let wallet = &mut self.wallets[*at];
-            let Some(pending) = wallet.chain.iter_mut().find(|p| p.id == *id) else { continue };
-            pending.in_job = false;
-            match outcome {
-                Ok(proof) => {
-                    pending.is_final = true;
-                    if let Err(e) = receipt::verify(&world.committee, &proof) {
-                        world.violation(Rule::FalseBelief, format!("a final order has a bad receipt: {e}"));
-                    }
-                    world.checks.believed_final(*id);
-                }
-                Err(e) if matches!(e.code, Code::NotFinal | Code::QuorumUnreachable) => {}
-                Err(_) => self.count(|c| c.refused += 1),
+    fn take(&mut self, world: &mut World, outcomes: Vec<Outcome>) {
+        for (id, is_final) in outcomes {
+            let mut all = self.wallets.iter_mut().flat_map(|w| &mut w.chain);
+            if let Some(pending) = all.find(|p| p.id == id) {
+                (pending.in_job, pending.is_final) = (false, pending.is_final || is_final);
             }
         }
         for wallet in &mut self.wallets {
@@ -271,9 +192,7 @@ impl Worker {
                 if let Some(key) = done.rekey {
                     wallet.purse.key = key;
                 }
-                let mut counts = self.counts.get();
-                counts.finals += 1;
-                self.counts.set(counts);
+                self.tally.add(|c| c.finals += 1);
             }
         }
     }
@@ -285,28 +204,14 @@ impl Client for Worker {
     }
 
     fn on_message(&mut self, world: &mut World, envelope: Envelope) {
-        let Addr::Shard(authority, _) = envelope.from else { return };
-        let Some(job) = self.jobs.get_mut(&envelope.id) else { return };
-        match envelope.body {
-            Body::Voted(reply) => job.quorum.on_vote(authority as usize, reply),
-            Body::Settled(reply) => job.quorum.on_settle(authority as usize, reply),
-            _ => return,
-        }
-        let culprits: Vec<u32> = job.quorum.culprits().iter().map(|(a, _)| *a as u32).collect();
-        if let Some(honest) = culprits.iter().find(|a| !world.byzantine.contains(a)) {
-            world.violation(Rule::FalseBelief, format!("the quorum driver blames honest authority {honest}"));
-        }
-        self.drive(world, envelope.id);
+        let outcomes = self.driver.on_message(world, envelope);
+        self.take(world, outcomes);
     }
 
     fn on_timer(&mut self, world: &mut World, tag: u64) {
         if tag != TICK {
-            self.drive(world, tag);
-            self.ask(world, tag);
-            if self.jobs.contains_key(&tag) {
-                wake(world, self.addr, 60 * MS, 200 * MS, tag);
-            }
-            return;
+            let outcomes = self.driver.on_timer(world, tag);
+            return self.take(world, outcomes);
         }
         match world.calm {
             false => self.make_payments(world),

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::Options;
 use crate::checkers::{Checkers, Rule};
 use crate::message::{Addr, Body, Envelope};
+use crate::pbtx::Plan;
 use crate::rng::Rng;
 use crate::sequencer::Sequencer;
 
@@ -155,6 +156,8 @@ pub struct World {
     clocks: Vec<(i64, i64)>,
     /// Clocks that were spoiled, which nobody knows of.
     spoiled: BTreeSet<u32>,
+    /// PBTX networks.
+    pub pbtx: Plan,
     /// Contracts that wallets have made, for both of their parties.
     pub deals: Vec<Deal>,
     /// Preimages by hash.
@@ -218,6 +221,7 @@ impl World {
             sequencer: Rc::new(RefCell::new(sequencer)),
             clocks,
             spoiled: BTreeSet::new(),
+            pbtx: Plan::default(),
             deals: Vec::new(),
             secrets: BTreeMap::new(),
         }

@@ -1,13 +1,12 @@
-//! A wallet that signs two orders for one seqnum, shows each to a part of the committee, and tries to make
+//! A wallet, or an actor of a PBTX network, that signs two orders for one seqnum, shows each to a part of the committee, and tries to make
 //! certificates of both: with the votes it got, with those of Byzantine authorities, and with too few.
 
 use bytes::Bytes;
 use florin_core::batch::decode_batch;
-use florin_core::content::Credit;
 use florin_core::envelope::next_hash;
 use florin_core::wire;
 
-use crate::client::{Client, Purse, SignedOrder, Wish, payee, wake};
+use crate::client::{Client, SignedOrder, Signer, wake};
 use crate::message::{Addr, Body, Envelope};
 use crate::world::{MS, World};
 
@@ -21,31 +20,26 @@ struct Side {
 /// It has several accounts, for each may lock itself for ever.
 pub struct SignsTwice {
     addr: Addr,
-    purses: Vec<Purse>,
+    signers: Vec<Box<dyn Signer>>,
     at: usize,
     round: u64,
     sides: Vec<Side>,
 }
 
 impl SignsTwice {
-    /// With these accounts, which have some money.
-    pub fn new(addr: Addr, purses: Vec<Purse>) -> Self {
-        SignsTwice { addr, purses, at: 0, round: 0, sides: Vec::new() }
+    /// With these accounts, which have some money, or these actors.
+    pub fn new(addr: Addr, signers: Vec<Box<dyn Signer>>) -> Self {
+        SignsTwice { addr, signers, at: 0, round: 0, sides: Vec::new() }
     }
 
     fn sign(&self, world: &mut World) -> Side {
-        let purse = &self.purses[self.at];
-        let pay = |world: &mut World| {
-            let amount = world.rng.between(1, 400);
-            Wish::Pay(vec![Credit { address: payee(world), amount }])
-        };
-        let first = purse.draft(&pay(world));
+        let signer = &self.signers[self.at];
+        let (seqnum, prev_hash) = signer.chain();
+        let first = signer.draft_after(world, seqnum, prev_hash);
         let mut orders = vec![first.raw.clone()];
         if world.rng.chance(400) {
             // A second one, chained to the first: where the other side wins, it hangs in the air.
-            let wish = pay(world);
-            let second = purse.draft_after(first.seqnum, next_hash(&first.id), &wish);
-            orders.push(second.raw);
+            orders.push(signer.draft_after(world, first.seqnum, next_hash(&first.id)).raw);
         }
         let root = decode_batch(&orders).map(|b| b.id.root).unwrap_or_default();
         Side { first, orders, root, votes: Vec::new() }
@@ -55,7 +49,7 @@ impl SignsTwice {
         world.fault("orders signed twice");
         self.round += 1;
         self.sides = vec![self.sign(world), self.sign(world)];
-        let shard = self.purses[self.at].shard(world.committee.shards);
+        let shard = self.signers[self.at].shard(world.committee.shards);
         let everywhere = world.rng.chance(300);
         for authority in 0..world.committee.size() as u32 {
             let mine = world.rng.index(2);
@@ -69,8 +63,8 @@ impl SignsTwice {
     }
 
     fn end(&mut self, world: &mut World) {
-        let purse = &self.purses[self.at];
-        let shard = purse.shard(world.committee.shards);
+        let signer = &self.signers[self.at];
+        let shard = signer.shard(world.committee.shards);
         let quorum = world.committee.quorum();
         let mut winner = None;
         for (i, side) in self.sides.iter().enumerate() {
@@ -98,9 +92,9 @@ impl SignsTwice {
             }
         }
         if let Some(winner) = winner {
-            self.purses[self.at].advance(&self.sides[winner].first);
+            self.signers[self.at].advance(&self.sides[winner].first);
         }
-        self.at = (self.at + 1) % self.purses.len();
+        self.at = (self.at + 1) % self.signers.len();
         self.sides.clear();
     }
 }

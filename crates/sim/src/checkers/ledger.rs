@@ -74,8 +74,8 @@ impl Ledger {
         let mut undo = Undo { step, sums: shard.sums, balances: Vec::new(), calls: Vec::new() };
         let mut claimed = None;
         for w in writes {
-            if w.table == Table::Orders {
-                let place = place_of(&w.key);
+            if w.table == Table::Orders && number(&w.key[..8]) == self.facts.network_id {
+                let place = place_of(&w.key, orders);
                 let known = w.value.as_deref().and_then(order_id).and_then(|id| orders.get(&id));
                 let debit = known.filter(|o| o.call.is_some()).map(|o| i128::from(o.debit));
                 let before = match debit {
@@ -87,7 +87,7 @@ impl Ledger {
             }
             let Some(value) = w.value.as_deref() else { continue };
             match w.table {
-                Table::Accounts => {
+                Table::Accounts if number(&w.key[..8]) == self.facts.network_id => {
                     let record = wire::AccountRecord::decode(value).unwrap_or_default();
                     for holding in record.holdings {
                         let Ok(address) = Address::try_from(holding.address.as_ref()) else { continue };
@@ -267,10 +267,11 @@ pub fn model(
         *balances.entry(*address).or_default() += i128::from(*amount);
     }
     let mut before: Option<(Place, Option<Id>)> = None;
-    for (place, id) in settled {
-        let parent = before.filter(|((actor, seqnum), _)| (*actor, seqnum + 1) == *place).map(|(_, id)| id);
+    // PBTX networks move no money, but their chains are chains as well.
+    for (place, id) in settled.iter().filter(|(place, _)| place.id.is_none()) {
+        let parent = before.filter(|(last, _)| place.before() == Some(*last)).map(|(_, id)| id);
         before = Some((*place, *id));
-        if parent.is_none() && place.1 != 1 {
+        if parent.is_none() && place.seqnum != 1 {
             return Err(format!("{place:?} does not follow the order before it"));
         }
         let Some(id) = id else { continue };
@@ -279,7 +280,11 @@ pub fn model(
         if parent != Some(None) && !follows(order, parent.flatten().as_ref()) {
             return Err(format!("{place:?} does not follow the order before it"));
         }
-        let from = orders.address_of(place.0).ok_or_else(|| format!("the account of {place:?} was never opened"))?;
+        if place.network != facts.network_id {
+            continue;
+        }
+        let from =
+            orders.address_of(place.actor).ok_or_else(|| format!("the account of {place:?} was never opened"))?;
         for (to, amount) in &order.outputs {
             *balances.entry(from).or_default() -= i128::from(*amount);
             *balances.entry(*to).or_default() += i128::from(*amount);

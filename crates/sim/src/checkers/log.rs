@@ -10,16 +10,19 @@ use bytes::Bytes;
 use florin_core::address::Address as CoreAddress;
 use florin_core::authority::state::{Table, Write};
 use florin_core::limits::RECOVERY_WAIT_MS;
-use florin_core::wire::{self, input, network_command, output};
+use florin_core::wire::log_step::Kind as Told;
+use florin_core::{pbtx, wire};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-use super::Rule;
 use super::ledger::signed;
 use super::number;
+use super::objects::Objects;
 use super::orders::{Id, Known, Orders, Place};
+use super::registry::Registry;
+use super::{Facts, Rule};
 
-type Address = [u8; 32];
+pub(super) type Address = [u8; 32];
 /// (session, units applied of it).
 pub type At = (u64, u32);
 
@@ -34,28 +37,6 @@ pub struct Sums {
     primary: i128,
 }
 
-struct Contract {
-    fund: wire::ContractFund,
-    open: bool,
-}
-
-#[derive(Default)]
-struct Network {
-    admin: Bytes,
-    offered: Bytes,
-    removed: bool,
-}
-
-/// Shared objects after the newest unit that anybody has applied.
-#[derive(Default)]
-struct Objects {
-    contracts: BTreeMap<Id, Contract>,
-    primary: BTreeMap<Bytes, u64>,
-    networks: BTreeMap<u64, Network>,
-    claimed: u64,
-    refunded: u64,
-}
-
 struct Recovery {
     since_ms: u64,
     reports: BTreeSet<u32>,
@@ -64,6 +45,9 @@ struct Recovery {
 /// Everything known of the log.
 #[derive(Default)]
 pub struct Log {
+    /// The payment network.
+    own: u64,
+    shards: u32,
     /// Authorities whose clocks are good.
     pub good_clocks: BTreeSet<u32>,
     /// The latest that a good clock shows, ms.
@@ -88,9 +72,19 @@ pub struct Log {
 }
 
 /// A credit on its way to a shard: to whom, how much, of which order, why.
-type Credit = (Address, u64, Id, i32);
+pub(super) type Credit = (Address, u64, Id, i32);
 
 impl Log {
+    /// A log that has done nothing yet.
+    pub(super) fn new(facts: &Facts) -> Self {
+        Log { own: facts.network_id, shards: facts.shards, ..Default::default() }
+    }
+
+    /// PBTX networks.
+    pub fn registry(&self) -> &Registry {
+        &self.objects.registry
+    }
+
     /// Credits since this was asked last.
     pub fn take_credits(&mut self) -> Vec<(CoreAddress, u64)> {
         let fresh = self.credits[self.fresh_credits..].iter().map(|(a, n)| (CoreAddress::new(*a), *n)).collect();
@@ -129,13 +123,13 @@ impl Log {
     }
 
     /// Whether a recovery is decided.
-    pub fn decided(&self, actor: u64, seqnum: u32) -> bool {
-        self.decided.contains_key(&(actor, seqnum))
+    pub fn decided(&self, place: &Place) -> bool {
+        self.decided.contains_key(place)
     }
 
     /// The first seqnum at or below this one, from which on a recovery has voided orders of the actor.
     pub(super) fn void_at_or_below(&self, place: Place) -> Option<Place> {
-        let range = self.decided.range((place.0, 0)..=place);
+        let range = self.decided.range(Place { seqnum: 0, id: None, ..place }..=place);
         range.filter(|(_, void)| **void).map(|(p, _)| *p).next()
     }
 
@@ -264,25 +258,41 @@ impl Log {
         self.time_ms = book.time_ms;
         let mut outcomes: BTreeMap<Id, (Place, wire::OutcomeRecord)> = BTreeMap::new();
         for w in writes.iter().filter(|w| w.table == Table::Objects && w.key.first() == Some(&b'o')) {
-            let place = (number(&w.key[9..17]), number(&w.key[17..21]) as u32);
+            let part = |at: usize, end: usize| number(&w.key[at..end]);
+            let place = Place::new(part(1, 9), part(9, 17), part(17, 21) as u32);
             let record = w.value.as_deref().and_then(|v| wire::OutcomeRecord::decode(v).ok()).unwrap_or_default();
             let id = Id::try_from(record.order_id.as_ref()).unwrap_or_default();
             outcomes.insert(id, (place, record));
         }
         let mut expected: Vec<Credit> = Vec::new();
+        let mut told: Vec<(u64, Told)> = Vec::new();
         for item in data.items.iter().filter_map(|i| wire::Item::decode(i.clone()).ok()) {
             match item.kind {
                 Some(wire::item::Kind::Orders(certified)) => {
-                    for body in certified.bodies {
+                    // In sequence, wherever they stand in their batch.
+                    let seqnum = |b: &Bytes| pbtx::TransactionBody::decode(b.clone()).map_or(0, |body| body.seqnum);
+                    let mut bodies = certified.bodies;
+                    bodies.sort_by_key(seqnum);
+                    for body in bodies {
                         let id: Id = Sha256::digest(&body).into();
-                        if let Some((place, outcome)) = outcomes.remove(&id) {
-                            let credits = self.outcome(orders, at, place, id, &outcome, &mut found);
+                        let foreign = orders.get(&id).filter(|o| o.foreign.is_some());
+                        if let (Some(order), true) = (foreign, outcomes.contains_key(&id)) {
+                            // One that came before its turn comes again in the same unit.
+                            let Some(steps) = self.objects.registry.place(order, &body) else { continue };
+                            told.extend(steps.into_iter().map(|step| (order.place.network, step)));
+                            let (place, outcome) = outcomes.remove(&id).unwrap_or((order.place, Default::default()));
+                            found.extend(self.placed(at, order, place, &outcome));
+                        } else if let Some((place, outcome)) = outcomes.remove(&id) {
+                            let (credits, steps) = self.outcome(orders, at, place, id, &outcome, &mut found);
                             expected.extend(credits);
+                            told.extend(steps);
                         }
                     }
                 }
                 Some(wire::item::Kind::Report(report)) => {
-                    if let Some(recovery) = self.recoveries.get_mut(&(report.actor, report.seqnum)) {
+                    if let Some(recovery) =
+                        self.recoveries.get_mut(&Place::new(report.network_id, report.actor, report.seqnum))
+                    {
                         recovery.reports.insert(unit.creator);
                     }
                 }
@@ -293,10 +303,21 @@ impl Log {
             found.push((Rule::LogOutcome, format!("{at:?} decides orders that are not in it")));
         }
         let mut sent: Vec<Credit> = Vec::new();
+        let (own, mut heard) = (self.own, Vec::<Told>::new());
+        let mut to_shards: Vec<(u32, Told)> =
+            told.into_iter().map(|(network, step)| ((network % u64::from(self.shards)) as u32, step)).collect();
+        // Each shard hears in the order of the unit, the shards one after another.
+        to_shards.sort_by_key(|(shard, _)| *shard);
         for w in writes.iter().filter(|w| w.table == Table::Outbox) {
             let Some(delivery) = w.value.as_deref().and_then(|v| wire::Delivery::decode(v).ok()) else { continue };
-            for step in delivery.steps {
-                found.extend(self.tell(step));
+            for step in delivery.steps.into_iter().flat_map(|step| of_networks(own, step)) {
+                match step {
+                    Ok(told) => {
+                        self.objects.registry.tell(delivery.sequence, told.clone());
+                        heard.push(told);
+                    }
+                    Err(step) => found.extend(self.tell(step)),
+                }
             }
             for credit in delivery.credits {
                 let source = credit.source.unwrap_or_default();
@@ -304,6 +325,10 @@ impl Log {
                 let id = Id::try_from(source.order_id.as_ref()).unwrap_or_default();
                 sent.push((address, credit.amount, id, source.kind));
             }
+        }
+        if !heard.iter().eq(to_shards.iter().map(|(_, step)| step)) {
+            let what = format!("{at:?} tells shards {heard:?}, it must tell {to_shards:?}");
+            found.push((Rule::Registry, what.chars().take(1_500).collect()));
         }
         self.credits.extend(expected.iter().map(|(address, amount, ..)| (*address, *amount)));
         expected.sort_unstable();
@@ -317,6 +342,13 @@ impl Log {
         found
     }
 
+    /// An order of a PBTX network has its place.
+    fn placed(&mut self, at: At, order: &Known, place: Place, outcome: &wire::OutcomeRecord) -> Option<(Rule, String)> {
+        let again = self.outcomes.insert(place, outcome.code == 0).is_some();
+        let right = (outcome.session, outcome.index, outcome.code) == (at.0, at.1, 0) && place == order.place;
+        (again || !right).then(|| (Rule::LogOutcome, format!("{place:?} at {at:?}: {outcome:?}, again: {again}")))
+    }
+
     /// One operation, and the credits that it must make.
     fn outcome(
         &mut self,
@@ -326,7 +358,7 @@ impl Log {
         id: Id,
         outcome: &wire::OutcomeRecord,
         found: &mut Vec<(Rule, String)>,
-    ) -> Vec<Credit> {
+    ) -> (Vec<Credit>, Vec<(u64, Told)>) {
         use wire::credit_entry::Kind;
         let mut wrong = |what: &str| found.push((Rule::LogOutcome, format!("operation {place:?} at {at:?}: {what}")));
         if (outcome.session, outcome.index) != at {
@@ -334,31 +366,31 @@ impl Log {
         }
         let Some((order, call, account)) = orders.get(&id).and_then(|o| Some((o, o.call.as_ref()?, o.account?))) else {
             wrong("is nothing that an honest authority was shown");
-            return Vec::new();
+            return Default::default();
         };
         if order.place != place || self.outcomes.contains_key(&place) {
             wrong("has two outcomes");
         }
-        let last = self.last_call.insert(place.0, place.1).unwrap_or(0);
+        let last = self.last_call.insert(place.actor, place.seqnum).unwrap_or(0);
         if call.previous_call != last {
             wrong("does not follow the account's last one");
         }
         let result = self.objects.run(order, call, account, self.time_ms);
         self.outcomes.insert(place, outcome.code == 0);
         match result {
-            Ok(credits) if outcome.code == 0 => credits,
+            Ok(done) if outcome.code == 0 => done,
             Err(_) if outcome.code != 0 => {
                 let debit = order.debit;
                 let refund = (debit > 0).then_some((account, debit, id, Kind::Refund as i32));
-                refund.into_iter().collect()
+                (refund.into_iter().collect(), Vec::new())
             }
             Ok(_) => {
                 wrong(&format!("must succeed, and fails: {}", outcome.message));
-                Vec::new()
+                Default::default()
             }
             Err(e) => {
                 wrong(&format!("must fail, and succeeds: {e}"));
-                Vec::new()
+                Default::default()
             }
         }
     }
@@ -370,11 +402,11 @@ impl Log {
             Kind::Settle(_) | Kind::Network(_) | Kind::Actor(_) | Kind::Stream(_) | Kind::Prune(_) => None,
             Kind::Freeze(freeze) => {
                 let recovery = Recovery { since_ms: self.time_ms, reports: BTreeSet::new() };
-                self.recoveries.insert((freeze.actor, freeze.seqnum), recovery);
+                self.recoveries.insert(Place::new(freeze.network_id, freeze.actor, freeze.seqnum), recovery);
                 None
             }
             Kind::Resolve(resolve) => {
-                let place = (resolve.actor, resolve.seqnum);
+                let place = Place::new(resolve.network_id, resolve.actor, resolve.seqnum);
                 let again = self.decided.insert(place, resolve.void).is_some();
                 let recovery = self.recoveries.remove(&place);
                 // A step's own report may have been the last one; the freeze is never in the same step.
@@ -396,86 +428,15 @@ impl Log {
     }
 }
 
-impl Objects {
-    /// Runs an operation: its credits, or why it fails. A failure changes nothing.
-    fn run(&mut self, order: &Known, call: &wire::Call, account: Address, now: u64) -> Result<Vec<Credit>, String> {
-        use wire::credit_entry::Kind;
-        let mut closed: Vec<(Id, bool)> = Vec::new();
-        for input in &call.inputs {
-            let (contract, preimage) = match input.kind.as_ref().ok_or("no input")? {
-                input::Kind::ContractClaim(c) => (&c.contract, Some(&c.preimage)),
-                input::Kind::ContractRefund(c) => (&c.contract, None),
-            };
-            let id = Id::try_from(contract.as_ref()).map_err(|_| "no id")?;
-            let contract = self.contracts.get(&id).ok_or("no such contract")?;
-            let fund = &contract.fund;
-            if !contract.open || closed.iter().any(|(c, _)| *c == id) || fund.amount != input.amount {
-                return Err("closed, or of another amount".into());
-            }
-            let party = if preimage.is_some() { &fund.receiver } else { &fund.sender };
-            let in_time = if preimage.is_some() { now < fund.expiry_ms } else { now >= fund.expiry_ms };
-            let knows = preimage.is_none_or(|p| Sha256::digest(p)[..] == fund.hash[..]);
-            if party[..] != account || !in_time || !knows {
-                return Err(format!("own: {}, in time: {in_time}, knows: {knows}", party[..] == account));
-            }
-            closed.push((id, preimage.is_some()));
+/// The parts of a step that are of PBTX networks; what is of payments as it is.
+fn of_networks(own: u64, step: wire::LogStep) -> Vec<Result<Told, wire::LogStep>> {
+    let is_own = |body: &Bytes| pbtx::TransactionBody::decode(body.clone()).map(|b| b.network_id) == Ok(own);
+    match step.kind {
+        Some(Told::Settle(settle)) => {
+            let others = settle.bodies.into_iter().filter(|body| !is_own(body));
+            others.map(|body| Ok(Told::Settle(wire::LogSettle { bodies: vec![body] }))).collect()
         }
-        let (mut credits, mut funds) = (Vec::new(), Vec::new());
-        let mut primary = self.primary.clone();
-        for (i, output) in call.outputs.iter().enumerate() {
-            match output.kind.as_ref().ok_or("no output")? {
-                output::Kind::Credit(credit) => {
-                    let to = Address::try_from(credit.address.as_ref()).map_err(|_| "no address")?;
-                    credits.push((to, credit.amount, order.id, Kind::Call as i32));
-                }
-                output::Kind::ContractFund(fund) => {
-                    if fund.expiry_ms <= now {
-                        return Err("over before it begins".into());
-                    }
-                    let id = Sha256::new().chain_update(b"florin-contract-v1").chain_update(order.id);
-                    funds.push((Id::from(id.chain_update((i as u32).to_be_bytes()).finalize()), fund.clone()));
-                }
-                output::Kind::PrimaryRedeem(redeem) => {
-                    *primary.entry(redeem.address.clone()).or_default() += redeem.amount;
-                }
-                output::Kind::PrimaryDeposit(deposit) => {
-                    let own = primary.entry(Bytes::copy_from_slice(&account)).or_default();
-                    *own = own.checked_sub(deposit.amount).ok_or("not enough on the primary")?;
-                    let to = Address::try_from(deposit.address.as_ref()).map_err(|_| "no address")?;
-                    credits.push((to, deposit.amount, order.id, Kind::Deposit as i32));
-                }
-                // One command an operation: wallets here sign no more.
-                output::Kind::Network(command) => self.command(command, &account, order.network_id)?,
-            }
-        }
-        self.primary = primary;
-        for (id, claimed) in closed {
-            self.claimed += u64::from(claimed);
-            self.refunded += u64::from(!claimed);
-            if let Some(contract) = self.contracts.get_mut(&id) {
-                contract.open = false;
-            }
-        }
-        self.contracts.extend(funds.into_iter().map(|(id, fund)| (id, Contract { fund, open: true })));
-        Ok(credits)
-    }
-
-    fn command(&mut self, command: &wire::NetworkCommand, account: &Address, own: u64) -> Result<(), String> {
-        use network_command::Kind;
-        let known = self.networks.get_mut(&command.network_id);
-        match (known, command.kind.as_ref().ok_or("no kind")?) {
-            (None, Kind::Register(_)) if command.network_id != own => {
-                let admin = Bytes::copy_from_slice(account);
-                self.networks.insert(command.network_id, Network { admin, ..Default::default() });
-            }
-            (Some(n), Kind::Offer(offer)) if !n.removed && n.admin[..] == *account => n.offered = offer.admin.clone(),
-            (Some(n), Kind::Accept(_)) if !n.removed && n.offered[..] == *account => {
-                n.admin = std::mem::take(&mut n.offered);
-            }
-            (Some(n), Kind::Metadata(_)) if !n.removed && n.admin[..] == *account => {}
-            (Some(n), Kind::Remove(_)) if !n.removed && n.admin[..] == *account => n.removed = true,
-            _ => return Err("not its admin, or there is none".into()),
-        }
-        Ok(())
+        Some(kind @ (Told::Network(_) | Told::Actor(_) | Told::Stream(_) | Told::Prune(_))) => vec![Ok(kind)],
+        _ => vec![Err(step)],
     }
 }

@@ -4,9 +4,15 @@
 //! honest authority writes, and votes are counted where they leave their signer, not where somebody claims
 //! to have them. For Byzantine authorities the worst is assumed: that they sign everything.
 
+mod finish;
 pub mod ledger;
 pub mod log;
+mod objects;
 pub mod orders;
+mod pbtx;
+mod promises;
+pub mod registry;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,92 +26,14 @@ use crate::disk::{Disk, Image};
 use ledger::Ledger;
 use ledger::signed;
 use log::Log;
-use orders::{Id, Orders, Place, bit, short};
+use orders::{Id, Orders, Place, short};
+use pbtx::Streams;
+pub use rules::{Facts, Promise, Rule};
 
 /// (authority, shard).
 pub type NodeId = (u32, u32);
 /// Violations kept of each rule; one bug makes many.
 const VIOLATIONS_MAX: u64 = 5;
-
-/// What a reply promises.
-pub enum Promise {
-    /// These orders are locked.
-    Votes(Vec<Id>),
-    /// These orders are settled.
-    Settled(Vec<Id>),
-}
-
-/// What must hold.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Rule {
-    /// All postings of a shard sum to zero, and its totals are those of its records.
-    SumZero,
-    /// At most f honest authorities see an account below zero.
-    NegativeBalance,
-    /// Of the orders of one seqnum at most one can have a certificate.
-    OneCertificate,
-    /// Nothing settles without a quorum, and nobody settles anything else.
-    SettledAlike,
-    /// What an honest authority signs is true when it signs.
-    FalsePromise,
-    /// What leaves is durable.
-    NotDurable,
-    /// What left is kept, whatever crashes.
-    PromiseForgotten,
-    /// What the quorum driver tells a wallet is true.
-    FalseBelief,
-    /// An honest authority never meets what can't be.
-    Impossible,
-    /// No certified order waits once the one before it is settled.
-    Stuck,
-    /// Logs of honest authorities are prefixes of one another, and equal prefixes come to the same.
-    LogFork,
-    /// An operation has one outcome, the one that it must have.
-    LogOutcome,
-    /// The log credits what it must, once, and its sums are those of its records.
-    LogMoney,
-    /// Log time never goes back, and is never ahead of all good clocks.
-    LogTime,
-    /// A recovery is decided once, after its time, on the reports of a quorum.
-    Recovery,
-    /// What a quorum has acknowledged is never voided.
-    FinalVoided,
-    /// Where nothing is wrong, the core's audit finds nothing.
-    Audit,
-    /// Without faults everything comes to its end, alike everywhere.
-    Unfinished,
-}
-
-/// What the committee is, to the checkers.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// The network.
-    pub network_id: u64,
-    /// Shards.
-    pub shards: u32,
-    /// Authorities.
-    pub authorities: u32,
-    /// Those that are not honest.
-    pub byzantine: BTreeSet<u32>,
-    /// The issuer's address.
-    pub issuer: [u8; 32],
-    /// How far it may go below zero.
-    pub issuer_limit: i128,
-    /// The genesis file.
-    pub genesis: Vec<([u8; 32], u64)>,
-}
-
-impl Facts {
-    /// Largest number of Byzantine authorities that is survived.
-    pub fn faults(&self) -> usize {
-        (self.authorities as usize - 1) / 3
-    }
-
-    /// Honest votes that, with all the Byzantine ones, make a certificate.
-    fn honest_quorum(&self) -> usize {
-        self.authorities as usize - self.faults() - self.byzantine.len()
-    }
-}
 
 /// All checkers.
 pub struct Checkers {
@@ -130,9 +58,11 @@ pub struct Checkers {
     /// Orders of honest wallets with a certificate.
     certified: BTreeSet<Id>,
     shown: BTreeMap<NodeId, u64>,
-    /// Actor -> authority -> its account there.
-    accounts: BTreeMap<u64, BTreeMap<u32, wire::AccountRecord>>,
+    /// (network, actor) -> authority -> its account there.
+    accounts: BTreeMap<(u64, u64), BTreeMap<u32, wire::AccountRecord>>,
     deliveries: BTreeMap<(NodeId, u32, u64), [u8; 32]>,
+    /// Streams of PBTX networks.
+    streams: Streams,
 }
 
 impl Checkers {
@@ -140,11 +70,12 @@ impl Checkers {
     pub fn new(facts: Facts) -> Self {
         Checkers {
             now: 0,
-            log: Log::default(),
+            log: Log::new(&facts),
+            streams: Streams::default(),
             accounts: BTreeMap::new(),
             ledger: Ledger::new(facts.clone()),
+            orders: Orders::new(facts.network_id, facts.loose()),
             facts,
-            orders: Orders::default(),
             violations: Vec::new(),
             found: BTreeMap::new(),
             votes: BTreeMap::new(),
@@ -185,117 +116,6 @@ impl Checkers {
         }
     }
 
-    /// An honest authority has signed a vote, which waits for its disk.
-    pub fn voted(&mut self, node: NodeId, disk: &Disk, raw: &[Bytes], vote: &wire::Signed) -> Promise {
-        let root = self.orders.learn(raw);
-        let ids = self.bits(node, &root, vote);
-        for id in &ids {
-            if !self.is_recover(id) && !self.is_locked(disk.current(), id) {
-                self.violation(Rule::FalsePromise, format!("{node:?} votes for {} without a lock", hex::encode(id)));
-            }
-        }
-        Promise::Votes(ids)
-    }
-
-    /// An honest authority has signed an acknowledgement, which waits for its disk.
-    pub fn acknowledged(&mut self, node: NodeId, disk: &Disk, root: &[u8], signed: &wire::Signed) -> Promise {
-        let ids = self.bits(node, root, signed);
-        for id in &ids {
-            if self.is_recover(id) {
-                continue;
-            }
-            if self.settled_at(disk.current(), id) != Some(*id) {
-                self.violation(
-                    Rule::FalsePromise,
-                    format!("{node:?} acknowledges {}, which it has not settled", hex::encode(id)),
-                );
-            }
-        }
-        Promise::Settled(ids)
-    }
-
-    fn bits(&mut self, node: NodeId, root: &[u8], signed: &wire::Signed) -> Vec<Id> {
-        let Some(batch) = self.orders.batch(root).map(<[_]>::to_vec) else {
-            self.violation(Rule::FalsePromise, format!("{node:?} signs for a batch that nobody showed it"));
-            return Vec::new();
-        };
-        if signed.authority != node.0 {
-            self.violation(Rule::FalsePromise, format!("{node:?} signs as authority {}", signed.authority));
-        }
-        let mut ids = Vec::new();
-        for (i, id) in batch.iter().enumerate().filter(|(i, _)| bit(&signed.bitmap, *i)) {
-            match id {
-                Some(id) => ids.push(*id),
-                None => self.violation(Rule::FalsePromise, format!("{node:?} signs for order {i}, which is none")),
-            }
-        }
-        ids
-    }
-
-    /// A promise has left its authority: from now on it counts.
-    pub fn left(&mut self, node: NodeId, disk: &Disk, promise: Promise) {
-        match promise {
-            Promise::Votes(ids) => ids.into_iter().for_each(|id| self.vote_left(node, disk, id)),
-            Promise::Settled(ids) => {
-                for id in ids {
-                    let Some(place) = self.orders.get(&id).map(|o| o.place) else { continue };
-                    self.acknowledgements.entry(id).or_default().insert(node.0);
-                    if self.is_recover(&id) {
-                        continue;
-                    }
-                    self.check_final(&id);
-                    self.acked.entry(node).or_default().insert(place, id);
-                    if self.settled_at(disk.synced(), &id) != Some(id) {
-                        self.violation(Rule::NotDurable, format!("{node:?} settled {}", hex::encode(id)));
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_recover(&self, id: &Id) -> bool {
-        self.orders.get(id).is_some_and(|o| o.recover)
-    }
-
-    /// If a quorum can have acknowledged an order, no recovery has voided it or what it is chained to.
-    fn check_final(&mut self, id: &Id) {
-        if self.is_recover(id) || self.acknowledgements.get(id).map_or(0, BTreeSet::len) < self.facts.honest_quorum() {
-            return;
-        }
-        let mut at = self.orders.get(id);
-        while let Some(order) = at {
-            if self.log.is_void(&order.place) {
-                let who = &self.acknowledgements[id];
-                let what = format!("{} is final by {who:?}, and {:?} is void", hex::encode(id), order.place);
-                return self.violation(Rule::FinalVoided, what);
-            }
-            at = self.orders.parent(order);
-        }
-    }
-
-    fn vote_left(&mut self, node: NodeId, disk: &Disk, id: Id) {
-        let Some(place) = self.orders.get(&id).map(|o| o.place) else { return };
-        if self.is_recover(&id) {
-            return;
-        }
-        self.voted.entry(node).or_default().entry(place).or_default().insert(id);
-        if !self.is_held(disk.synced(), &id) {
-            self.violation(Rule::NotDurable, format!("{node:?} vote for {}", hex::encode(id)));
-        }
-        let quorum = self.facts.honest_quorum();
-        let here = self.votes.entry(place).or_default();
-        here.entry(id).or_default().insert(node.0);
-        // What hung on a void seqnum can't be certified any more, and another order may be.
-        let above_void = place.1 > 0 && self.log.void_at_or_below((place.0, place.1 - 1)).is_some();
-        if here.len() > 1 && !above_void && here.values().filter(|voters| voters.len() >= quorum).count() > 1 {
-            self.violation(
-                Rule::OneCertificate,
-                format!("two certificates can be made for actor {} seqnum {}", place.0, place.1),
-            );
-        }
-        self.check_votes(node, disk.current(), place.0);
-    }
-
     /// An honest authority has written a step.
     pub fn wrote(&mut self, node: NodeId, disk: &Disk, writes: &[Write]) {
         let mut found = self.ledger.wrote(node, disk.last_step(), writes, &self.orders);
@@ -309,34 +129,34 @@ impl Checkers {
             match (w.table, &w.value) {
                 (Table::Orders, Some(value)) => self.check_settled(node, &w.key, value),
                 (Table::Orders, None) => {
-                    let place = place_of(&w.key);
+                    let place = place_of(&w.key, &self.orders);
                     if self.log.void_at_or_below(place).is_none() {
                         self.violation(Rule::SettledAlike, format!("{node:?} deletes settled {place:?}"));
                     }
                 }
-                (Table::Accounts, Some(_)) => {
-                    let actor = number(&w.key[8..16]);
-                    self.check_votes(node, disk.current(), actor);
-                    let record = account(disk.current(), self.facts.network_id, actor);
-                    self.accounts.entry(actor).or_default().insert(node.0, record.clone());
-                    let free = |seqnum: u32| record.frozen == 0 || seqnum < record.frozen;
-                    // One that hangs on a void order, or on a void that has not come here yet, waits until its seqnum passes.
-                    let follows = |e: &wire::EarlyRecord| e.seqnum <= record.seqnum || e.prev_hash == record.prev_hash;
-                    let due = |e: &&wire::EarlyRecord| e.seqnum <= record.seqnum + 1 && follows(e);
-                    if record.early.iter().filter(due).any(|e| free(e.seqnum)) {
-                        self.violation(
-                            Rule::Stuck,
-                            format!("{node:?} keeps a certified order of actor {actor} waiting"),
-                        );
-                    }
-                }
+                (Table::Accounts, Some(_)) => self.check_account(node, disk.current(), &w.key),
                 _ => {}
             }
         }
+        self.check_pbtx(node, disk.current(), writes);
+    }
+
+    fn check_account(&mut self, node: NodeId, image: &Image, key: &[u8]) {
+        let (network, actor) = (number(&key[..8]), number(&key[8..16]));
+        self.check_votes(node, image, network, actor);
+        let record = account(image, network, actor);
+        let free = |seqnum: u32| record.frozen == 0 || seqnum < record.frozen;
+        // One that hangs on a void order, or on a void that has not come here yet, waits until its seqnum passes.
+        let follows = |e: &wire::EarlyRecord| e.seqnum <= record.seqnum || e.prev_hash == record.prev_hash;
+        let due = |e: &&wire::EarlyRecord| e.seqnum <= record.seqnum + 1 && follows(e);
+        if record.early.iter().filter(due).any(|e| free(e.seqnum)) {
+            self.violation(Rule::Stuck, format!("{node:?} keeps a certified order of actor {actor} waiting"));
+        }
+        self.accounts.entry((network, actor)).or_default().insert(node.0, record);
     }
 
     fn check_settled(&mut self, node: NodeId, key: &[u8], value: &[u8]) {
-        let place = place_of(key);
+        let place = place_of(key, &self.orders);
         let Some(id) = order_id(value) else {
             if !self.log.is_void(&place) {
                 self.violation(Rule::SettledAlike, format!("{node:?} voids {place:?}, which the log has not"));
@@ -351,75 +171,23 @@ impl Checkers {
             );
         }
         let first = *self.settled.entry(place).or_insert(id);
-        let above_void = place.1 > 0 && self.log.void_at_or_below((place.0, place.1 - 1)).is_some();
+        let above_void = place.before().is_some_and(|before| self.log.void_at_or_below(before).is_some());
         if first != id && !above_void {
             self.violation(Rule::SettledAlike, format!("{node:?} settles another order at {place:?} than others have"));
         }
     }
 
-    /// The order settled at this order's place.
-    fn settled_at(&self, image: &Image, id: &Id) -> Option<Id> {
-        let place = self.orders.get(id)?.place;
-        settled_order(image, self.facts.network_id, place)
-    }
-
-    /// Whether an order is pending or settled itself.
-    fn is_locked(&self, image: &Image, id: &Id) -> bool {
-        let Some(order) = self.orders.get(id) else { return false };
-        let record = account(image, self.facts.network_id, order.place.0);
-        match order.place.1.checked_sub(record.seqnum + 1) {
-            Some(ahead) => record.pending.get(ahead as usize).is_some_and(|p| p.order_id.as_ref() == id),
-            None => self.settled_at(image, id) == Some(*id),
-        }
-    }
-
     /// Where an account is, as f + 1 honest authorities have it that no recovery has frozen: seqnum, prev_hash, last
     /// operation. What a wallet would ask them for.
-    pub fn account_of(&self, actor: u64) -> Option<(u32, u64, u32)> {
+    pub fn account_of(&self, network: u64, actor: u64) -> Option<(u32, u64, u32)> {
         let mut counts: BTreeMap<(u32, u64, u32), usize> = BTreeMap::new();
         let honest = self.facts.authorities as usize - self.facts.byzantine.len();
-        let known = self.accounts.get(&actor);
+        let known = self.accounts.get(&(network, actor));
         for record in known.into_iter().flat_map(BTreeMap::values).filter(|r| r.frozen == 0) {
             *counts.entry((record.seqnum, record.prev_hash, record.last_call)).or_default() += 1;
         }
         *counts.entry((0, 0, 0)).or_default() += honest - known.map_or(0, BTreeMap::len);
         counts.into_iter().rev().find(|(_, n)| *n > self.facts.faults()).map(|(state, _)| state)
-    }
-
-    /// Whether the vote for an order is still kept: it is pending, its seqnum is settled, or an order before
-    /// it turned out to be another than the one that it was chained to, and it can't be certified any more.
-    fn is_held(&self, image: &Image, id: &Id) -> bool {
-        let Some(order) = self.orders.get(id) else { return false };
-        let (actor, seqnum) = order.place;
-        let record = account(image, self.facts.network_id, actor);
-        if seqnum <= record.seqnum {
-            return settled_order(image, self.facts.network_id, order.place).is_some()
-                || voided_in(&record, seqnum)
-                || self.log.is_void(&order.place);
-        }
-        let ahead = (seqnum - record.seqnum - 1) as usize;
-        if record.pending.get(ahead).is_some_and(|p| p.order_id.as_ref() == id) {
-            return true;
-        }
-        let mut root = order;
-        while root.place.1 > record.seqnum + 1 {
-            let Some(parent) = self.orders.parent(root) else { return false };
-            root = parent;
-        }
-        root.prev_hash != record.prev_hash
-    }
-
-    /// Whether all votes that left for an actor's unsettled orders are still kept.
-    fn check_votes(&mut self, node: NodeId, image: &Image, actor: u64) {
-        let settled = account(image, self.facts.network_id, actor).seqnum;
-        let Some(voted) = self.voted.get(&node) else { return };
-        let open = voted.range((actor, settled.saturating_add(1))..=(actor, u32::MAX));
-        let ids: Vec<Id> = open.flat_map(|(_, ids)| ids.iter().copied()).collect();
-        for id in ids {
-            if !self.is_held(image, &id) {
-                self.violation(Rule::PromiseForgotten, format!("{node:?} forgets vote for {}", hex::encode(id)));
-            }
-        }
     }
 
     /// A sync is through.
@@ -434,13 +202,15 @@ impl Checkers {
 
     /// A shard is back and knows what its disk says.
     pub fn restarted(&mut self, node: NodeId, disk: &Disk, stream_end: u64) {
-        let actors: BTreeSet<u64> = self.voted.get(&node).into_iter().flat_map(|v| v.keys().map(|p| p.0)).collect();
-        actors.into_iter().for_each(|actor| self.check_votes(node, disk.current(), actor));
+        let actors = self.voted.get(&node).into_iter().flat_map(|v| v.keys().map(|p| (p.network, p.actor)));
+        let actors: BTreeSet<(u64, u64)> = actors.collect();
+        actors.into_iter().for_each(|(network, actor)| self.check_votes(node, disk.current(), network, actor));
+        self.streams.restarted(node, disk.current());
         let acked: Vec<(Place, Id)> =
             self.acked.get(&node).into_iter().flat_map(|a| a.iter().map(|(p, id)| (*p, *id))).collect();
         for (place, id) in acked {
             let void = self.log.void_at_or_below(place).is_some();
-            if settled_order(disk.current(), self.facts.network_id, place) != Some(id) && !void {
+            if settled_order(disk.current(), place) != Some(id) && !void {
                 self.violation(Rule::PromiseForgotten, format!("{node:?} forgets settled {}", hex::encode(id)));
             }
         }
@@ -544,91 +314,6 @@ impl Checkers {
         let ids = raw.iter().filter_map(orders::id_of);
         ids.filter_map(|id| self.orders.get(&id)).any(|o| self.log.void_at_or_below(o.place).is_some())
     }
-
-    /// What some honest authority has settled on disk, or said to have settled; `None` is void.
-    fn lasting(&self, disks: &[(NodeId, &Disk)]) -> BTreeMap<Place, Option<Id>> {
-        let acked = self.acked.values().flatten().map(|(place, id)| (*place, Some(*id)));
-        let acked = acked.filter(|(place, _)| self.log.void_at_or_below(*place).is_none());
-        let stored = disks.iter().flat_map(|(_, disk)| disk.synced().table(Table::Orders));
-        let stored = stored.map(|(key, value)| (place_of(key), order_id(value)));
-        acked.chain(stored).collect()
-    }
-
-    /// What is not yet as it has to be once all faults are over.
-    pub fn unfinished(&self, disks: &[(NodeId, &Disk)], logs: &[(u32, &Disk)]) -> Vec<String> {
-        let mut found = Vec::new();
-        // What only one had settled and lost in a crash before anybody heard of it may be gone.
-        let mut expected = self.lasting(disks);
-        for id in &self.certified {
-            match self.orders.get(id) {
-                Some(order) => drop(expected.insert(order.place, Some(*id))),
-                None => found.push(format!("certified order {} was never shown to anybody", hex::encode(id))),
-            }
-        }
-        for (node, disk) in disks {
-            let mine = |place: &Place| (place.0 % u64::from(self.facts.shards)) as u32 == node.1;
-            let image = disk.synced();
-            let has = |place: &Place| image.value(Table::Orders, &order_key(self.facts.network_id, *place));
-            let lacking: Vec<&Place> = expected
-                .iter()
-                .filter(|(place, id)| mine(place) && has(place).map(|v| order_id(v)) != Some(**id))
-                .map(|(place, _)| place)
-                .collect();
-            if let Some(first) = lacking.first() {
-                let count = lacking.len();
-                found.push(format!("{node:?} has not settled {count} certified orders, {first:?} the first"));
-            }
-            if image.table(Table::Orders).count() != expected.keys().filter(|p| mine(p)).count() {
-                found.push(format!("{node:?} has settled orders that others have not"));
-            }
-            let undelivered = image.table(Table::Outbox).count();
-            if undelivered > 0 {
-                found.push(format!("{node:?} has {undelivered} deliveries in its outbox"));
-            }
-            let records = image.table(Table::Accounts);
-            let frozen = records.filter(|(_, v)| wire::AccountRecord::decode(&v[..]).is_ok_and(|r| r.frozen != 0));
-            let frozen = frozen.count();
-            if frozen > 0 {
-                found.push(format!("{node:?} has {frozen} frozen accounts"));
-            }
-        }
-        found.extend(self.unordered(&expected, logs));
-        let model = ledger::model(&self.facts, &self.orders, &expected, self.log.credits());
-        found.extend(self.ledger.differs(&model, disks));
-        found
-    }
-
-    /// What the log has not done yet, or not everywhere.
-    fn unordered(&self, expected: &BTreeMap<Place, Option<Id>>, logs: &[(u32, &Disk)]) -> Vec<String> {
-        let mut found = Vec::new();
-        let is_call = |id: &Id| self.orders.get(id).is_some_and(|o| o.call.is_some());
-        let calls = expected.iter().filter(|(_, id)| id.as_ref().is_some_and(is_call)).map(|(place, _)| place);
-        let waiting = calls.filter(|place| !self.log.has_outcome(place)).count();
-        if waiting > 0 {
-            found.push(format!("{waiting} certified operations are not ordered"));
-        }
-        for (authority, disk) in logs {
-            let record = log_record(disk.synced());
-            if (record.session, record.units) != self.log.newest() {
-                let at = (record.session, record.units);
-                found.push(format!("log {authority} is at {at:?}, others at {:?}", self.log.newest()));
-            }
-            if record.open_recoveries > 0 {
-                found.push(format!("log {authority} has {} recoveries open", record.open_recoveries));
-            }
-            let undelivered = disk.synced().table(Table::Outbox).count();
-            if undelivered > 0 {
-                found.push(format!("log {authority} has {undelivered} deliveries in its outbox"));
-            }
-            let (called, from_log) = self.ledger.with_log(*authority);
-            let (received, sent) = (signed(&record.received), signed(&record.sent));
-            if (called, from_log) != (received, sent) {
-                let what = format!("{} to its log and {} from it", called - received, sent - from_log);
-                found.push(format!("authority {authority} has money in flight: {what}"));
-            }
-        }
-        found
-    }
 }
 
 /// The log's own record.
@@ -641,9 +326,12 @@ fn voided_in(record: &wire::AccountRecord, seqnum: u32) -> bool {
     record.voided != 0 && record.voided <= seqnum
 }
 
-fn order_key(network_id: u64, place: Place) -> Vec<u8> {
-    let mut key = account_key(network_id, place.0);
-    key.extend_from_slice(&place.1.to_be_bytes());
+fn order_key(place: Place) -> Vec<u8> {
+    let mut key = account_key(place.network, place.actor);
+    match place.id {
+        Some(id) => key.extend_from_slice(&id),
+        None => key.extend_from_slice(&place.seqnum.to_be_bytes()),
+    }
     key
 }
 
@@ -661,13 +349,17 @@ fn account(image: &Image, network_id: u64, actor: u64) -> wire::AccountRecord {
     bytes.and_then(|b| wire::AccountRecord::decode(b.clone()).ok()).unwrap_or_default()
 }
 
-fn settled_order(image: &Image, network_id: u64, place: Place) -> Option<Id> {
-    order_id(image.value(Table::Orders, &order_key(network_id, place))?)
+fn settled_order(image: &Image, place: Place) -> Option<Id> {
+    order_id(image.value(Table::Orders, &order_key(place))?)
 }
 
-/// Of a key of the table of settled orders: network, actor, seqnum.
-fn place_of(key: &[u8]) -> Place {
-    (number(&key[8..16]), number(&key[16..20]) as u32)
+/// Of a key of the table of settled orders: network, actor, and seqnum or id.
+fn place_of(key: &[u8], orders: &Orders) -> Place {
+    let by_id = Id::try_from(&key[16..]).ok().and_then(|id| orders.get(&id));
+    by_id.map_or_else(
+        || Place::new(number(&key[..8]), number(&key[8..16]), number(&key[16..20]) as u32),
+        |order| order.place,
+    )
 }
 
 fn order_id(record: &[u8]) -> Option<Id> {

@@ -1,14 +1,37 @@
 //! Orders and batches as the checkers read them: with the generated decoders and sha256 alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use florin_core::{pbtx, wire};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-/// An order's place: (actor, seqnum).
-pub type Place = (u64, u32);
+/// An order's place. What holds of a place holds of all its orders together: at most one can be certified there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place {
+    /// Its network.
+    pub network: u64,
+    /// Its actor.
+    pub actor: u64,
+    /// Its seqnum.
+    pub seqnum: u32,
+    /// Its own id, in networks without sequence numbers: there each order is alone at its place.
+    pub id: Option<Id>,
+}
+
+impl Place {
+    /// A place in a network with sequence numbers.
+    pub fn new(network: u64, actor: u64, seqnum: u32) -> Place {
+        Place { network, actor, seqnum, id: None }
+    }
+
+    /// The one before.
+    pub fn before(self) -> Option<Place> {
+        Some(Place { seqnum: self.seqnum.checked_sub(1)?, ..self })
+    }
+}
+
 /// sha256 of an order's body.
 pub type Id = [u8; 32];
 
@@ -25,8 +48,6 @@ pub struct Known {
     pub outputs: Vec<([u8; 32], u64)>,
     /// Address of the account that it opens.
     pub opens: Option<[u8; 32]>,
-    /// Its network.
-    pub network_id: u64,
     /// What a CALL does.
     pub call: Option<wire::Call>,
     /// The account that a CALL or RECOVER names.
@@ -35,15 +56,33 @@ pub struct Known {
     pub debit: u64,
     /// Whether it is a RECOVER.
     pub recover: bool,
+    /// What it is in a PBTX network.
+    pub foreign: Option<Foreign>,
+}
+
+/// An order of a PBTX network.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    /// Its type.
+    pub kind: u32,
+    /// Its content.
+    pub content: Bytes,
+    /// Who agrees.
+    pub cosignors: Vec<u64>,
 }
 
 /// Every order that an honest authority has been shown.
-#[derive(Default)]
 pub struct Orders {
+    /// The payment network.
+    own: u64,
+    /// Networks without sequence numbers.
+    loose: BTreeSet<u64>,
     by_id: BTreeMap<Id, Known>,
-    by_link: BTreeMap<(u64, u32, u64), Id>,
+    by_link: BTreeMap<(Place, u64), Id>,
     batches: BTreeMap<[u8; 32], Vec<Option<Id>>>,
     opened: BTreeMap<u64, [u8; 32]>,
+    /// Changes of keys in PBTX networks: seqnums by network and actor.
+    rotations: BTreeMap<(u64, u64), BTreeSet<u32>>,
 }
 
 /// First 8 bytes of an id, big-endian.
@@ -57,6 +96,13 @@ pub fn bit(bitmap: &[u8], i: usize) -> bool {
 }
 
 impl Orders {
+    /// None yet, of this payment network and these networks without sequence numbers.
+    pub fn new(own: u64, loose: BTreeSet<u64>) -> Self {
+        let (by_id, by_link) = (BTreeMap::new(), BTreeMap::new());
+        let (batches, opened, rotations) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Orders { own, loose, by_id, by_link, batches, opened, rotations }
+    }
+
     /// An order by its id.
     pub fn get(&self, id: &Id) -> Option<&Known> {
         self.by_id.get(id)
@@ -64,13 +110,17 @@ impl Orders {
 
     /// The order that this one is chained to.
     pub fn parent(&self, order: &Known) -> Option<&Known> {
-        let (actor, seqnum) = order.place;
-        self.by_id.get(self.by_link.get(&(actor, seqnum.checked_sub(1)?, order.prev_hash))?)
+        self.by_id.get(self.by_link.get(&(order.place.before()?, order.prev_hash))?)
     }
 
     /// The address of an actor, of whom some order was shown that opens its account.
     pub fn address_of(&self, actor: u64) -> Option<[u8; 32]> {
         self.opened.get(&actor).copied()
+    }
+
+    /// Seqnums at which an actor may have changed its keys.
+    pub fn rotations(&self, network: u64, actor: u64) -> impl Iterator<Item = u32> {
+        self.rotations.get(&(network, actor)).into_iter().flatten().copied()
     }
 
     /// The orders of a batch that was shown.
@@ -84,22 +134,82 @@ impl Orders {
         let mut ids = Vec::with_capacity(raw.len());
         for envelope in raw {
             let body = body_of(envelope);
-            let known = body.as_ref().and_then(read);
+            let known = body.as_ref().and_then(|body| self.read(body));
             leaves.push(Sha256::digest(body.as_ref().unwrap_or(envelope)).into());
             ids.push(known.as_ref().map(|k| k.id));
             if let Some(known) = known {
                 if let Some(address) = known.opens
-                    && super::number(&address[..8]) & (u64::MAX >> 1) == known.place.0
+                    && super::number(&address[..8]) & (u64::MAX >> 1) == known.place.actor
                 {
-                    self.opened.insert(known.place.0, address);
+                    self.opened.insert(known.place.actor, address);
                 }
-                self.by_link.insert((known.place.0, known.place.1, short(&known.id)), known.id);
+                if known.foreign.as_ref().is_some_and(|f| f.kind == super::rules::ROTATE) {
+                    let actor = (known.place.network, known.place.actor);
+                    self.rotations.entry(actor).or_default().insert(known.place.seqnum);
+                }
+                self.by_link.insert((known.place, short(&known.id)), known.id);
                 self.by_id.entry(known.id).or_insert(known);
             }
         }
         let root = tree(&leaves);
         self.batches.entry(root).or_insert(ids);
         root
+    }
+
+    fn read(&self, bytes: &Bytes) -> Option<Known> {
+        let body = pbtx::TransactionBody::decode(bytes.clone()).ok()?;
+        let id = Sha256::digest(bytes).into();
+        let place = Place::new(body.network_id, body.actor, body.seqnum);
+        let mut known = Known {
+            place: Place { id: self.loose.contains(&body.network_id).then_some(id), ..place },
+            id,
+            prev_hash: body.prev_hash,
+            outputs: Vec::new(),
+            opens: None,
+            call: None,
+            account: None,
+            debit: 0,
+            recover: false,
+            foreign: None,
+        };
+        if body.network_id != self.own {
+            let (kind, content, cosignors) = (body.transaction_type, body.transaction_content, body.cosignors);
+            known.foreign = Some(Foreign { kind, content, cosignors });
+            return Some(known);
+        }
+        let content = body.transaction_content;
+        let open = match body.transaction_type {
+            1 => {
+                let pay = wire::Pay::decode(content).ok()?;
+                for output in pay.outputs {
+                    let Some(wire::output::Kind::Credit(credit)) = output.kind else { return None };
+                    known.outputs.push((<[u8; 32]>::try_from(credit.address.as_ref()).ok()?, credit.amount));
+                }
+                pay.open
+            }
+            3 => {
+                let call = wire::Call::decode(content).ok()?;
+                known.account = Some(<[u8; 32]>::try_from(call.account.as_ref()).ok()?);
+                let takes: i128 = call.outputs.iter().map(taken).sum();
+                let brings: i128 = call.inputs.iter().map(|i| i128::from(i.amount)).sum();
+                known.debit = u64::try_from(takes - brings).ok()?;
+                let open = call.open.clone();
+                known.call = Some(call);
+                open
+            }
+            4 => {
+                let recover = wire::Recover::decode(content).ok()?;
+                known.account = Some(<[u8; 32]>::try_from(recover.account.as_ref()).ok()?);
+                known.recover = true;
+                recover.open
+            }
+            _ => wire::SetPermission::decode(content).ok()?.open,
+        };
+        if !open.is_empty() {
+            let hash = Sha256::new().chain_update(b"florin-account-v1").chain_update(body.network_id.to_be_bytes());
+            known.opens = Some(hash.chain_update(&open).finalize().into());
+        }
+        Some(known)
     }
 }
 
@@ -140,53 +250,4 @@ fn taken(output: &wire::Output) -> i128 {
         Some(Kind::PrimaryRedeem(redeem)) => i128::from(redeem.amount),
         Some(Kind::PrimaryDeposit(_) | Kind::Network(_)) | None => 0,
     }
-}
-
-fn read(bytes: &Bytes) -> Option<Known> {
-    let body = pbtx::TransactionBody::decode(bytes.clone()).ok()?;
-    let mut known = Known {
-        place: (body.actor, body.seqnum),
-        id: Sha256::digest(bytes).into(),
-        prev_hash: body.prev_hash,
-        outputs: Vec::new(),
-        opens: None,
-        network_id: body.network_id,
-        call: None,
-        account: None,
-        debit: 0,
-        recover: false,
-    };
-    let content = body.transaction_content;
-    let open = match body.transaction_type {
-        1 => {
-            let pay = wire::Pay::decode(content).ok()?;
-            for output in pay.outputs {
-                let Some(wire::output::Kind::Credit(credit)) = output.kind else { return None };
-                known.outputs.push((<[u8; 32]>::try_from(credit.address.as_ref()).ok()?, credit.amount));
-            }
-            pay.open
-        }
-        3 => {
-            let call = wire::Call::decode(content).ok()?;
-            known.account = Some(<[u8; 32]>::try_from(call.account.as_ref()).ok()?);
-            let takes: i128 = call.outputs.iter().map(taken).sum();
-            let brings: i128 = call.inputs.iter().map(|i| i128::from(i.amount)).sum();
-            known.debit = u64::try_from(takes - brings).ok()?;
-            let open = call.open.clone();
-            known.call = Some(call);
-            open
-        }
-        4 => {
-            let recover = wire::Recover::decode(content).ok()?;
-            known.account = Some(<[u8; 32]>::try_from(recover.account.as_ref()).ok()?);
-            known.recover = true;
-            recover.open
-        }
-        _ => wire::SetPermission::decode(content).ok()?.open,
-    };
-    if !open.is_empty() {
-        let hash = Sha256::new().chain_update(b"florin-account-v1").chain_update(body.network_id.to_be_bytes());
-        known.opens = Some(hash.chain_update(&open).finalize().into());
-    }
-    Some(known)
 }

@@ -1,0 +1,1 @@
+//! Threshold blind signatures over BLS12-381.

@@ -1,0 +1,117 @@
+//! What must hold, and what the committee is to those who check it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::orders::Id;
+
+/// Events are kept. Flags and the type of a change of keys, as docs/pbtx.md and docs/wire.md have them.
+pub const HISTORY: u32 = 2;
+/// No sequence numbers.
+pub const SKIP: u32 = 4;
+/// The log places every order.
+pub const ORDERED: u32 = 8;
+/// An actor's change of its keys.
+pub const ROTATE: u32 = 0x464c_0002;
+
+/// What a reply promises.
+pub enum Promise {
+    /// These orders are locked.
+    Votes(Vec<Id>),
+    /// These orders are settled.
+    Settled(Vec<Id>),
+}
+
+/// What must hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Rule {
+    /// All postings of a shard sum to zero, and its totals are those of its records.
+    SumZero,
+    /// At most f honest authorities see an account below zero.
+    NegativeBalance,
+    /// Of the orders of one seqnum at most one can have a certificate.
+    OneCertificate,
+    /// Nothing settles without a quorum, and nobody settles anything else.
+    SettledAlike,
+    /// What an honest authority signs is true when it signs.
+    FalsePromise,
+    /// What leaves is durable.
+    NotDurable,
+    /// What left is kept, whatever crashes.
+    PromiseForgotten,
+    /// What the quorum driver tells a wallet is true.
+    FalseBelief,
+    /// An honest authority never meets what can't be.
+    Impossible,
+    /// No certified order waits once the one before it is settled.
+    Stuck,
+    /// Logs of honest authorities are prefixes of one another, and equal prefixes come to the same.
+    LogFork,
+    /// An operation has one outcome, the one that it must have.
+    LogOutcome,
+    /// The log credits what it must, once, and its sums are those of its records.
+    LogMoney,
+    /// Log time never goes back, and is never ahead of all good clocks.
+    LogTime,
+    /// A recovery is decided once, after its time, on the reports of a quorum.
+    Recovery,
+    /// What a quorum has acknowledged is never voided.
+    FinalVoided,
+    /// An authority knows of networks and actors what the log has told it, and votes for what that allows.
+    Registry,
+    /// A network's stream has each of its settled orders once, in its actor's order; with ORDERED in the log's.
+    Stream,
+    /// Where nothing is wrong, the core's audit finds nothing.
+    Audit,
+    /// Without faults everything comes to its end, alike everywhere.
+    Unfinished,
+}
+
+/// What the committee is, to the checkers.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The network.
+    pub network_id: u64,
+    /// Shards.
+    pub shards: u32,
+    /// Authorities.
+    pub authorities: u32,
+    /// Those that are not honest.
+    pub byzantine: BTreeSet<u32>,
+    /// The issuer's address.
+    pub issuer: [u8; 32],
+    /// How far it may go below zero.
+    pub issuer_limit: i128,
+    /// The genesis file.
+    pub genesis: Vec<([u8; 32], u64)>,
+    /// Flags of the PBTX networks that orders are signed for, registered or not.
+    pub networks: BTreeMap<u64, u32>,
+}
+
+impl Facts {
+    /// Largest number of Byzantine authorities that is survived.
+    pub fn faults(&self) -> usize {
+        (self.authorities as usize - 1) / 3
+    }
+
+    /// Honest votes that, with all the Byzantine ones, make a certificate.
+    pub(super) fn honest_quorum(&self) -> usize {
+        self.authorities as usize - self.faults() - self.byzantine.len()
+    }
+
+    /// Networks without sequence numbers.
+    pub fn loose(&self) -> BTreeSet<u64> {
+        self.networks.iter().filter(|(_, flags)| **flags & SKIP != 0).map(|(id, _)| *id).collect()
+    }
+
+    /// The shard of an actor: payment accounts are split by the actor, PBTX networks as a whole.
+    pub fn shard_of(&self, network: u64, actor: u64) -> u32 {
+        let by = if network == self.network_id { actor } else { network };
+        (by % u64::from(self.shards)) as u32
+    }
+
+    /// Whether the log has to place an order of a PBTX network.
+    pub fn goes_to_log(&self, network: u64, kind: u32) -> bool {
+        let flags = self.networks.get(&network).copied().unwrap_or(0);
+        flags & ORDERED != 0 || kind == ROTATE && flags & SKIP == 0
+    }
+}
