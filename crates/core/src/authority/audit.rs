@@ -13,10 +13,11 @@ mod pbtx;
 mod to_log;
 mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
+use sha2::{Digest, Sha256};
 
 use super::Authority;
 use super::state::{LOG, Link, State, TOTALS_KEY, Table, Totals, corrupt, get_u64, link_key};
@@ -71,6 +72,13 @@ pub struct ShardAudit {
     pub calls: BTreeMap<(u64, u64), Calls>,
     /// Those of them that are still in the outbox for the log, by (network, actor), seqnum.
     pub calls_kept: BTreeMap<((u64, u64), u32), Flow>,
+    /// Of actors of PBTX networks that have settled what the log needs: seqnum of the last of it, and whether it needs
+    /// every order of theirs.
+    pub pbtx_calls: BTreeMap<(u64, u64), (u32, bool)>,
+    /// What of that is still in the outbox for the log.
+    pub pbtx_kept: BTreeSet<((u64, u64), u32)>,
+    /// What this shard knows of PBTX networks and their actors.
+    pub registry: Known,
     /// Accounts that a recovery has frozen, with the seqnum.
     pub frozen: BTreeMap<(u64, u64), u32>,
     /// Seqnums that recoveries have voided, by (network, actor).
@@ -79,6 +87,29 @@ pub struct ShardAudit {
     pub findings: Vec<String>,
     /// How much is wrong.
     pub findings_total: u64,
+}
+
+/// What is known of PBTX networks and actors: how much, and a sum of hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Known {
+    /// Networks and actors.
+    pub count: u64,
+    sum: u128,
+}
+
+impl Known {
+    /// Adds a network, or an actor of it, with what is known.
+    pub fn add(&mut self, id: (u64, u64), known: &[u8]) {
+        let hash = Sha256::new().chain_update(id.0.to_be_bytes()).chain_update(id.1.to_be_bytes()).chain_update(known);
+        let hash: [u8; 32] = hash.finalize().into();
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(u128::from_be_bytes(hash[..16].try_into().expect("half of 32 bytes")));
+    }
+}
+
+/// What is to be the same of an actor at the log and its shard.
+pub(crate) fn known_of_actor(permission: &Bytes, frozen: bool, generation: u32) -> Vec<u8> {
+    wire::ActorRecord { permission: permission.clone(), removed: false, frozen, generation }.encode_to_vec()
 }
 
 /// CALLs of one account.

@@ -20,7 +20,7 @@ use super::OrderedLog;
 use super::book::Book;
 use super::modules::MODULES;
 use super::session;
-use crate::authority::audit::{Calls, FINDINGS_MAX, Flow, Pages, decode};
+use crate::authority::audit::{Calls, FINDINGS_MAX, Flow, Known, Pages, decode};
 use crate::authority::state::{State, Table, get_u64};
 use crate::error::Result;
 use crate::merkle::{self, Hash};
@@ -49,6 +49,8 @@ pub struct LogAudit {
     pub held: Vec<(&'static str, i128)>,
     /// What it knows of accounts, by (network, actor).
     pub callers: BTreeMap<(u64, u64), CallerAudit>,
+    /// PBTX networks and actors, by their shard.
+    pub registry: BTreeMap<u32, Known>,
     /// Seqnum of open recoveries, by (network, actor).
     pub recoveries: BTreeMap<(u64, u64), u32>,
     /// Last delivery acknowledged and last sent, by shard.

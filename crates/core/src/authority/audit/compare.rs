@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::books::{Book, Held};
-use super::{Audit, Pages, decode, read};
+use super::{Audit, Pages, decode, known_of_actor, read};
 use crate::authority::state::{Account, Holding, Table, Totals, account_key, corrupt};
 use crate::content::{Action, Content, TYPE_ROTATE};
 use crate::envelope::Order;
@@ -83,6 +83,10 @@ impl Audit<'_> {
         let id = (network_id, actor);
         if account.voided != 0 {
             self.advance(id, true)?;
+        }
+        if account.generation != 0 {
+            let known = known_of_actor(&account.permission, account.barred, account.generation);
+            self.out.registry.add(id, &known);
         }
         let book = self.books.accounts.remove(&id).unwrap_or_default();
         let recovers = self.books.recovers.remove(&id).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! PBTX networks: their orders in the books, and their streams.
 
+use prost::Message;
+
 use super::books::Move;
 use super::{Audit, Pages, decode, read};
 use crate::authority::state::{Table, corrupt, order_id_key, order_key};
@@ -32,6 +34,10 @@ impl Audit<'_> {
         let expected = (hex::encode(order.id), batch, index as u32, rotates || flags & ORDERED != 0);
         let found = (hex::encode(&record.order_id), record.batch, record.index, record.call);
         self.out.expect(format!("{at}: order record"), expected, found);
+        if !skips && (rotates || flags & ORDERED != 0) {
+            let last = self.out.pbtx_calls.entry(id).or_insert((0, flags & ORDERED != 0));
+            last.0 = last.0.max(order.seqnum);
+        }
         if flags & ORDERED == 0 {
             *self.books.streamed.entry(order.network_id).or_default() += 1;
         }
@@ -56,6 +62,9 @@ impl Audit<'_> {
         let due = flags & ORDERED != 0 || order.transaction_type == TYPE_ROTATE;
         self.out.expect(format!("{at}: whether the log needs the order"), true, due);
         self.out.expect(format!("{at}: kind of call"), (false, false), (call.recover, call.shown));
+        if !self.out.pbtx_kept.insert(((order.network_id, order.actor), order.seqnum)) {
+            self.out.find(format!("{at}: expected each order once, found it again"));
+        }
         let key = order_key(order.network_id, order.actor, order.seqnum);
         let record: wire::OrderRecord = read(self.state, Table::Orders, &key)?.unwrap_or_default();
         let expected = (hex::encode(order.id), call.batch, call.index);
@@ -101,6 +110,7 @@ impl Audit<'_> {
             let record: wire::NetworkShardRecord = decode(Table::Networks, &key, value)?;
             let bytes = <[u8; 8]>::try_from(key.as_ref());
             let id = bytes.map(u64::from_be_bytes).map_err(|_| corrupt(Table::Networks, &key, "not 8 bytes"))?;
+            self.out.registry.add((id, 0), &record.network.clone().unwrap_or_default().encode_to_vec());
             let shard = self.authority.committee().shard_of(id, 0);
             self.out.expect(format!("network {id}: shard"), self.authority.shard(), shard);
             let (first, last) = ends.remove(&id).unwrap_or((record.pruned + 1, record.pruned));

@@ -84,8 +84,16 @@ pub fn audit_authority(shards: &[(u32, ShardAudit)], log: Option<&LogAudit>) -> 
             // Actors of PBTX networks have no money that could be on its way.
             let of_shard = |id: &(u64, u64)| id.0 == log.network_id && id.1 % shards.len() as u64 == u64::from(*a);
             calls(*a, sender, log, of_shard, &mut findings);
+            pbtx_calls(*a, sender, log, &mut findings);
             // Once it has applied all that the log has said.
             if applied == link.1 {
+                let registry = log.registry.get(a).copied().unwrap_or_default();
+                if registry != sender.registry {
+                    let (expected, found) = (registry.count, sender.registry.count);
+                    findings.push(format!(
+                        "shard {a}: expected {expected} networks and actors as the log knows them, found {found}, or others"
+                    ));
+                }
                 recoveries(*a, sender, log, of_shard, &mut findings);
             }
         }
@@ -181,6 +189,25 @@ fn check_calls(shard: u32, id: &(u64, u64), here: Calls, kept: Flow, log: Calls,
             "shard {shard} to the log, actor {}: expected {expected} as settled and no longer kept, found {found}",
             id.1
         ));
+    }
+}
+
+/// What settled orders of PBTX networks hand to the log is in the log or kept for it.
+fn pbtx_calls(shard: u32, audit: &ShardAudit, log: &LogAudit, findings: &mut Vec<String>) {
+    for (id, (last, all)) in &audit.pbtx_calls {
+        let ordered = log.callers.get(id).map_or(0, |c| c.calls.last);
+        let kept = audit.pbtx_kept.range((*id, ordered.saturating_add(1))..=(*id, u32::MAX)).count() as u64;
+        let expected = match last.checked_sub(ordered) {
+            None | Some(0) => 0,
+            Some(ahead) if *all => u64::from(ahead),
+            Some(_) => 1,
+        };
+        if kept < expected {
+            findings.push(format!(
+                "shard {shard} to the log, network {}, actor {}: expected {expected} orders kept up to seqnum {last}, found {kept}",
+                id.0, id.1
+            ));
+        }
     }
 }
 

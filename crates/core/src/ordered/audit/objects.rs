@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::Audit;
-use crate::authority::audit::{Pages, decode, read};
+use prost::Message;
+
+use crate::authority::audit::{Pages, decode, known_of_actor, read};
 use crate::authority::state::{Table, corrupt};
 use crate::bitmap::Bitmap;
 use crate::error::Result;
 use crate::ordered::book::Book;
 use crate::ordered::modules::contracts::contract_key;
 use crate::ordered::modules::primary::balance_key;
+use crate::ordered::modules::registry::for_shard;
 use crate::ordered::step::Object;
 use crate::permission::Permission;
 use crate::wire::{self, contract_reply::State as S};
@@ -64,11 +67,17 @@ impl Audit<'_> {
                 (Some(Object::Outcome), 20) => found.outcomes += 1,
                 (Some(Object::Network), 8) => {
                     let record: wire::NetworkRecord = decode(Table::Objects, &key, value)?;
+                    let shard = self.log.committee().shard_of(number(&rest), 0);
+                    let known = for_shard(&record).encode_to_vec();
+                    self.out.registry.entry(shard).or_default().add((number(&rest), 0), &known);
                     networks.insert(number(&rest), record);
                 }
                 (Some(Object::Actor), 16) => {
                     let record: wire::ActorRecord = decode(Table::Objects, &key, value)?;
                     let (id, expected) = (actor_of(&rest), self.books.actors.remove(&actor_of(&rest)));
+                    let shard = self.log.committee().shard_of(id.0, id.1);
+                    let known = known_of_actor(&record.permission, record.frozen, record.generation);
+                    self.out.registry.entry(shard).or_default().add(id, &known);
                     self.out.expect(format!("actor {} of network {}", id.1, id.0), expected, Some(record));
                 }
                 (Some(Object::Primary), 0) => self.primary(&decode(Table::Objects, &key, value)?),

@@ -318,7 +318,7 @@ fn tell_actor(id: (u64, u64), record: &wire::ActorRecord, place: Place<'_>, step
 }
 
 /// What the shard of a network needs of it.
-fn for_shard(record: &wire::NetworkRecord) -> wire::NetworkRecord {
+pub(in crate::ordered) fn for_shard(record: &wire::NetworkRecord) -> wire::NetworkRecord {
     wire::NetworkRecord { admin: Bytes::new(), offered: Bytes::new(), actors: 0, ..record.clone() }
 }
 

@@ -546,3 +546,46 @@ fn an_authority_that_has_not_heard_of_a_network_settles_when_it_has() {
     assert_eq!(heard(&cluster, 3), [(1, 1)]);
     all_clean(&cluster);
 }
+
+#[test]
+fn the_audit_sees_what_a_shard_has_forgotten_of_the_registry() {
+    let (mut cluster, _, [mut a, _, _]) = network(2, ORDERED);
+    cluster.run_ordered(&[a.order(1, b"x", &[])]);
+    let shard = cluster.committee.shard_of(ID, 0);
+    let account = |cluster: &Cluster, change: fn(&mut crate::authority::state::Account)| {
+        let mut account = cluster.nodes[0][shard as usize].account_of(ID, 2);
+        change(&mut account);
+        Write::put(Table::Accounts, account_key(ID, 2), account.encode())
+    };
+    let network = wire::NetworkShardRecord {
+        network: Some(wire::NetworkRecord { flags: ORDERED | HISTORY, ..Default::default() }),
+        entries: 1,
+        pruned: 0,
+    };
+    let broken = [
+        account(&cluster, |a| a.barred = true),
+        account(&cluster, |a| a.generation += 1),
+        account(&cluster, |a| a.permission = Actor::new(ID, 2, Curve::K1).permission.encode()),
+        Write::put(Table::Networks, ID.to_be_bytes(), prost::Message::encode_to_vec(&network)),
+    ];
+    for write in broken {
+        let before =
+            crate::authority::state::State::get(&cluster.node(0, shard).state, write.table, &write.key).unwrap();
+        let back = Write { value: before.map(|v| v.to_vec()), ..write.clone() };
+        cluster.node(0, shard).state.apply(&[write]);
+        assert_eq!(audits(&cluster, 0).2.len(), 1);
+        cluster.node(0, shard).state.apply(&[back]);
+        clean(&cluster, 0);
+    }
+}
+
+#[test]
+fn the_audit_sees_an_order_that_the_log_never_gets() {
+    let (mut cluster, _, [mut a, _, _]) = network(1, ORDERED);
+    cluster.run(&[a.order(1, b"x", &[]), a.order(1, b"y", &[])]);
+    clean(&cluster, 0);
+    let (first, last) = cluster.nodes[0][0].authority.outbox_range(&cluster.nodes[0][0].state, u32::MAX).unwrap();
+    assert_eq!(last, first + 1);
+    cluster.node(0, 0).step(crate::authority::input::Input::Delivered { to_shard: u32::MAX, applied: first }).unwrap();
+    assert_eq!(audits(&cluster, 0).2.len(), 1);
+}
