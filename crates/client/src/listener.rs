@@ -478,34 +478,32 @@ async fn begin(merge: &mut Merge, network: &Network, is_stored: bool, options: &
     for authority in 0..committee.size() {
         let network = network.clone();
         let at = if total { merge.total_next() } else { merge.position(authority) };
-        let from = if now { u64::MAX } else { at };
         asked.spawn(async move {
-            let found = follow::peek(&network, authority, network_id, from).await;
-            let oldest = match &found {
-                Err(e) if e.code == Code::Pruned => follow::oldest(&network, authority, network_id).await.ok(),
-                _ => None,
+            let found = follow::peek(&network, authority, network_id, if now { 1 } else { at }).await;
+            let bounds = match &found {
+                Err(e) if e.code == Code::Pruned => follow::bounds(&network, authority, network_id).await.ok(),
+                Ok(reply) => Some((at, reply.end)),
+                Err(_) => None,
             };
-            (authority, at, found, oldest)
+            (authority, at, found.err(), bounds)
         });
     }
     let (mut pruned, mut ends) = (Vec::new(), Vec::new());
     let mut error = None;
     let deadline = Instant::now() + network.patience.request;
-    while let Ok(Some(Ok((authority, at, found, oldest)))) = tokio::time::timeout_at(deadline, asked.join_next()).await
+    while let Ok(Some(Ok((authority, at, failed, bounds)))) = tokio::time::timeout_at(deadline, asked.join_next()).await
     {
-        match (found, oldest) {
-            (Ok(reply), _) => ends.push((authority, reply.end)),
-            (Err(e), Some(oldest)) => {
-                // What it has pruned was delivered long ago, by others.
-                let fresh = is_stored && at <= 1 && !total;
-                pruned.push((authority, oldest, fresh));
-                error = Some(e);
-            }
-            _ => {}
+        let Some((oldest, end)) = bounds else { continue };
+        ends.push((authority, end));
+        if let Some(e) = failed {
+            // What it has pruned was delivered long ago, by others.
+            let fresh = is_stored && at <= 1 && !total;
+            pruned.push((authority, oldest, fresh));
+            error = Some(e);
         }
     }
     let missed = pruned.iter().filter(|(_, _, fresh)| !fresh).count();
-    if missed >= validity && !oldest_wanted {
+    if missed >= validity && !oldest_wanted && !now {
         return Err(error.unwrap_or_else(|| Error::new(Code::Pruned, "the network's stream")));
     }
     let agreed = |mut positions: Vec<u64>, ascending: bool| {
@@ -529,7 +527,7 @@ async fn begin(merge: &mut Merge, network: &Network, is_stored: bool, options: &
     if now && ends.len() < validity {
         return Err(Error::new(Code::QuorumUnreachable, "too few authorities say where their streams end"));
     }
-    if missed >= validity {
+    if missed >= validity && !now {
         merge.allow_gaps(is_stored);
     }
     let starts = if now { ends } else { pruned.iter().map(|(a, oldest, _)| (*a, *oldest)).collect() };

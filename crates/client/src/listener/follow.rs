@@ -84,6 +84,7 @@ impl Follower {
                 }
                 Ok(reply) if reply.end < self.from => Ok(Said::Shorter),
                 Ok(reply) => self.checks.page(self.from, reply).map(Said::Page),
+                Err(e) if e.code == Code::OutOfOrder && self.mode != Mode::Total => Ok(Said::Shorter),
                 Err(e) => Err(e),
             };
             let said = match said {
@@ -168,17 +169,19 @@ pub(super) async fn peek(network: &Network, authority: usize, network_id: u64, f
     tokio::time::timeout(network.patience.request, ask).await.map_err(|_| timeout())?
 }
 
-/// The first position of an authority's stream that is not pruned. Errors: its own.
-pub(super) async fn oldest(network: &Network, authority: usize, network_id: u64) -> Result<u64> {
-    let (mut pruned, mut end) = (0, peek(network, authority, network_id, u64::MAX).await?.end);
-    // Above `pruned`, at most `end`.
-    while end - pruned > 1 {
-        let middle = pruned + (end - pruned) / 2;
+/// The first position of an authority's stream that is not pruned, and the end of it. Errors: its own.
+pub(super) async fn bounds(network: &Network, authority: usize, network_id: u64) -> Result<(u64, u64)> {
+    // What is pruned ends above `pruned`, and at `oldest` at the latest.
+    let (mut pruned, mut oldest, mut end) = (0, u64::MAX, 0);
+    while oldest - pruned > 1 {
+        let middle = if oldest == u64::MAX { 2 * pruned + 1 } else { pruned + (oldest - pruned) / 2 };
         match peek(network, authority, network_id, middle).await {
-            Ok(_) => end = middle,
+            Ok(reply) => (oldest, end) = (middle, reply.end),
             Err(e) if e.code == Code::Pruned => pruned = middle,
+            // Beyond the end.
+            Err(e) if e.code == Code::OutOfOrder => oldest = middle,
             Err(e) => return Err(e),
         }
     }
-    Ok(end)
+    Ok((oldest, end.max(oldest)))
 }

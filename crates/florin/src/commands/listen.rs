@@ -98,20 +98,25 @@ enum Sink {
 pub(super) struct Stop {
     term: Signal,
     int: Signal,
+    /// It was said.
+    said: bool,
 }
 
 impl Stop {
     fn new() -> Result<Stop> {
         let on = |kind| signal(kind).map_err(|e| Error::new(Code::Io, format!("cannot wait for signals: {e}")));
-        Ok(Stop { term: on(SignalKind::terminate())?, int: on(SignalKind::interrupt())? })
+        Ok(Stop { term: on(SignalKind::terminate())?, int: on(SignalKind::interrupt())?, said: false })
     }
 
-    /// Waits for SIGTERM or SIGINT.
+    /// Waits for SIGTERM or SIGINT; after the first no more.
     pub(super) async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+        if !self.said {
+            tokio::select! {
+                _ = self.term.recv() => {}
+                _ = self.int.recv() => {}
+            }
         }
+        self.said = true;
     }
 }
 
@@ -152,9 +157,10 @@ async fn listen(args: Args, out: Output) -> Result<()> {
     let pause = if args.until_level { AGAIN / 10 } else { SAVE };
     loop {
         let news = tokio::select! {
+            biased;
+            () = stop.wait() => break,
             news = listener.next(GROUP) => news,
             () = tokio::time::sleep(pause) => Default::default(),
-            () = stop.wait() => break,
         };
         news.events.iter().for_each(|event| tell(event, &committee, out));
         if !sink.take(&news.deliveries, &mut cursor, &mut stop, out).await? {
@@ -241,7 +247,7 @@ impl Sink {
             }
             Sink::Exec(_) | Sink::Webhook(_) => {
                 for delivery in deliveries {
-                    if !self.until_taken(delivery, stop, out).await {
+                    if stop.said || !self.until_taken(delivery, stop, out).await {
                         return Ok(false);
                     }
                     store(cursor, std::slice::from_ref(delivery))?;
