@@ -421,13 +421,16 @@ fn clients(
     if world.options.attackers {
         let cheats: Vec<Box<dyn Signer>> = cheats.into_iter().map(|c| Box::new(c) as Box<dyn Signer>).collect();
         clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));
-        let cheats = networks.iter().flat_map(|net| net.cheats.iter().map(|actor| Cheat::new(net.id, *actor)));
+        let chained = networks.iter().filter(|net| net.counts());
+        let cheats = chained.flat_map(|net| net.cheats.iter().map(|actor| Cheat::new(net.id, *actor)));
         let cheats: Vec<Box<dyn Signer>> = cheats.map(|c| Box::new(c) as Box<dyn Signer>).collect();
         if !cheats.is_empty() {
             clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));
         }
         clients.push(Box::new(Replays::new(Addr::Client(clients.len() as u32))));
-        clients.push(Box::new(OldChains::new(Addr::Client(clients.len() as u32))));
+        let loose = networks.iter().find(|net| !net.counts());
+        let own = loose.and_then(|net| Some(Cheat::new(net.id, *net.cheats.first()?)));
+        clients.push(Box::new(OldChains::new(Addr::Client(clients.len() as u32), own)));
     }
     clients
 }

@@ -7,6 +7,7 @@ fn clean(options: Options) -> Report {
     assert!(report.violations.is_empty(), "{report}");
     let o = &report.operations;
     assert!(o.finals > 20 && o.finals == o.signed, "every honest order ends final: {report}");
+    assert_eq!(o.transacted, o.transactions, "and every transaction of honest actors: {report}");
     report
 }
 
@@ -129,6 +130,29 @@ fn the_log_under_faults_and_attack() {
     let counts =
         [count(|o| o.claimed), count(|o| o.refunded), count(|o| o.failed), count(|o| o.voided), count(|o| o.kept)];
     assert!(counts.iter().all(|n| *n > 0), "claimed, refunded, failed, void, kept: {counts:?}");
+}
+
+#[test]
+fn pbtx_networks_under_faults_and_attack() {
+    let reports: Vec<Report> = (41..=44).map(|seed| clean(Options { seconds: 8, ..Options::new(seed) })).collect();
+    let seen = |kind: &str| reports.iter().any(|r| r.faults.contains_key(kind) || r.replies.contains_key(kind));
+    for kind in [
+        "certificates at wrong shards",
+        "old certificates",
+        "old transactions certified again",
+        "ACTOR_FROZEN",
+        "BAD_PERMISSION",
+        "KEY_MISMATCH",
+        "PERMISSION_PENDING",
+        "PRECHECK",
+        "UNKNOWN_ACTOR",
+        "UNKNOWN_COSIGNOR",
+        "UNKNOWN_NETWORK",
+        "WRONG_SHARD",
+    ] {
+        assert!(seen(kind), "no run has seen {kind}: {}", reports[0]);
+    }
+    assert!(reports.iter().all(|r| r.operations.transacted > 20), "{}", reports[0]);
 }
 
 #[test]

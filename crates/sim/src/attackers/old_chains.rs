@@ -9,8 +9,9 @@ use florin_core::batch::decode_batch;
 use florin_core::envelope::Order;
 use florin_core::wire;
 
-use crate::client::{Client, wake};
+use crate::client::{Client, Signer, wake};
 use crate::message::{Addr, Body, Envelope};
+use crate::pbtx::Cheat;
 use crate::world::{MS, World};
 
 /// Envelopes that it keeps, and certificates.
@@ -22,19 +23,21 @@ struct Batch {
     votes: BTreeMap<u32, wire::Signed>,
 }
 
-/// It has no key.
+/// It keeps what it hears.
 pub struct OldChains {
     addr: Addr,
     kept: Vec<(u32, Bytes)>,
+    /// Its own actor where nobody counts: with a new transaction of it, old ones come in a batch that settles something.
+    own: Option<Cheat>,
     certificates: Vec<(u32, wire::Certificate, Vec<Bytes>)>,
     round: u64,
     batch: Option<Batch>,
 }
 
 impl OldChains {
-    /// At this address.
-    pub fn new(addr: Addr) -> Self {
-        OldChains { addr, kept: Vec::new(), certificates: Vec::new(), round: 0, batch: None }
+    /// At this address, with an actor in a network without sequence numbers, if there is one.
+    pub fn new(addr: Addr, own: Option<Cheat>) -> Self {
+        OldChains { addr, kept: Vec::new(), own, certificates: Vec::new(), round: 0, batch: None }
     }
 
     /// Keeps some of what went over the network lately.
@@ -64,9 +67,16 @@ impl OldChains {
         if self.kept.is_empty() {
             return;
         }
-        let (shard, first) = self.kept[world.rng.index(self.kept.len())].clone();
+        let any = self.kept[world.rng.index(self.kept.len())].clone();
+        let (shard, first) = match &self.own {
+            Some(own) if world.rng.chance(700) => {
+                let seqnum = world.rng.below(9) as u32;
+                (own.shard(world.committee.shards), own.draft_after(world, seqnum, 0).raw)
+            }
+            _ => any,
+        };
         let mut orders = vec![first];
-        for _ in 0..world.rng.below(4) {
+        for _ in 0..world.rng.below(6) {
             let (other, raw) = &self.kept[world.rng.index(self.kept.len())];
             if *other == shard {
                 orders.push(raw.clone());
@@ -135,7 +145,7 @@ impl Client for OldChains {
         self.listen(world);
         match (&self.batch, world.rng.below(4)) {
             (_, 0) => self.misplace(world),
-            (Some(_), 1) => self.settle(world),
+            (Some(_), 1 | 2) => self.settle(world),
             (None, _) => self.ask(world),
             _ => {}
         }

@@ -66,7 +66,7 @@ impl Plan {
         for (i, kind) in kinds.into_iter().enumerate() {
             let more = [HISTORY, RAW_NOTIFY, 1 << 16].into_iter().filter(|_| rng.chance(300)).fold(0, |f, b| f | b);
             let actors: Vec<u64> = (1..=ACTORS).collect();
-            let cheats = if attackers && kind & SKIP_SEQ_AND_PREVHASH == 0 { CHEATS } else { 0 };
+            let cheats = if attackers { CHEATS } else { 0 };
             let cheats: Vec<u64> = (CHEATS_FROM..CHEATS_FROM + cheats).collect();
             let all: Vec<u64> = actors.iter().chain(&cheats).copied().collect();
             let first = all.into_iter().map(|actor| (actor, plan.permission(rng, actor))).collect();
