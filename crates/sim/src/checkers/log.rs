@@ -312,11 +312,11 @@ impl Log {
             let Some(delivery) = w.value.as_deref().and_then(|v| wire::Delivery::decode(v).ok()) else { continue };
             for step in delivery.steps.into_iter().flat_map(|step| of_networks(own, step)) {
                 match step {
-                    Ok(told) => {
+                    Part::OfNetwork(told) => {
                         self.objects.registry.tell(delivery.sequence, told.clone());
                         heard.push(told);
                     }
-                    Err(step) => found.extend(self.tell(step)),
+                    Part::OfPayments(step) => found.extend(self.tell(step)),
                 }
             }
             for credit in delivery.credits {
@@ -428,15 +428,23 @@ impl Log {
     }
 }
 
+/// A part of a step.
+enum Part {
+    OfNetwork(Told),
+    OfPayments(wire::LogStep),
+}
+
 /// The parts of a step that are of PBTX networks; what is of payments as it is.
-fn of_networks(own: u64, step: wire::LogStep) -> Vec<Result<Told, wire::LogStep>> {
+fn of_networks(own: u64, step: wire::LogStep) -> Vec<Part> {
     let is_own = |body: &Bytes| pbtx::TransactionBody::decode(body.clone()).map(|b| b.network_id) == Ok(own);
     match step.kind {
         Some(Told::Settle(settle)) => {
             let others = settle.bodies.into_iter().filter(|body| !is_own(body));
-            others.map(|body| Ok(Told::Settle(wire::LogSettle { bodies: vec![body] }))).collect()
+            others.map(|body| Part::OfNetwork(Told::Settle(wire::LogSettle { bodies: vec![body] }))).collect()
         }
-        Some(kind @ (Told::Network(_) | Told::Actor(_) | Told::Stream(_) | Told::Prune(_))) => vec![Ok(kind)],
-        _ => vec![Err(step)],
+        Some(kind @ (Told::Network(_) | Told::Actor(_) | Told::Stream(_) | Told::Prune(_))) => {
+            vec![Part::OfNetwork(kind)]
+        }
+        _ => vec![Part::OfPayments(step)],
     }
 }

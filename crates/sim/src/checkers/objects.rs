@@ -26,15 +26,12 @@ pub(super) struct Objects {
     pub(super) refunded: u64,
 }
 
+/// Credits of an operation, and what it tells of networks.
+pub(super) type Done = (Vec<Credit>, Vec<(u64, Told)>);
+
 impl Objects {
     /// Runs an operation: its credits and what it tells of networks, or why it fails. A failure changes nothing.
-    pub(super) fn run(
-        &mut self,
-        order: &Known,
-        call: &wire::Call,
-        account: Address,
-        now: u64,
-    ) -> Result<(Vec<Credit>, Vec<(u64, Told)>), String> {
+    pub(super) fn run(&mut self, order: &Known, call: &wire::Call, account: Address, now: u64) -> Result<Done, String> {
         use wire::credit_entry::Kind;
         let mut closed: Vec<(Id, bool)> = Vec::new();
         for input in &call.inputs {

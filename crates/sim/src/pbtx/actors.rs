@@ -44,6 +44,9 @@ pub struct Actors {
     tally: Tally,
 }
 
+/// Transactions of one batch, with their ids.
+type Batch = Vec<(Bytes, [u8; 32])>;
+
 impl Actors {
     /// The honest actors of these networks.
     pub fn new(addr: Addr, networks: &[Net], tally: Tally) -> Self {
@@ -69,7 +72,7 @@ impl Actors {
 
     /// Puts every transaction that is in no batch into one, by shard.
     fn make_jobs(&mut self, world: &mut World) {
-        let mut batches: BTreeMap<(u32, usize), Vec<(Bytes, [u8; 32])>> = BTreeMap::new();
+        let mut batches: BTreeMap<(u32, usize), Batch> = BTreeMap::new();
         for (at, sender) in self.senders.iter_mut().enumerate() {
             let network = sender.net.id;
             let shard = (network % u64::from(world.committee.shards)) as u32;
