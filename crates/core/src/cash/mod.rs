@@ -1,8 +1,16 @@
 //! E-cash: notes that the committee signs blindly.
 //!
 //! - [`curve`]: arithmetic of BLS12-381, the one place that calls the library
-//! - [`blind`]: threshold blind signatures: what wallets and authorities compute
+//! - [`blind`]: threshold blind signatures: nonces, blinding, shares, notes
+//! - [`combine`]: from shares to a signature, and who lied
+//! - [`batch`]: many notes verified together
+//! - [`derive`]: a wallet's secrets from its seed
 
+pub mod batch;
 pub mod blind;
+pub mod combine;
 #[allow(unsafe_code)]
 pub mod curve;
+pub mod derive;
+#[doc(hidden)]
+pub mod testing;

@@ -1,0 +1,227 @@
+//! From shares to a signature: Lagrange interpolation at 0, checked once; liars are looked for only if that fails.
+//!
+//! [`SharedKey`] can't be made unless all public shares lie on one polynomial of the threshold's degree through the
+//! tier's key. So any threshold of shares that are true by their public shares combine to the one true signature.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha512};
+
+use super::batch::{Claim, verify_claims};
+use super::blind::{BlindSignature, BlindedNonce, PublicShare, SignatureShare, TierKey};
+use super::curve::{G1, G2, Scalar};
+use crate::error::{Code, Error, Result};
+use crate::limits::COMMITTEE_MAX;
+
+/// One tier's key and the public side of its shares.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SharedKey {
+    threshold: u32,
+    key: TierKey,
+    shares: Vec<PublicShare>,
+}
+
+impl SharedKey {
+    /// The key of a tier and each authority's share of it, in the order of the committee; `threshold` shares make a signature.
+    /// `BAD_KEY` unless they belong together.
+    pub fn new(threshold: u32, key: TierKey, shares: Vec<PublicShare>) -> Result<SharedKey> {
+        let n = shares.len();
+        if n > COMMITTEE_MAX {
+            return Err(Error::expected(Code::BadKey, "key shares", format!("at most {COMMITTEE_MAX}"), n));
+        }
+        if threshold == 0 || threshold as usize > n {
+            return Err(Error::expected(Code::BadKey, "threshold of key shares", format!("1 to {n}"), threshold));
+        }
+        let keys = SharedKey { threshold, key, shares };
+        if !keys.on_one_polynomial() {
+            return Err(Error::new(Code::BadKey, "the key shares of a tier are not shares of its key"));
+        }
+        Ok(keys)
+    }
+
+    /// Shares that make a signature.
+    pub fn threshold(&self) -> u32 {
+        self.threshold
+    }
+
+    /// The tier's key, which verifies notes.
+    pub fn key(&self) -> &TierKey {
+        &self.key
+    }
+
+    /// By authority: what its shares are verified against. Share i + 1 is authority i's.
+    pub fn shares(&self) -> &[PublicShare] {
+        &self.shares
+    }
+
+    fn share(&self, index: u32) -> Option<&PublicShare> {
+        self.shares.get((index as usize).checked_sub(1)?)
+    }
+
+    /// Whether key and shares are values at 0, 1, ..., n of a polynomial of degree below the threshold. All vectors of
+    /// such values are orthogonal to `v_i·f(i)`, with `v_i = 1 / Π (i - j)` and f any polynomial of degree at most n - threshold, and no
+    /// other vector is orthogonal to all of these; f with uniform coefficients, from a hash of the keys, misses one
+    /// with the chance of one in the group's order (SCRAPE, Cascudo and David, 2017).
+    fn on_one_polynomial(&self) -> bool {
+        let points: Vec<G2> = [self.key.0].into_iter().chain(self.shares.iter().map(|share| share.0)).collect();
+        let mut transcript = Sha512::new_with_prefix(b"florin-cash-shares-v1");
+        transcript.update(self.threshold.to_be_bytes());
+        points.iter().for_each(|point| transcript.update(point.to_bytes()));
+        let coefficients: Vec<Scalar> = (0..=self.shares.len() as u32 - self.threshold)
+            .map(|k| Scalar::from_wide(&transcript.clone().chain_update(k.to_be_bytes()).finalize().into()))
+            .collect();
+        let at = |i: usize| {
+            let x = Scalar::from_u64(i as u64);
+            let f = coefficients.iter().fold(Scalar::zero(), |sum, c| sum.mul(&x).add(c));
+            let others = (0..points.len()).filter(|j| *j != i);
+            let product = others.fold(Scalar::one(), |all, j| all.mul(&difference(i as u64, j as u64)));
+            f.mul(&product.inverse().expect("the points are distinct"))
+        };
+        G2::msm(&points, &(0..points.len()).map(at).collect::<Vec<_>>()).is_identity()
+    }
+}
+
+fn difference(a: u64, b: u64) -> Scalar {
+    Scalar::from_u64(a).sub(&Scalar::from_u64(b))
+}
+
+/// The weights with which the values of a polynomial at these places, of a degree below their number, add up to its value at 0.
+/// `BAD_KEY` unless the places are distinct and not 0.
+pub fn lagrange_at_zero(indices: &[u32]) -> Result<Vec<Scalar>> {
+    let bad = |found| Err(Error::expected(Code::BadKey, "indices of shares", "distinct ones from 1", found));
+    let mut weights = Vec::with_capacity(indices.len());
+    for (at, &i) in indices.iter().enumerate() {
+        if i == 0 || indices[..at].contains(&i) {
+            return bad(format!("{indices:?}"));
+        }
+        let (mut above, mut below) = (Scalar::one(), Scalar::one());
+        for &j in indices.iter().filter(|j| **j != i) {
+            above = above.mul(&Scalar::from_u64(j.into()));
+            below = below.mul(&difference(j.into(), i.into()));
+        }
+        let Some(inverse) = below.inverse() else {
+            return bad(format!("{indices:?}"));
+        };
+        weights.push(above.mul(&inverse));
+    }
+    Ok(weights)
+}
+
+/// One blinded nonce and the shares of it that authorities have answered.
+pub struct Request<'a> {
+    /// The tier's keys.
+    pub keys: &'a SharedKey,
+    /// What was signed.
+    pub blinded: BlindedNonce,
+    /// By index, which is the authority's place in the committee plus 1.
+    pub shares: Vec<(u32, SignatureShare)>,
+}
+
+/// What shares gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Combined {
+    /// The signature; None if fewer shares than the threshold are true: ask more authorities.
+    pub signature: Option<BlindSignature>,
+    /// Indices whose shares are false, ascending. Empty if all was well with the first threshold of shares: nobody has
+    /// looked at the others then.
+    pub liars: Vec<u32>,
+}
+
+/// Combines the shares of one request; see [`combine_all`].
+pub fn combine(keys: &SharedKey, blinded: &BlindedNonce, shares: &[(u32, SignatureShare)]) -> Result<Combined> {
+    let request = Request { keys, blinded: *blinded, shares: shares.to_vec() };
+    Ok(combine_all(&[request])?.pop().expect("one for one"))
+}
+
+/// Combines the shares of many requests and verifies all results together. Of those that fail, every share is verified,
+/// and the true ones are combined. `UNKNOWN_AUTHORITY` for an index outside of the committee, `DUPLICATE_SIGNER` for one
+/// that comes twice.
+pub fn combine_all(requests: &[Request<'_>]) -> Result<Vec<Combined>> {
+    requests.iter().try_for_each(check_indices)?;
+    let mut weights = Weights::default();
+    let mut results: Vec<Combined> = Vec::with_capacity(requests.len());
+    let (mut claims, mut claimed) = (Vec::new(), Vec::new());
+    for (at, request) in requests.iter().enumerate() {
+        let sum = weights.sum(request.keys, &request.shares);
+        if let Some(signature) = sum {
+            claims.push(Claim { key: request.keys.key.0, base: request.blinded.0, signature });
+            claimed.push(at);
+        }
+        results.push(Combined { signature: None, liars: Vec::new() });
+    }
+    let holds = verify_claims(&claims);
+    let mut failed = Vec::new();
+    for ((at, claim), holds) in claimed.into_iter().zip(claims).zip(holds) {
+        if holds {
+            results[at].signature = Some(BlindSignature(claim.signature));
+        } else {
+            failed.push(at);
+        }
+    }
+    for (at, combined) in failed.iter().zip(without_liars(failed.iter().map(|at| &requests[*at]), &mut weights)) {
+        results[*at] = combined;
+    }
+    Ok(results)
+}
+
+fn check_indices(request: &Request<'_>) -> Result<()> {
+    let mut seen = [false; COMMITTEE_MAX];
+    for (index, _) in &request.shares {
+        if request.keys.share(*index).is_none() {
+            let expected = format!("1 to {}", request.keys.shares.len());
+            return Err(Error::expected(Code::UnknownAuthority, "index of a signature share", expected, index));
+        }
+        if std::mem::replace(&mut seen[*index as usize - 1], true) {
+            return Err(Error::new(Code::DuplicateSigner, format!("two signature shares of index {index}")));
+        }
+    }
+    Ok(())
+}
+
+/// Verifies all shares of all these requests together, and combines the true ones.
+fn without_liars<'a>(requests: impl Iterator<Item = &'a Request<'a>>, weights: &mut Weights) -> Vec<Combined> {
+    let requests: Vec<_> = requests.collect();
+    let mut claims = Vec::new();
+    for request in &requests {
+        for (index, share) in &request.shares {
+            let key = request.keys.share(*index).expect("indices are checked").0;
+            claims.push(Claim { key, base: request.blinded.0, signature: share.0 });
+        }
+    }
+    let mut holds = verify_claims(&claims).into_iter();
+    let mut results = Vec::with_capacity(requests.len());
+    for request in requests {
+        let (mut good, mut liars) = (Vec::new(), Vec::new());
+        for (index, share) in &request.shares {
+            if holds.next().expect("one for each share") {
+                good.push((*index, *share));
+            } else {
+                liars.push(*index);
+            }
+        }
+        liars.sort_unstable();
+        let signature = weights.sum(request.keys, &good).map(BlindSignature);
+        results.push(Combined { signature, liars });
+    }
+    results
+}
+
+/// Interpolation weights by who signed: mostly the same for all notes of a request.
+#[derive(Default)]
+struct Weights(BTreeMap<Vec<u32>, Vec<Scalar>>);
+
+impl Weights {
+    /// The first threshold of shares, combined; None if there are fewer.
+    fn sum(&mut self, keys: &SharedKey, shares: &[(u32, SignatureShare)]) -> Option<G1> {
+        let shares = shares.get(..keys.threshold as usize)?;
+        let indices: Vec<u32> = shares.iter().map(|(index, _)| *index).collect();
+        let points: Vec<G1> = shares.iter().map(|(_, share)| share.0).collect();
+        let weights =
+            self.0.entry(indices).or_insert_with_key(|indices| lagrange_at_zero(indices).expect("indices are checked"));
+        Some(G1::msm(&points, weights))
+    }
+}
+
+#[cfg(test)]
+#[path = "combine_tests.rs"]
+mod tests;
