@@ -51,6 +51,15 @@ impl Progress {
         self.dirty = true;
     }
 
+    /// Notes that an order is settled, here or in another batch; if on the log's word, no certificate of this batch need
+    /// say so.
+    pub fn mark_as(&mut self, index: usize, by_log: bool) {
+        if by_log && !self.settled.get(index) {
+            self.by_log.set(index);
+        }
+        self.mark(index);
+    }
+
     /// Notes that an order is taken back.
     pub fn clear(&mut self, index: usize) {
         self.settled.clear(index);

@@ -64,7 +64,8 @@ impl Authority {
             .and_then(|_| if locks { check_window(account) } else { Ok(()) })
             .and_then(|()| check_keys(order.actor, account))
             .and_then(|()| if admitted { Ok(()) } else { check_actor(order.actor, account) })
-            .and_then(|()| if admitted { Ok(()) } else { check_content(order, account, &network) });
+            .and_then(|()| check_rotation(order, account, &network, admitted))
+            .and_then(|()| if admitted { Ok(()) } else { check_prechecks(order, &network) });
         if let Err(e) = fits {
             return Ok(Err(e));
         }
@@ -127,14 +128,14 @@ impl Authority {
         if flags & SKIP_SEQ_AND_PREVHASH != 0 {
             let key = order_id_key(order.network_id, order.actor, &order.id);
             if changes.order_by_id(&key)?.is_some() {
-                changes.progress(number)?.mark(index);
+                changes.progress(number)?.mark_as(index, by_log);
                 return Ok(Step::Settled);
             }
             changes.put_order_by_id(key, record);
         } else {
             let account = changes.account(order.network_id, order.actor)?;
             if order.seqnum <= account.seqnum {
-                return self.settled_before(order, number, index, changes);
+                return self.settled_before(order, number, index, by_log, changes);
             }
             if order.seqnum - 1 > account.seqnum || order.prev_hash != account.prev_hash {
                 return self.keep_early(order, number, index, by_log, changes);
@@ -251,18 +252,26 @@ fn check_actor(actor: u64, account: &Account) -> Result<()> {
     }
 }
 
-/// What listeners ask for, and the one content that this network knows.
-fn check_content(order: &Order, account: &Account, network: &wire::NetworkRecord) -> Result<()> {
+/// The one content that authorities look into. One that was admitted may replace a permission of before: then it does
+/// nothing.
+fn check_rotation(order: &Order, account: &Account, network: &wire::NetworkRecord, admitted: bool) -> Result<()> {
     if order.transaction_type == TYPE_ROTATE {
         if network.flags & SKIP_SEQ_AND_PREVHASH != 0 {
             let message = "an actor changes its keys by sequence number, and the network has none";
             return Err(Error::new(Code::BadContent, message));
         }
         let found = decode_rotate(order)?.generation;
-        if found != account.generation {
+        if found != account.generation && !admitted {
             let what = "generation of the permission that it replaces";
             return Err(Error::expected(Code::BadPermission, what, account.generation, found));
         }
+    }
+    Ok(())
+}
+
+/// What listeners ask for; changes of keys are no business of theirs.
+fn check_prechecks(order: &Order, network: &wire::NetworkRecord) -> Result<()> {
+    if order.transaction_type == TYPE_ROTATE {
         return Ok(());
     }
     for precheck in network.prechecks.iter().filter_map(|p| p.precheck.as_ref()) {

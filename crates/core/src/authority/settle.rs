@@ -206,7 +206,7 @@ impl Authority {
         let account = changes.account(order.network_id, order.actor)?;
         let (settled_to, prev_hash) = (account.seqnum, account.prev_hash);
         if order.seqnum <= settled_to {
-            return self.settled_before(order, number, index, changes);
+            return self.settled_before(order, number, index, by_log, changes);
         }
         // One that does not follow what is settled here is chained to a voided order, or follows one that a recovery
         // has put there and that is not known here yet: it waits until one of the two is sure.
@@ -246,6 +246,7 @@ impl Authority {
         order: &Order,
         number: u64,
         index: usize,
+        by_log: bool,
         changes: &mut Changes<'_>,
     ) -> Result<Step> {
         let key = order_key(order.network_id, order.actor, order.seqnum);
@@ -254,11 +255,11 @@ impl Authority {
             if !changes.has_settled(&key, &order.id) {
                 return Ok(Step::Voided);
             }
-            changes.progress(number)?.mark(index);
+            changes.progress(number)?.mark_as(index, by_log);
             return Ok(Step::Settled);
         };
         if record.order_id.as_ref() == order.id {
-            changes.progress(number)?.mark(index);
+            changes.progress(number)?.mark_as(index, by_log);
             return Ok(Step::Settled);
         }
         if !record.order_id.is_empty() {

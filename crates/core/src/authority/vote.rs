@@ -44,6 +44,24 @@ pub(super) struct Pass {
     pub budget: usize,
 }
 
+/// What the first pass over a batch with a bad signature has found.
+#[derive(Default)]
+struct Suspects {
+    /// Accounts with a bad signature; none before the second pass.
+    accounts: HashSet<(u64, u64)>,
+    /// Orders whose signatures the first pass has looked at. Another that passes now was refused then for what an order
+    /// with a bad signature had locked: nobody has looked at it yet.
+    verified: HashSet<usize>,
+}
+
+impl Suspects {
+    /// In the second pass: whether an order's signatures must be checked before it locks anything.
+    fn suspect(&self, order: &Order, index: usize) -> Option<bool> {
+        let known = !self.accounts.contains(&(order.network_id, order.actor)) && self.verified.contains(&index);
+        (!self.accounts.is_empty()).then_some(!known)
+    }
+}
+
 impl Authority {
     pub(super) fn vote(
         &self,
@@ -61,7 +79,7 @@ impl Authority {
         // Orders of one account build on each other, so a bad signature may undo what later orders of the
         // batch rested on. Then everything is checked once more, and the accounts with a bad signature
         // have theirs checked one by one before they lock anything: two passes are always enough.
-        let mut suspects = HashSet::new();
+        let mut suspects = Suspects::default();
         let (accepted, errors, locked) = loop {
             let mut pass = Pass {
                 batch: number,
@@ -86,8 +104,10 @@ impl Authority {
             meter.begin(Phase::Signatures);
             let signatures = std::mem::take(&mut pass.signatures).verify().results;
             meter.begin(Phase::State);
+            suspects.verified.extend(signatures.iter().map(|(i, _)| *i));
             let bad = signatures.iter().filter(|(_, result)| result.is_err());
-            suspects.extend(bad.filter_map(|(i, _)| batch.orders[*i].as_ref().ok().map(|o| (o.network_id, o.actor))));
+            let who = bad.filter_map(|(i, _)| batch.orders[*i].as_ref().ok().map(|o| (o.network_id, o.actor)));
+            suspects.accounts.extend(who);
             if signatures.iter().all(|(_, result)| result.is_ok()) {
                 break (pass.accepted, pass.errors, pass.locked);
             }
@@ -116,14 +136,12 @@ impl Authority {
         &self,
         order: &Order,
         index: usize,
-        suspects: &HashSet<(u64, u64)>,
+        suspects: &Suspects,
         pass: &mut Pass,
         changes: &mut Changes<'_>,
     ) -> Result<Result<()>> {
         if order.network_id != self.committee.network.id {
-            let suspect = suspects.contains(&(order.network_id, order.actor));
-            let suspect = if suspects.is_empty() { None } else { Some(suspect) };
-            return self.check_pbtx(order, index, suspect, pass, changes);
+            return self.check_pbtx(order, index, suspects.suspect(order, index), pass, changes);
         }
         if let Err(e) = self.check_form(order) {
             return Ok(Err(e));
@@ -154,14 +172,16 @@ impl Authority {
             Ok(permission) => permission,
             Err(e) => return Ok(Err(e)),
         };
-        if suspects.contains(&(order.network_id, order.actor)) {
-            let mut alone = Batch::new();
-            alone.push(index, order, 0, &permission);
-            if let Some((_, Err(e))) = alone.verify_within(&mut pass.budget).results.pop() {
-                return Ok(Err(e));
+        match suspects.suspect(order, index) {
+            Some(true) => {
+                let mut alone = Batch::new();
+                alone.push(index, order, 0, &permission);
+                if let Some((_, Err(e))) = alone.verify_within(&mut pass.budget).results.pop() {
+                    return Ok(Err(e));
+                }
             }
-        } else if suspects.is_empty() {
-            pass.signatures.push(index, order, 0, &permission);
+            Some(false) => {}
+            None => pass.signatures.push(index, order, 0, &permission),
         }
         if recover {
             return Ok(Ok(()));

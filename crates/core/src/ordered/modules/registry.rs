@@ -282,10 +282,12 @@ impl Of<'_> {
 pub(in crate::ordered) fn rotate(order: &Order, step: &mut Step<'_>) -> Result<()> {
     let id = (order.network_id, order.actor);
     let key = actor_key(Object::Actor, id.0, id.1);
-    let (Some(mut record), Ok(rotate)) = (step.get::<wire::ActorRecord>(&key)?, decode_rotate(order)) else {
-        return Ok(());
-    };
-    if !record.removed && record.generation == rotate.generation {
+    let Some(mut record) = step.get::<wire::ActorRecord>(&key)? else { return Ok(()) };
+    // Whatever it is: its shard waits for the decision.
+    if let Ok(rotate) = decode_rotate(order)
+        && !record.removed
+        && record.generation == rotate.generation
+    {
         record.permission = rotate.permission;
         record.generation = record.generation.saturating_add(1);
         step.put(key, &record);

@@ -589,3 +589,34 @@ fn the_audit_sees_an_order_that_the_log_never_gets() {
     cluster.node(0, 0).step(crate::authority::input::Input::Delivered { to_shard: u32::MAX, applied: first }).unwrap();
     assert_eq!(audits(&cluster, 0).2.len(), 1);
 }
+
+#[test]
+fn a_bad_signature_in_a_batch_lets_no_other_order_through_unchecked() {
+    let (mut cluster, _, [a, b, c]) = network(1, 0);
+    // The cosignor's change of keys holds the forged order back at first, and is then found to be forged itself.
+    let mut cosignor = Actor { keys: c.keys.clone(), ..b.clone() };
+    let rotation = cosignor.rotate(vec![secret(Curve::Ed25519, 70)]);
+    let forged = Actor { keys: c.keys.clone(), ..a }.order(1, b"not mine", &[&Actor { keys: c.keys, ..b }]);
+    let reply = cluster.node(0, 0).vote(&[rotation, forged]).unwrap();
+    assert!(reply.vote.is_none(), "an order that nobody has signed gets a vote");
+    let codes: Vec<_> = reply.errors.iter().map(|e| Code::from_number(e.code)).collect();
+    assert_eq!(codes, [Some(Code::KeyMismatch), Some(Code::KeyMismatch)]);
+}
+
+#[test]
+fn what_is_admitted_still_has_to_be_a_change_of_keys_to_be_one() {
+    let (mut cluster, mut alice, [mut a, _, _]) = network(1, 0);
+    let garbage = a.clone().order(TYPE_ROTATE, b"garbage", &[]);
+    let order_id = Bytes::copy_from_slice(&id_of(&garbage));
+    assert_eq!(admin(&mut cluster, &mut alice, N::Admit(wire::ActorAdmit { actor: 1, order_id })), 0);
+    assert_eq!(refused(&mut cluster, &garbage), Code::BadContent);
+    // One that replaces what is no longer there frees its place and does nothing.
+    let stale = a.order(TYPE_ROTATE, &encode_rotate(Actor::new(ID, 1, Curve::R1).permission.encode(), 9), &[]);
+    let order_id = Bytes::copy_from_slice(&id_of(&stale));
+    assert_eq!(refused(&mut cluster, &stale), Code::BadPermission);
+    assert_eq!(admin(&mut cluster, &mut alice, N::Admit(wire::ActorAdmit { actor: 1, order_id })), 0);
+    cluster.run_ordered(&[stale]);
+    assert_eq!(actor(&cluster, 0, 1).permission, a.permission.encode());
+    cluster.run(&[a.order(1, b"x", &[])]);
+    all_clean(&cluster);
+}
