@@ -5,6 +5,7 @@
 //! - [`combine`]: from shares to a signature, and who lied
 //! - [`batch`]: many notes verified together
 //! - [`derive`]: a wallet's secrets from its seed
+//! - [`dkg`]: the keys, made by the authorities together
 
 pub mod batch;
 pub mod blind;
@@ -12,5 +13,6 @@ pub mod combine;
 #[allow(unsafe_code)]
 pub mod curve;
 pub mod derive;
+pub mod dkg;
 #[doc(hidden)]
 pub mod testing;
