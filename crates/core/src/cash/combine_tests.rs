@@ -146,7 +146,8 @@ fn lies_that_cancel_leave_the_signature_true() {
 #[test]
 fn many_requests_are_judged_one_by_one() {
     let tiers = [deal(3, 4, "tier 0"), deal(3, 4, "tier 1")];
-    let request = |i: usize, with: &dyn Fn(&mut Vec<(u32, SignatureShare)>)| {
+    type Change<'a> = &'a dyn Fn(&mut Vec<(u32, SignatureShare)>);
+    let request = |i: usize, with: Change<'_>| {
         let (keys, shares) = &tiers[i % 2];
         let blinded = blinded(&i.to_string());
         let mut shares = answers(shares, &blinded);
