@@ -219,7 +219,7 @@ fn folder_of_another_is_refused() {
     let error = other(2, [8; 32], 3);
     assert_eq!(error.code, Code::StorageCorrupt);
     assert!(error.message.contains(&"08".repeat(32)) && error.message.contains(&"07".repeat(32)), "{error}");
-    assert!(other(1, COMMITTEE, 3).message.contains("another shard: expected 2, found 3"));
+    assert!(other(1, COMMITTEE, 3).message.contains("another shard: expected 1, found 2"));
     assert!(other(2, COMMITTEE, 0).message.contains("another authority: expected 0, found 3"));
     assert_nothing_lost_in(dir.path(), 1);
 }
