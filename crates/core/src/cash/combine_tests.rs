@@ -6,11 +6,13 @@ use super::*;
 use crate::cash::blind::{BlindingFactor, KeyShare, Nonce};
 use crate::cash::testing::{deal, scalar};
 
+type Answers = Vec<(u32, SignatureShare)>;
+
 fn blinded(label: &str) -> BlindedNonce {
     Nonce([3; 32]).blind(&BlindingFactor::new(scalar(label)).unwrap())
 }
 
-fn answers(shares: &[KeyShare], blinded: &BlindedNonce) -> Vec<(u32, SignatureShare)> {
+fn answers(shares: &[KeyShare], blinded: &BlindedNonce) -> Answers {
     shares.iter().map(|share| (share.index(), share.sign(blinded))).collect()
 }
 
@@ -146,8 +148,7 @@ fn lies_that_cancel_leave_the_signature_true() {
 #[test]
 fn many_requests_are_judged_one_by_one() {
     let tiers = [deal(3, 4, "tier 0"), deal(3, 4, "tier 1")];
-    type Change<'a> = &'a dyn Fn(&mut Vec<(u32, SignatureShare)>);
-    let request = |i: usize, with: Change<'_>| {
+    let request = |i: usize, with: &dyn Fn(&mut Answers)| {
         let (keys, shares) = &tiers[i % 2];
         let blinded = blinded(&i.to_string());
         let mut shares = answers(shares, &blinded);

@@ -56,7 +56,7 @@ mod portable {
     }
 }
 
-/// The only unsafe code of this workspace: AWS-LC's arithmetic of points has no safe binding.
+/// With `cash/curve.rs` the only unsafe code of this workspace: AWS-LC's arithmetic of points has no safe binding.
 ///
 /// Every object made here is owned by a type that frees it, and given to no one else; every slice is passed with its
 /// length; every result is checked before the next call. AWS-LC refuses, by a return value, numbers and points that
