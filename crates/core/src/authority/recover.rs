@@ -60,6 +60,9 @@ impl Authority {
         if let Some(record) = changes.order_record(&key)?
             && record.order_id.as_ref() == order.id
         {
+            if record.index as usize >= changes.progress(record.batch)?.count {
+                return Err(corrupt(Table::Orders, &key, "its batch has fewer orders"));
+            }
             return Ok((record.batch, record.index as usize));
         }
         let account = changes.account(order.network_id, order.actor)?;

@@ -11,7 +11,9 @@
 use bytes::Bytes;
 
 use super::changes::Changes;
-use super::state::{Account, State, Table, corrupt, get_record, get_u64, order_id_key, order_key, short_hash};
+use super::state::{
+    Account, State, TOTALS_KEY, Table, corrupt, get_record, get_u64, order_id_key, order_key, short_hash,
+};
 use super::{Authority, Meter, Phase};
 use crate::batch::decode_batch;
 use crate::bitmap::Bitmap;
@@ -374,7 +376,9 @@ impl Authority {
             };
             let Some(at) = account.early.iter().position(due) else { return Ok(()) };
             let early = changes.account_mut(network_id, actor)?.early.remove(at);
-            changes.totals.waiting -= 1;
+            let waiting = changes.totals.waiting.checked_sub(1);
+            changes.totals.waiting =
+                waiting.ok_or_else(|| corrupt(Table::Meta, TOTALS_KEY, "fewer orders wait than accounts have"))?;
             let next = changes
                 .stored_order(early.batch, early.index)?
                 .ok_or_else(|| corrupt(Table::Batches, &early.batch.to_be_bytes(), "an early order is missing"))?;
