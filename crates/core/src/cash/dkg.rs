@@ -11,9 +11,9 @@
 //! [`Ceremony`] is what all know, [`Participant`] what one authority knows: a seed of 32 bytes, from which (with the
 //! log) all its secrets follow. Nothing here reads a clock: waiting for the slow is the shell's, which says *go on*.
 //!
-//! Why it is safe, with at most f of n = 3f + 1 faulty, and threshold t = 2f + 1:
+//! Why it is safe, with at most f of n faulty, and threshold t = n - f (2f + 1 of 3f + 1):
 //!
-//! - *Secrecy.* At least f + 1 dealers count and one of them is honest: up to t - 1 = 2f receivers know no more of its
+//! - *Secrecy.* At least f + 1 dealers count and one of them is honest: up to t - 1 receivers know no more of its
 //!   secret than its public part. Dealers prove that they know the secrets that they deal, so nobody can choose its
 //!   own as "this key less all others". An honest receiver shows what a dealer sent only if that was wrong.
 //! - *Agreement.* Everything that decides is on the log and checked by all: points, proofs, complaints.
@@ -131,9 +131,9 @@ impl Params {
         self.tiers
     }
 
-    /// Shares that make a signature: 2f + 1.
+    /// Shares that make a signature: a quorum of receivers, n - f.
     pub fn threshold(&self) -> usize {
-        2 * faults(self.receivers) + 1
+        self.quorum()
     }
 
     /// Receivers that are enough to go on: n - f.

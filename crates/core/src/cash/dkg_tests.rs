@@ -248,7 +248,7 @@ fn all_honest_authorities_come_to_the_same_keys() {
         let mut world = World::new(n, 3);
         world.run();
         let keys = world.check(&[]);
-        assert_eq!(keys.threshold, 2 * ((n - 1) / 3) + 1);
+        assert_eq!(keys.threshold, n - (n - 1) / 3);
         assert!(world.refused.is_empty());
         assert!(world.ceremony.is_settled());
         assert!(world.ceremony.missing().is_empty() && world.ceremony.caught().is_empty());
@@ -815,7 +815,7 @@ proptest! {
         }
         world.run();
         let active = world.check(&[]);
-        prop_assert_eq!(active.threshold, 2 * faults(n) + 1);
+        prop_assert_eq!(active.threshold, n - faults(n));
     }
 }
 

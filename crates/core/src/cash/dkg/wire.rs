@@ -65,7 +65,7 @@ pub struct Deal {
     /// That the dealer knows its logarithm, 64 bytes.
     #[prost(bytes = "bytes", tag = "3")]
     pub ephemeral_proof: Bytes,
-    /// For each tier 2f + 1 points of G2, 96 bytes each: the coefficients of its polynomial, the secret's first.
+    /// For each tier n - f points of G2, 96 bytes each: the coefficients of its polynomial, the secret's first.
     #[prost(bytes = "bytes", tag = "4")]
     pub commitments: Bytes,
     /// That the dealer knows the secrets, 64 bytes.
