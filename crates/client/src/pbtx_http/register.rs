@@ -1,9 +1,9 @@
 //! Registrations of actors: those that wait are packed into one CALL of the configured wallet.
 //!
-//! In a network that is open the log decides who was first. Elsewhere the wallet is the admin's, and an admin's word
-//! replaces what is there: so nothing is posted for an actor unless a quorum has never heard of it, and of what was
-//! posted and may be on its way this remembers the permission. Nothing is answered before a quorum knows the actor.
-//! Two workers with copies of one admin's wallet can't see each other's: `docs/pbtx-http.md` says so.
+//! What is posted is each actor's own signed permission, also by the admin's wallet where the network is not open: that
+//! never replaces anybody, and the log decides who was first. One that fails takes its CALL with it, so nothing is posted
+//! for an actor that a quorum knows, and this remembers what was posted and may be on its way. Nothing is answered before
+//! a quorum knows the actor.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
