@@ -30,9 +30,13 @@ impl Network {
     /// What each authority says became of an order.
     pub async fn order_status(&self, actor: u64, seqnum: u32) -> Vec<Result<wire::OrderStatus>> {
         let network_id = self.committee().network.id;
-        let request = wire::OrderStatusRequest { network_id, actor, seqnum };
+        let request = wire::OrderStatusRequest { network_id, actor, seqnum, ..Default::default() };
         let shard = self.committee().shard_of(network_id, actor);
-        self.ask_all(shard, move |mut client| async move { client.order_status(request).await }).await
+        self.ask_all(shard, move |mut client| {
+            let request = request.clone();
+            async move { client.order_status(request).await }
+        })
+        .await
     }
 
     /// How far each authority's log is.

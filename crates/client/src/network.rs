@@ -242,9 +242,13 @@ impl Network {
 
     /// What each authority knows of an order.
     pub async fn order(&self, actor: u64, seqnum: u32) -> Vec<Result<wire::OrderReply>> {
-        let request = wire::OrderRequest { network_id: self.committee.network.id, actor, seqnum };
+        let request = wire::OrderRequest { network_id: self.committee.network.id, actor, seqnum, ..Default::default() };
         let shard = self.committee.shard_of(request.network_id, actor);
-        self.ask_all(shard, move |mut client| async move { client.order(request).await }).await
+        self.ask_all(shard, move |mut client| {
+            let request = request.clone();
+            async move { client.order(request).await }
+        })
+        .await
     }
 
     /// A page of credits of an address from each authority.
@@ -296,7 +300,7 @@ impl Run<'_> {
                 Send::Settle { with_orders, .. } => {
                     let orders = if with_orders { self.quorum.orders().to_vec() } else { Vec::new() };
                     let certificate = self.quorum.certificate().cloned();
-                    let request = wire::SettleRequest { shard: self.shard, certificate, orders };
+                    let request = wire::SettleRequest { shard: self.shard, certificate, orders, shares: false };
                     self.running.spawn(async move {
                         let reply = client.settle(request).await.map(tonic::Response::into_inner).map_err(from_status);
                         (authority, Answer::Settle(reply))

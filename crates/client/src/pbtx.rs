@@ -100,10 +100,14 @@ pub async fn next_sequence(network: &Network, network_id: u64, actor: u64) -> Re
 
 /// What became of a transaction, say `f + 1` authorities. Errors: `QUORUM_UNREACHABLE`, `UNDECIDED`.
 pub async fn order_status(network: &Network, network_id: u64, actor: u64, seqnum: u32) -> Result<Status> {
-    let request = wire::OrderStatusRequest { network_id, actor, seqnum };
+    let request = wire::OrderStatusRequest { network_id, actor, seqnum, ..Default::default() };
     let shard = network.committee().shard_of(network_id, actor);
     retry(|| async {
-        let replies = network.ask_all(shard, move |mut client| async move { client.order_status(request).await });
+        let request = request.clone();
+        let replies = network.ask_all(shard, move |mut client| {
+            let request = request.clone();
+            async move { client.order_status(request).await }
+        });
         agree_status(network.committee(), &replies.await)
     })
     .await

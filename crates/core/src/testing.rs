@@ -570,7 +570,12 @@ impl Cluster {
 
     /// What became of a signer's order, as one authority tells.
     pub fn status(&self, authority: usize, signer: &Signer, seqnum: u32) -> wire::OrderStatus {
-        let request = wire::OrderStatusRequest { network_id: signer.network_id, actor: signer.actor(), seqnum };
+        let request = wire::OrderStatusRequest {
+            network_id: signer.network_id,
+            actor: signer.actor(),
+            seqnum,
+            ..Default::default()
+        };
         let shard = &self.nodes[authority][self.committee.shard_of(signer.network_id, signer.actor()) as usize];
         let status = shard.authority.order_status(&shard.state, &request).expect("an actor of the shard");
         let log = &self.logs[authority];

@@ -92,7 +92,7 @@ fn promises_certificates_and_receipts() {
     golden("vote_signed_bytes", signed_bytes(Promise::Vote, &committee, &batch, &bitmap));
     golden("settled_signed_bytes", signed_bytes(Promise::Settled, &committee, &batch, &bitmap));
     golden("certificate", certificate.encode_to_vec());
-    let request = wire::OrderRequest { network_id: NETWORK_ID, actor, seqnum: 2 };
+    let request = wire::OrderRequest { network_id: NETWORK_ID, actor, seqnum: 2, ..Default::default() };
     let mut whole = wire::Receipt::default();
     for i in 0..4 {
         let node = cluster.node(i, 0);
@@ -191,6 +191,7 @@ fn other_records() {
         genesis_done: true,
         waiting: 11,
         voided: 0,
+        notes: vec![(300, 1), (2, 0)],
     };
     golden("record_totals", totals.encode().encode_to_vec());
 }
@@ -524,6 +525,8 @@ fn records_of_recoveries() {
         report: true,
         recover: true,
         shown: true,
+        order_id: Bytes::from_static(&[9; 32]),
+        nonce: Bytes::from_static(&[8; 32]),
     };
     let to_log =
         wire::Delivery { from_shard: 1, to_shard: u32::MAX, sequence: 2, calls: vec![call], ..Default::default() };

@@ -452,6 +452,13 @@ impl AuthorityService for Forger {
         Err(tonic::Status::unimplemented("no"))
     }
 
+    async fn notes(&self, _: Request<NotesRequest>) -> Result<Response<NotesReply>, Status> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+    async fn cash_keys(&self, _: Request<CashKeysRequest>) -> Result<Response<CashKeysReply>, Status> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
     async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
         Err(tonic::Status::unimplemented("no"))
     }

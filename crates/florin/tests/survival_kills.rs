@@ -260,7 +260,12 @@ async fn keeps(network: &Network, authority: usize, shard: u32, promises: &[Prom
     }
     let mut client = network.authority(authority, shard);
     for promise in promises.iter().filter(|p| p.settled) {
-        let request = wire::OrderRequest { network_id: NETWORK_ID, actor: promise.actor, seqnum: promise.seqnum };
+        let request = wire::OrderRequest {
+            network_id: NETWORK_ID,
+            actor: promise.actor,
+            seqnum: promise.seqnum,
+            ..Default::default()
+        };
         let reply = client.order(request).await.unwrap().into_inner();
         assert_eq!(reply.state, State::Settled as i32, "authority {authority} takes back an acknowledgement");
         let found = Order::decode(reply.receipt.unwrap().transaction).unwrap().id;

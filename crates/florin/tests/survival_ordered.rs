@@ -99,7 +99,7 @@ impl Pair {
 
 async fn statuses(network: &Network, signer: &Signer, seqnum: u32) -> Vec<Option<wire::OrderStatus>> {
     let (network_id, actor) = (signer.network_id, signer.actor());
-    let request = wire::OrderStatusRequest { network_id, actor, seqnum };
+    let request = wire::OrderStatusRequest { network_id, actor, seqnum, ..Default::default() };
     let mut all = Vec::new();
     for authority in 0..SIZE {
         let mut client = network.authority(authority, signer.address.shard(SHARDS));

@@ -193,9 +193,10 @@ impl Pump {
 
     /// Asks the log which entries it has taken.
     async fn ask(&mut self) -> Result<()> {
-        let open: Vec<(u64, LogCall)> = self.entries.iter().map(|(sequence, entry)| (*sequence, entry.call)).collect();
+        let open: Vec<(u64, LogCall)> =
+            self.entries.iter().map(|(sequence, entry)| (*sequence, entry.call.clone())).collect();
         for some in open.chunks(CALLS) {
-            let calls = some.iter().map(|(_, call)| *call).collect();
+            let calls = some.iter().map(|(_, call)| call.clone()).collect();
             let reply = self.route.hand(HandRequest { calls, items: Vec::new() }).await?;
             for ((sequence, _), _) in some.iter().zip(reply.done).filter(|(_, done)| *done) {
                 self.is_done(*sequence);
@@ -221,11 +222,12 @@ impl Pump {
     async fn offer(&mut self) -> Result<()> {
         let (index, n) = (self.shard.authority().index() as u64, self.shard.authority().committee().size() as u64);
         let due = self.entries.iter().filter(|(_, entry)| entry.is_due(index, n));
-        let due: Vec<(u64, LogCall)> = due.map(|(sequence, entry)| (*sequence, entry.call)).take(CALLS).collect();
+        let due: Vec<(u64, LogCall)> =
+            due.map(|(sequence, entry)| (*sequence, entry.call.clone())).take(CALLS).collect();
         if due.is_empty() {
             return Ok(());
         }
-        let calls: Vec<LogCall> = due.iter().map(|(_, call)| *call).collect();
+        let calls: Vec<LogCall> = due.iter().map(|(_, call)| call.clone()).collect();
         let offers = self.shard.authority().log_items(self.shard.store(), &calls)?;
         let mut items: Vec<Bytes> = Vec::new();
         for offer in offers {

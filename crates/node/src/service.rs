@@ -140,7 +140,7 @@ impl Services {
             status = shell.log().order_status(shell.store(), request, status)?;
             by_log = status != before;
         } else if let (Some(client), true) = (&self.log_elsewhere, status.calls) {
-            let found = client.clone().order_status(*request).await.map_err(from_status)?.into_inner();
+            let found = client.clone().order_status(request.clone()).await.map_err(from_status)?.into_inner();
             if found.state() != order_status::State::Unknown {
                 status = found;
             }
@@ -257,7 +257,7 @@ impl AuthorityService for Services {
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> std::result::Result<Response<SettleReply>, Status> {
-        let SettleRequest { shard, certificate, orders } = request.into_inner();
+        let SettleRequest { shard, certificate, orders, shares: _ } = request.into_inner();
         let Some(certificate) = certificate else {
             return Err(to_status(Error::new(Code::Decode, "the request has no certificate")));
         };
@@ -382,6 +382,14 @@ impl AuthorityService for Services {
         answer(self.read_shard(request.network_id, move |a, store| a.history(store, &request)).await)
     }
 
+    async fn notes(&self, _: Request<NotesRequest>) -> std::result::Result<Response<NotesReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn cash_keys(&self, _: Request<CashKeysRequest>) -> std::result::Result<Response<CashKeysReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     type ListenStream = Pin<Box<dyn Stream<Item = std::result::Result<ListenReply, Status>> + Send>>;
 
     async fn listen(
@@ -485,6 +493,17 @@ impl PeerService for Services {
         }
         let LogPart { shell, consensus } = Services::log(self).map_err(to_status)?.clone();
         answer(LogRoute::Local(shell, consensus).hand(request.into_inner()).await)
+    }
+
+    async fn cash_shares(
+        &self,
+        _: Request<CashSharesRequest>,
+    ) -> std::result::Result<Response<CashSharesReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn cash_go_on(&self, _: Request<CashGoOnRequest>) -> std::result::Result<Response<CashGoOnReply>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 
     type OrderStream = Pin<Box<dyn Stream<Item = std::result::Result<OrderFrame, Status>> + Send>>;

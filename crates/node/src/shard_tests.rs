@@ -46,7 +46,8 @@ async fn an_order_is_shown_as_soon_as_it_is_voted_for() {
     let mut issuer = TestCommittee::issuer();
     let order = issuer.pay(&[to(Signer::new(1).address, 5)], "");
     shard.handle(vote(&order)).await.unwrap();
-    let request = wire::OrderRequest { network_id: issuer.network_id, actor: issuer.actor(), seqnum: 1 };
+    let request =
+        wire::OrderRequest { network_id: issuer.network_id, actor: issuer.actor(), seqnum: 1, ..Default::default() };
     let reply = shard.order(request).await.unwrap();
     assert_eq!(reply.state(), wire::order_reply::State::Voted);
     assert_eq!(reply.receipt.unwrap().transaction, order);

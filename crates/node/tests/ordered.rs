@@ -152,7 +152,7 @@ impl Net {
     /// Waits until an authority says what became of a signer's newest order.
     async fn decided(&mut self, i: usize, signer: &Signer) -> wire::OrderStatus {
         let (network_id, actor) = (signer.network_id, signer.actor());
-        let request = wire::OrderStatusRequest { network_id, actor, seqnum: signer.seqnum };
+        let request = wire::OrderStatusRequest { network_id, actor, seqnum: signer.seqnum, ..Default::default() };
         let mut stream = self.clients[i].watch_order(request).await.unwrap().into_inner();
         let last = async {
             let mut last = None;

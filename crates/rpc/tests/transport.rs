@@ -81,6 +81,13 @@ impl AuthorityService for Desk {
         Err(tonic::Status::unimplemented("no"))
     }
 
+    async fn notes(&self, _: Request<NotesRequest>) -> Reply<NotesReply> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+    async fn cash_keys(&self, _: Request<CashKeysRequest>) -> Reply<CashKeysReply> {
+        Err(tonic::Status::unimplemented("no"))
+    }
+
     async fn history(&self, _: Request<HistoryRequest>) -> Reply<HistoryReply> {
         Err(tonic::Status::unimplemented("no"))
     }

@@ -325,7 +325,7 @@ impl Node {
             }
             if (own || world.now >= since + rank * TURN) && last.is_none_or(|at| world.now >= at + AGAIN) {
                 self.handed.insert(sequence, (since, Some(world.now)));
-                due.push(call);
+                due.push(call.clone());
             }
             calls.push(call);
         }

@@ -121,7 +121,7 @@ impl Follower {
         for (i, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.proof.is_none()) {
             let order = &entry.order;
             let (network_id, actor, seqnum) = (order.network_id, order.actor, order.seqnum);
-            lacking.push((i, wire::OrderRequest { network_id, actor, seqnum }, order.id));
+            lacking.push((i, wire::OrderRequest { network_id, actor, seqnum, ..Default::default() }, order.id));
         }
         let mut asking = JoinSet::new();
         let deadline = tokio::time::Instant::now() + PROVE;
@@ -146,7 +146,7 @@ async fn receipt(network: &Network, but: usize, request: wire::OrderRequest, id:
     let committee = network.committee();
     let shard = committee.shard_of(request.network_id, request.actor);
     for authority in (0..committee.size()).map(|i| (but + 1 + i) % committee.size()).filter(|a| *a != but) {
-        let Ok(reply) = network.authority(authority, shard).order(request).await else { continue };
+        let Ok(reply) = network.authority(authority, shard).order(request.clone()).await else { continue };
         let Some(receipt) = reply.into_inner().receipt else { continue };
         if verify_certified(committee, &receipt).is_ok_and(|order| order.id == id) {
             return Some(receipt);

@@ -96,8 +96,13 @@ impl<'a> Seen<'a> {
 /// The transaction of an order that is under way, from any authority that has it.
 pub async fn transaction(network: &Network, network_id: u64, actor: u64, seqnum: u32, id: [u8; 32]) -> Option<Bytes> {
     let shard = network.committee().shard_of(network_id, actor);
-    let request = wire::OrderRequest { network_id, actor, seqnum };
-    let replies = network.ask_all(shard, move |mut client| async move { client.order(request).await }).await;
+    let request = wire::OrderRequest { network_id, actor, seqnum, ..Default::default() };
+    let replies = network
+        .ask_all(shard, move |mut client| {
+            let request = request.clone();
+            async move { client.order(request).await }
+        })
+        .await;
     let transactions = replies.into_iter().flatten().filter_map(|reply| Some(reply.receipt?.transaction));
     transactions.into_iter().find(|raw| Order::decode(raw.clone()).is_ok_and(|order| order.id == id))
 }

@@ -113,6 +113,7 @@ pub fn describe_with(
         Some(output::Kind::PrimaryDeposit(deposit)) => {
             format!("deposits {} from the primary to {}", amount(deposit.amount), address(&deposit.address))
         }
+        Some(output::Kind::Note(note)) => format!("makes a note of tier {}", note.tier),
         Some(output::Kind::Network(command)) => {
             let what = match &command.kind {
                 Some(NetworkKind::Register(_)) => "registers",

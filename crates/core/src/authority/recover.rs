@@ -37,7 +37,9 @@ impl Authority {
             Some(Kind::Actor(actor)) => self.log_actor(actor, changes),
             Some(Kind::Stream(stream)) => self.log_stream(&stream, changes),
             Some(Kind::Prune(prune)) => changes.prune(prune.network_id, prune.before_us, prune.max_rows),
-            None => Err(Error::new(Code::Decode, "a step of the log has no kind that this version knows")),
+            Some(Kind::FreezeNote(_) | Kind::ResolveNote(_)) | None => {
+                Err(Error::new(Code::Decode, "a step of the log has no kind that this version knows"))
+            }
         }
     }
 
@@ -96,7 +98,7 @@ impl Authority {
         }
         let call = wire::LogCall { network_id, actor, seqnum: from, ..Default::default() };
         for (batch, index) in shown {
-            changes.call(wire::LogCall { batch, index, shown: true, ..call });
+            changes.call(wire::LogCall { batch, index, shown: true, ..call.clone() });
         }
         changes.call(wire::LogCall { report: true, ..call });
         Ok(())

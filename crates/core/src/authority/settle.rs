@@ -187,7 +187,7 @@ impl Authority {
     ) -> wire::SettleReply {
         meter.begin(Phase::Votes);
         let acknowledgement = sign(Promise::Settled, &self.committee, self.index, &self.key, batch, settled);
-        wire::SettleReply { acknowledgement: Some(acknowledgement), batch_missing: false, waiting }
+        wire::SettleReply { acknowledgement: Some(acknowledgement), waiting, ..Default::default() }
     }
 
     /// Applies a certified order if it is the account's next; `by_log` if the log says that it is certified.

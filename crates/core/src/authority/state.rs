@@ -474,6 +474,8 @@ pub struct Totals {
     pub waiting: u64,
     /// Sequence numbers that recoveries have voided.
     pub voided: u64,
+    /// Notes issued and spent here, by tier; empty if there are none.
+    pub notes: Vec<(u64, u64)>,
 }
 
 impl Totals {
@@ -494,6 +496,7 @@ impl Totals {
             genesis_done: r.genesis_done,
             waiting: r.waiting,
             voided: r.voided,
+            notes: r.notes_issued.into_iter().zip(r.notes_spent).collect(),
         })
     }
 
@@ -513,13 +516,21 @@ impl Totals {
             genesis_done: self.genesis_done,
             waiting: self.waiting,
             voided: self.voided,
+            notes_issued: self.notes.iter().map(|(issued, _)| *issued).collect(),
+            notes_spent: self.notes.iter().map(|(_, spent)| *spent).collect(),
         }
+    }
+
+    /// Worth of the notes issued here less those spent here, minor units: what this shard adds to what is outstanding.
+    pub fn outstanding(&self) -> i128 {
+        let worth = |(tier, (issued, spent)): (usize, &(u64, u64))| (*issued as i128 - *spent as i128) << tier;
+        self.notes.iter().enumerate().map(worth).sum()
     }
 
     /// Zero, always. What left for other shards is money in flight until they have it; what came in
     /// and what genesis credited is owed by whoever was debited for it.
     pub fn sum(&self) -> i128 {
-        self.accounts + self.sent - self.received - self.genesis + self.issued
+        self.accounts + self.sent + self.outstanding() - self.received - self.genesis + self.issued
     }
 }
 

@@ -62,6 +62,56 @@ pub struct Rotate {
     #[prost(uint32, tag = "2")]
     pub generation: u32,
 }
+/// transaction_type 5: spends notes. It has no account: actor 0, seqnum 0, prev_hash 0, and its authorities' signatures are
+/// one for each note, in order: the committee's on its nonce (48 bytes), then the owner's over the order (64).
+/// transaction_type 6: the same without outputs; asks the log to free notes that are locked. It takes no lock itself.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Bearer {
+    /// 1 to 128
+    #[prost(message, repeated, tag = "1")]
+    pub notes: ::prost::alloc::vec::Vec<NoteInput>,
+    /// 1 to 256. Value of the notes = value of the outputs. Credits and notes settle at once, shared ones in the order
+    /// of the log; of these only those that put value in.
+    #[prost(message, repeated, tag = "2")]
+    pub outputs: ::prost::alloc::vec::Vec<Output>,
+    /// at most 256 bytes, public
+    #[prost(string, tag = "3")]
+    pub memo: ::prost::alloc::string::String,
+    /// address that is credited if the shared side fails; exactly when there is one
+    #[prost(bytes = "bytes", tag = "4")]
+    pub refund: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoteInput {
+    /// it is worth 2^tier minor units
+    #[prost(uint32, tag = "1")]
+    pub tier: u32,
+    /// the ed25519 key that spends it; empty if it is locked
+    #[prost(bytes = "bytes", tag = "2")]
+    pub nonce: ::prost::bytes::Bytes,
+    /// of which the nonce is the hash
+    #[prost(message, optional, tag = "3")]
+    pub lock: ::core::option::Option<NoteLock>,
+    /// its sender takes a locked note back
+    #[prost(bool, tag = "4")]
+    pub returned: bool,
+    /// how often the log has freed it
+    #[prost(uint32, tag = "5")]
+    pub recoveries: u32,
+}
+/// A note that only its receiver can spend, until its sender may, too.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoteLock {
+    /// ed25519 key
+    #[prost(bytes = "bytes", tag = "1")]
+    pub receiver: ::prost::bytes::Bytes,
+    /// ed25519 key, of this note alone
+    #[prost(bytes = "bytes", tag = "2")]
+    pub sender: ::prost::bytes::Bytes,
+    /// when the sender may, ms since 1970, by the authorities' clocks
+    #[prost(fixed64, tag = "3")]
+    pub after_ms: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Input {
     /// minor units that it brings, 1 to 2^63 - 1
@@ -80,10 +130,10 @@ pub mod input {
         ContractRefund(super::ContractRefund),
     }
 }
-/// In a PAY only credits.
+/// In a PAY only credits and notes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Output {
-    #[prost(oneof = "output::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "output::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<output::Kind>,
 }
 /// Nested message and enum types in `Output`.
@@ -100,7 +150,20 @@ pub mod output {
         PrimaryDeposit(super::PrimaryDeposit),
         #[prost(message, tag = "5")]
         Network(super::NetworkCommand),
+        /// not in a CALL
+        #[prost(message, tag = "6")]
+        Note(super::NoteRequest),
     }
+}
+/// A note to be signed blindly.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoteRequest {
+    /// it is worth 2^tier minor units
+    #[prost(uint32, tag = "1")]
+    pub tier: u32,
+    /// point of G1 of BLS12-381, 48 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub blinded: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Credit {
@@ -317,7 +380,7 @@ pub struct UnitData {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Item {
-    #[prost(oneof = "item::Kind", tags = "1, 2")]
+    #[prost(oneof = "item::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<item::Kind>,
 }
 /// Nested message and enum types in `Item`.
@@ -328,6 +391,11 @@ pub mod item {
         Orders(super::CertifiedOrders),
         #[prost(message, tag = "2")]
         Report(super::RecoveryReport),
+        /// encoded DkgItem
+        #[prost(bytes, tag = "3")]
+        Dkg(::prost::bytes::Bytes),
+        #[prost(message, tag = "4")]
+        NoteReport(super::NoteReport),
     }
 }
 /// Some orders of a certified batch, with what leads to its root.
@@ -356,6 +424,15 @@ pub struct RecoveryReport {
     pub seqnum: u32,
     /// of the certified order at the seqnum itself, if it holds one: the report counts only after it
     #[prost(bytes = "bytes", tag = "4")]
+    pub order_id: ::prost::bytes::Bytes,
+}
+/// "I have frozen the note, and a certificate that I hold for an order that spends it is in the log before this."
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoteReport {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub nonce: ::prost::bytes::Bytes,
+    /// of that order: the report counts only after it
+    #[prost(bytes = "bytes", tag = "2")]
     pub order_id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -498,6 +575,9 @@ pub struct SettleRequest {
     /// only when the authority said that it lacks the batch
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub orders: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// asks for the signature shares of the settled orders
+    #[prost(bool, tag = "4")]
+    pub shares: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SettleReply {
@@ -510,6 +590,18 @@ pub struct SettleReply {
     /// Certified orders that wait here for an earlier one of the same account.
     #[prost(message, repeated, tag = "3")]
     pub waiting: ::prost::alloc::vec::Vec<Waiting>,
+    #[prost(message, repeated, tag = "4")]
+    pub shares: ::prost::alloc::vec::Vec<NoteShares>,
+}
+/// This authority's signature shares for the notes that one settled order asks for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoteShares {
+    /// of the order in the batch
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// points of G1, 48 bytes, as its note outputs in order
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub shares: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Waiting {
@@ -597,7 +689,7 @@ pub struct PendingOrder {
     #[prost(uint64, tag = "3")]
     pub amount: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrderRequest {
     #[prost(uint64, tag = "1")]
     pub network_id: u64,
@@ -605,6 +697,9 @@ pub struct OrderRequest {
     pub actor: u64,
     #[prost(uint32, tag = "3")]
     pub seqnum: u32,
+    /// of a bearer order, whose actor and seqnum are 0
+    #[prost(bytes = "bytes", tag = "4")]
+    pub order_id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OrderReply {
@@ -756,7 +851,7 @@ pub mod credit_entry {
     }
 }
 /// What became of an order's shared side.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrderStatusRequest {
     #[prost(fixed64, tag = "1")]
     pub network_id: u64,
@@ -764,6 +859,9 @@ pub struct OrderStatusRequest {
     pub actor: u64,
     #[prost(uint32, tag = "3")]
     pub seqnum: u32,
+    /// of a bearer order, whose actor and seqnum are 0
+    #[prost(bytes = "bytes", tag = "4")]
+    pub order_id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrderStatus {
@@ -847,6 +945,118 @@ pub mod order_status {
             }
         }
     }
+}
+/// What an authority knows of notes: those that it has issued, by what it was given to sign, and those that are spent.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotesRequest {
+    /// `blinded`: of the account that paid, or 0; `nonces`: 0
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// with the nonces at most 1,024
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub blinded: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub nonces: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NotesReply {
+    /// as `blinded`
+    #[prost(message, repeated, tag = "1")]
+    pub issued: ::prost::alloc::vec::Vec<IssuedNote>,
+    /// as `nonces`
+    #[prost(message, repeated, tag = "2")]
+    pub states: ::prost::alloc::vec::Vec<NoteState>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssuedNote {
+    /// that settled orders have asked for; as a rule one or none
+    #[prost(uint32, repeated, tag = "1")]
+    pub tiers: ::prost::alloc::vec::Vec<u32>,
+    /// this authority's signature share for each of them
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub shares: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoteState {
+    #[prost(enumeration = "note_state::State", tag = "1")]
+    pub state: i32,
+    /// that holds it or has spent it
+    #[prost(bytes = "bytes", tag = "2")]
+    pub order_id: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "3")]
+    pub recoveries: u32,
+}
+/// Nested message and enum types in `NoteState`.
+pub mod note_state {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Free = 0,
+        /// voted for
+        Locked = 1,
+        Spent = 2,
+        /// a recovery is open
+        Frozen = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Free => "FREE",
+                Self::Locked => "LOCKED",
+                Self::Spent => "SPENT",
+                Self::Frozen => "FROZEN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "FREE" => Some(Self::Free),
+                "LOCKED" => Some(Self::Locked),
+                "SPENT" => Some(Self::Spent),
+                "FROZEN" => Some(Self::Frozen),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CashKeysRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CashKeysReply {
+    /// encoded CashKeys, once they are in use
+    #[prost(bytes = "bytes", tag = "1")]
+    pub keys: ::prost::bytes::Bytes,
+    /// of the key generation, from 1; 0 = none has begun
+    #[prost(uint64, tag = "2")]
+    pub run: u64,
+    /// of it: 0 announcing, 1 dealing, 2 judging, 3 confirming, 4 active, 5 failed
+    #[prost(uint32, tag = "3")]
+    pub phase: u32,
+    /// authorities that it waits for
+    #[prost(uint32, repeated, tag = "4")]
+    pub missing: ::prost::alloc::vec::Vec<u32>,
+    /// authorities that have lied in it
+    #[prost(uint32, repeated, tag = "5")]
+    pub caught: ::prost::alloc::vec::Vec<u32>,
+    /// whether this authority has its shares of the keys
+    #[prost(bool, tag = "6")]
+    pub holds_share: bool,
+    #[prost(uint32, tag = "7")]
+    pub tiers: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogStatusRequest {}
@@ -1336,7 +1546,7 @@ pub struct Delivery {
     pub steps: ::prost::alloc::vec::Vec<LogStep>,
 }
 /// Something that a shard wants in the log.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogCall {
     #[prost(fixed64, tag = "1")]
     pub network_id: u64,
@@ -1358,10 +1568,16 @@ pub struct LogCall {
     /// a certified order that a freeze holds back
     #[prost(bool, tag = "8")]
     pub shown: bool,
+    /// of a bearer order
+    #[prost(bytes = "bytes", tag = "9")]
+    pub order_id: ::prost::bytes::Bytes,
+    /// with `report`: a NoteReport for it instead
+    #[prost(bytes = "bytes", tag = "10")]
+    pub nonce: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogStep {
-    #[prost(oneof = "log_step::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "log_step::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: ::core::option::Option<log_step::Kind>,
 }
 /// Nested message and enum types in `LogStep`.
@@ -1382,6 +1598,10 @@ pub mod log_step {
         Stream(super::LogStream),
         #[prost(message, tag = "7")]
         Prune(super::LogPrune),
+        #[prost(message, tag = "8")]
+        FreezeNote(super::LogFreezeNote),
+        #[prost(message, tag = "9")]
+        ResolveNote(super::LogResolveNote),
     }
 }
 /// Orders whose certificate the log has checked: they settle on its word, whoever has their batch.
@@ -1468,6 +1688,22 @@ pub struct LogStream {
     #[prost(bytes = "bytes", tag = "4")]
     pub order_id: ::prost::bytes::Bytes,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogFreezeNote {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub nonce: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogResolveNote {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub nonce: ::prost::bytes::Bytes,
+    /// otherwise the certified order settles
+    #[prost(bool, tag = "2")]
+    pub void: bool,
+    /// that an order which spends it must name from now on
+    #[prost(uint32, tag = "3")]
+    pub recoveries: u32,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogPrune {
     #[prost(fixed64, tag = "1")]
@@ -1493,6 +1729,21 @@ pub struct DeliveryReply {
     #[prost(uint64, tag = "1")]
     pub applied: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CashSharesRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CashSharesReply {
+    /// encoded CashKeys; empty if there are none yet
+    #[prost(bytes = "bytes", tag = "1")]
+    pub keys: ::prost::bytes::Bytes,
+    /// encoded secret shares; empty if it has none
+    #[prost(bytes = "bytes", tag = "2")]
+    pub shares: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CashGoOnRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CashGoOnReply {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HandRequest {
     /// what is asked for
@@ -1538,6 +1789,33 @@ pub struct Outcome {
     pub receipt: ::core::option::Option<Receipt>,
     #[prost(message, optional, tag = "2")]
     pub error: ::core::option::Option<OrderError>,
+}
+/// What one wallet gives another: whoever has it can spend the notes. docs/wire.md has its text form.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CashNotes {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub committee_id: ::prost::bytes::Bytes,
+    #[prost(message, repeated, tag = "3")]
+    pub notes: ::prost::alloc::vec::Vec<CashNote>,
+    /// at most 256 bytes, for the receiver alone
+    #[prost(string, tag = "4")]
+    pub memo: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CashNote {
+    #[prost(uint32, tag = "1")]
+    pub tier: u32,
+    /// the seed of the ed25519 key that spends it; empty if it is locked
+    #[prost(bytes = "bytes", tag = "2")]
+    pub secret: ::prost::bytes::Bytes,
+    /// the committee's, 48 bytes
+    #[prost(bytes = "bytes", tag = "3")]
+    pub signature: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "4")]
+    pub lock: ::core::option::Option<NoteLock>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AccountRecord {
@@ -1708,6 +1986,24 @@ pub struct StreamRecord {
     #[prost(uint64, tag = "6")]
     pub time_us: u64,
 }
+/// A note that is locked or spent here, or that the log has freed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoteRecord {
+    /// that holds it or has spent it; empty if it is free again
+    #[prost(bytes = "bytes", tag = "1")]
+    pub order_id: ::prost::bytes::Bytes,
+    /// where that order is
+    #[prost(uint64, tag = "2")]
+    pub batch: u64,
+    #[prost(uint32, tag = "3")]
+    pub index: u32,
+    #[prost(bool, tag = "4")]
+    pub spent: bool,
+    #[prost(bool, tag = "5")]
+    pub frozen: bool,
+    #[prost(uint32, tag = "6")]
+    pub recoveries: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreditsRecord {
     #[prost(message, repeated, tag = "1")]
@@ -1762,6 +2058,12 @@ pub struct TotalsRecord {
     /// seqnums that recoveries have voided
     #[prost(uint64, tag = "13")]
     pub voided: u64,
+    /// by tier
+    #[prost(uint64, repeated, tag = "14")]
+    pub notes_issued: ::prost::alloc::vec::Vec<u64>,
+    /// by tier
+    #[prost(uint64, repeated, tag = "15")]
+    pub notes_spent: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRecord {
@@ -1880,6 +2182,22 @@ pub struct RecoveryRecord {
     /// bitmap of authorities
     #[prost(bytes = "bytes", tag = "6")]
     pub reports: ::prost::bytes::Bytes,
+}
+/// Of a note that the log was asked to free.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoteRecoveryRecord {
+    /// decided
+    #[prost(uint32, tag = "1")]
+    pub recoveries: u32,
+    /// of the open one, 0 = none
+    #[prost(fixed64, tag = "2")]
+    pub due_ms: u64,
+    /// bitmap of authorities
+    #[prost(bytes = "bytes", tag = "3")]
+    pub reports: ::prost::bytes::Bytes,
+    /// the certified order that the last one found
+    #[prost(bytes = "bytes", tag = "4")]
+    pub spent_by: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrimaryBalance {

@@ -154,7 +154,7 @@ impl OrderedLog {
         let applied = match wire::Item::decode(raw.clone()).ok().and_then(|item| item.kind) {
             Some(Kind::Orders(orders)) => self.certified_orders(orders, at, step),
             Some(Kind::Report(report)) => self.report(&report, creator, step),
-            None => return Ok(None),
+            Some(Kind::Dkg(_) | Kind::NoteReport(_)) | None => return Ok(None),
         };
         match applied {
             Ok(changed) => Ok(Some(changed)),

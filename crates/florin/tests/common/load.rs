@@ -87,7 +87,7 @@ pub async fn statuses(
     is_wanted: impl Fn(&wire::OrderStatus) -> bool,
 ) -> Vec<wire::OrderStatus> {
     let (network_id, actor) = (signer.network_id, signer.actor());
-    let request = wire::OrderStatusRequest { network_id, actor, seqnum };
+    let request = wire::OrderStatusRequest { network_id, actor, seqnum, ..Default::default() };
     let mut running = JoinSet::new();
     for authority in 0..network.committee().size() {
         let mut client = network.authority(authority, signer.address.shard(network.committee().shards));
@@ -106,7 +106,7 @@ pub async fn statuses(
 /// What became of a signer's newest order, by the first `enough` authorities that know it; however long that takes.
 async fn decided(network: &Network, signer: &Signer, enough: usize) -> Vec<wire::OrderStatus> {
     let (network_id, actor) = (signer.network_id, signer.actor());
-    let request = wire::OrderStatusRequest { network_id, actor, seqnum: signer.seqnum };
+    let request = wire::OrderStatusRequest { network_id, actor, seqnum: signer.seqnum, ..Default::default() };
     let mut running = JoinSet::new();
     for authority in 0..network.committee().size() {
         let mut client = network.authority(authority, signer.address.shard(network.committee().shards));

@@ -531,6 +531,54 @@ pub mod authority_service_client {
                 .insert(GrpcMethod::new("florin.v1.AuthorityService", "History"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn notes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::NotesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::NotesReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Notes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Notes"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn cash_keys(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::CashKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::CashKeysReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/CashKeys",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "CashKeys"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -683,6 +731,20 @@ pub mod authority_service_server {
             request: tonic::Request<super::florin_core::wire::HistoryRequest>,
         ) -> std::result::Result<
             tonic::Response<super::florin_core::wire::HistoryReply>,
+            tonic::Status,
+        >;
+        async fn notes(
+            &self,
+            request: tonic::Request<super::florin_core::wire::NotesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::NotesReply>,
+            tonic::Status,
+        >;
+        async fn cash_keys(
+            &self,
+            request: tonic::Request<super::florin_core::wire::CashKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::CashKeysReply>,
             tonic::Status,
         >;
     }
@@ -1623,6 +1685,101 @@ pub mod authority_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/florin.v1.AuthorityService/Notes" => {
+                    #[allow(non_camel_case_types)]
+                    struct NotesSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<super::florin_core::wire::NotesRequest>
+                    for NotesSvc<T> {
+                        type Response = super::florin_core::wire::NotesReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::NotesRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::notes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = NotesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/CashKeys" => {
+                    #[allow(non_camel_case_types)]
+                    struct CashKeysSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::CashKeysRequest,
+                    > for CashKeysSvc<T> {
+                        type Response = super::florin_core::wire::CashKeysReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::CashKeysRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::cash_keys(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CashKeysSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -1853,6 +2010,56 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("florin.v1.PeerService", "Hand"));
             self.inner.unary(req, path, codec).await
         }
+        /// For other processes of the same authority: the keys of e-cash with its shares of them.
+        pub async fn cash_shares(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::CashSharesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::CashSharesReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.PeerService/CashShares",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.PeerService", "CashShares"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// By the authority's operator: go on with the key generation without those it waits for.
+        pub async fn cash_go_on(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::CashGoOnRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::CashGoOnReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.PeerService/CashGoOn",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.PeerService", "CashGoOn"));
+            self.inner.unary(req, path, codec).await
+        }
         /// One-way: frames of the ordering engine and signatures of sessions; the reply stream stays empty.
         pub async fn order(
             &mut self,
@@ -1930,6 +2137,22 @@ pub mod peer_service_server {
             request: tonic::Request<super::florin_core::wire::HandRequest>,
         ) -> std::result::Result<
             tonic::Response<super::florin_core::wire::HandReply>,
+            tonic::Status,
+        >;
+        /// For other processes of the same authority: the keys of e-cash with its shares of them.
+        async fn cash_shares(
+            &self,
+            request: tonic::Request<super::florin_core::wire::CashSharesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::CashSharesReply>,
+            tonic::Status,
+        >;
+        /// By the authority's operator: go on with the key generation without those it waits for.
+        async fn cash_go_on(
+            &self,
+            request: tonic::Request<super::florin_core::wire::CashGoOnRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::CashGoOnReply>,
             tonic::Status,
         >;
         /// Server streaming response type for the Order method.
@@ -2198,6 +2421,102 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = HandSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.PeerService/CashShares" => {
+                    #[allow(non_camel_case_types)]
+                    struct CashSharesSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::CashSharesRequest,
+                    > for CashSharesSvc<T> {
+                        type Response = super::florin_core::wire::CashSharesReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::CashSharesRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::cash_shares(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CashSharesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.PeerService/CashGoOn" => {
+                    #[allow(non_camel_case_types)]
+                    struct CashGoOnSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::CashGoOnRequest,
+                    > for CashGoOnSvc<T> {
+                        type Response = super::florin_core::wire::CashGoOnReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::CashGoOnRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::cash_go_on(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CashGoOnSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -90,7 +90,7 @@ impl VotesForEverything {
         let batch = BatchId { root, count: certificate.count as usize };
         let acknowledgement = Some(self.signed(world, Promise::Settled, &batch));
         let batch_missing = world.rng.chance(100);
-        Body::Settled(Ok(wire::SettleReply { acknowledgement, batch_missing, waiting: Vec::new() }))
+        Body::Settled(Ok(wire::SettleReply { acknowledgement, batch_missing, ..Default::default() }))
     }
 
     /// A stream of things that never were, or not like this.

@@ -296,7 +296,7 @@ impl Log {
                         recovery.reports.insert(unit.creator);
                     }
                 }
-                None => {}
+                Some(wire::item::Kind::Dkg(_) | wire::item::Kind::NoteReport(_)) | None => {}
             }
         }
         if !outcomes.is_empty() {
@@ -400,6 +400,7 @@ impl Log {
         use wire::log_step::Kind;
         match step.kind? {
             Kind::Settle(_) | Kind::Network(_) | Kind::Actor(_) | Kind::Stream(_) | Kind::Prune(_) => None,
+            Kind::FreezeNote(_) | Kind::ResolveNote(_) => None,
             Kind::Freeze(freeze) => {
                 let recovery = Recovery { since_ms: self.time_ms, reports: BTreeSet::new() };
                 self.recoveries.insert(Place::new(freeze.network_id, freeze.actor, freeze.seqnum), recovery);

@@ -58,6 +58,7 @@ impl Objects {
         let (mut networks, mut told) = (None, Vec::new());
         for (i, output) in call.outputs.iter().enumerate() {
             match output.kind.as_ref().ok_or("no output")? {
+                output::Kind::Note(_) => return Err("a CALL makes no notes".into()),
                 output::Kind::Credit(credit) => {
                     let to = Address::try_from(credit.address.as_ref()).map_err(|_| "no address")?;
                     credits.push((to, credit.amount, order.id, Kind::Call as i32));

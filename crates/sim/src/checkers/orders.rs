@@ -248,6 +248,6 @@ fn taken(output: &wire::Output) -> i128 {
         Some(Kind::Credit(credit)) => i128::from(credit.amount),
         Some(Kind::ContractFund(fund)) => i128::from(fund.amount),
         Some(Kind::PrimaryRedeem(redeem)) => i128::from(redeem.amount),
-        Some(Kind::PrimaryDeposit(_) | Kind::Network(_)) | None => 0,
+        Some(Kind::PrimaryDeposit(_) | Kind::Network(_) | Kind::Note(_)) | None => 0,
     }
 }

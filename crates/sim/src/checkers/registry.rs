@@ -331,6 +331,7 @@ impl Registry {
             }
             Told::Prune(step) => self.heard.entry(step.network_id).or_default().prunes += u64::from(step.max_rows),
             Told::Settle(_) | Told::Freeze(_) | Told::Resolve(_) => {}
+            Told::FreezeNote(_) | Told::ResolveNote(_) => {}
         }
     }
 

@@ -10,7 +10,7 @@ fn receipt() -> (Cluster, Signer, wire::Receipt) {
     let (mut cluster, mut alice) = funded(100);
     let orders: Vec<Bytes> = (1..=3).map(|i| alice.pay(&[to(cluster.issuer.address, i)], "")).collect();
     cluster.run(&orders);
-    let request = wire::OrderRequest { network_id: NETWORK_ID, actor: alice.actor(), seqnum: 2 };
+    let request = wire::OrderRequest { network_id: NETWORK_ID, actor: alice.actor(), seqnum: 2, ..Default::default() };
     let mut receipt = wire::Receipt::default();
     for i in 0..4 {
         let node = cluster.node(i, 0);
@@ -87,7 +87,7 @@ fn an_order_is_unknown_then_voted_then_certified_then_settled() {
     let first = [alice.pay(&[to(alice.address, 1)], "")];
     let second = [alice.pay(&[to(alice.address, 2)], "")];
     let state = |cluster: &mut Cluster, seqnum| {
-        let request = wire::OrderRequest { network_id: NETWORK_ID, actor: alice.actor(), seqnum };
+        let request = wire::OrderRequest { network_id: NETWORK_ID, actor: alice.actor(), seqnum, ..Default::default() };
         let node = cluster.node(0, 0);
         let reply = node.authority.order(&node.state, &request).unwrap();
         (S::try_from(reply.state).unwrap(), reply.receipt)

@@ -314,7 +314,8 @@ fn orders_of_one_batch_may_need_two_certificates() {
         node.settle(certificate, &orders).unwrap();
     }
     for signer in [&alice, &bob] {
-        let request = wire::OrderRequest { network_id: NETWORK_ID, actor: signer.actor(), seqnum: 1 };
+        let request =
+            wire::OrderRequest { network_id: NETWORK_ID, actor: signer.actor(), seqnum: 1, ..Default::default() };
         let receipt = node.authority.order(&node.state, &request).unwrap().receipt.unwrap();
         crate::receipt::verify_certified(&committee, &receipt).unwrap();
     }

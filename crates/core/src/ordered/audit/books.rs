@@ -224,7 +224,7 @@ impl Audit<'_> {
                 Some(output::Kind::PrimaryRedeem(redeem)) => self.redeem(redeem, applied)?,
                 Some(output::Kind::PrimaryDeposit(deposit)) => self.deposit(deposit, applied)?,
                 Some(output::Kind::Network(command)) => self.network(command, applied),
-                None => {}
+                Some(output::Kind::Note(_)) | None => {}
             }
         }
         Ok(())

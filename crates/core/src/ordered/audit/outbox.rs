@@ -91,7 +91,7 @@ impl Audit<'_> {
                 let outcome: Option<wire::OutcomeRecord> = read(self.state, Table::Objects, &key).ok().flatten();
                 (Some((s.network_id, s.actor)), outcome.is_some_and(|o| o.order_id == s.order_id))
             }
-            None => (None, false),
+            Some(Kind::FreezeNote(_) | Kind::ResolveNote(_)) | None => (None, false),
         };
         if id.map(|id| self.shard(id)) != Some(to_shard) || !holds {
             self.out.find(format!("{at}: expected a step that the log has taken, found another"));

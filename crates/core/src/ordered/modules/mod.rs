@@ -14,7 +14,7 @@ use super::step::{Object, Step};
 use crate::address::Address;
 use crate::authority::state::{State, Table};
 use crate::content::{check_address, check_amount};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::merkle::Hash;
 use crate::wire::{self, credit_entry, input, output};
 
@@ -87,7 +87,7 @@ fn of_input(kind: &input::Kind) -> &'static dyn Module {
 
 fn of_output(kind: &output::Kind) -> &'static dyn Module {
     match kind {
-        output::Kind::Credit(_) => &Accounts,
+        output::Kind::Credit(_) | output::Kind::Note(_) => &Accounts,
         output::Kind::ContractFund(_) => &contracts::Contracts,
         output::Kind::PrimaryRedeem(_) | output::Kind::PrimaryDeposit(_) => &bridge::Bridge,
         output::Kind::Network(_) => &registry::Registry,
@@ -151,7 +151,10 @@ impl Module for Accounts {
     }
 
     fn check_output(&self, kind: &output::Kind) -> Result<u64> {
-        let output::Kind::Credit(credit) = kind else { return Ok(0) };
+        let output::Kind::Credit(credit) = kind else {
+            let message = "a CALL makes no notes: credit the account, then withdraw";
+            return Err(Error::new(Code::BadContent, message));
+        };
         check_address("credited address", &credit.address)?;
         check_amount(credit.amount)?;
         Ok(credit.amount)

@@ -73,7 +73,7 @@ fn a_frozen_account_is_recovering_and_a_voided_order_stays_void() {
     cluster.order_all();
     assert_eq!(refusal(&mut cluster, 0, &order), Code::Voided);
     let node = &cluster.nodes[0][0];
-    let request = wire::OrderRequest { network_id: NETWORK_ID, actor: alice.actor(), seqnum: 1 };
+    let request = wire::OrderRequest { network_id: NETWORK_ID, actor: alice.actor(), seqnum: 1, ..Default::default() };
     assert_eq!(node.authority.order(&node.state, &request).unwrap(), wire::OrderReply::default(), "there is no order");
     // A RECOVER names the first seqnum that is not settled.
     assert_eq!(refusal(&mut cluster, 0, &fresh.recover()), Code::BadSeq);

@@ -310,8 +310,10 @@ fn the_last_sequence_number_is_the_last() {
     assert!(cluster.node(0, 0).vote(&[last]).unwrap().vote.is_some(), "the same again is the same");
     for seqnum in [0, 1, u32::MAX] {
         let node = &cluster.nodes[0][0];
-        node.authority.order(&node.state, &wire::OrderRequest { network_id: ID, actor: 1, seqnum }).unwrap();
-        let request = wire::OrderStatusRequest { network_id: ID, actor: 1, seqnum };
+        node.authority
+            .order(&node.state, &wire::OrderRequest { network_id: ID, actor: 1, seqnum, ..Default::default() })
+            .unwrap();
+        let request = wire::OrderStatusRequest { network_id: ID, actor: 1, seqnum, ..Default::default() };
         node.authority.order_status(&node.state, &request).unwrap();
     }
 }
@@ -424,7 +426,7 @@ fn networks_with_ordered_have_one_stream_everywhere() {
         }
         let status = cluster.logs[0].log.order_status(
             &cluster.logs[0].state,
-            &wire::OrderStatusRequest { network_id: ID, actor: 2, seqnum: 4 },
+            &wire::OrderStatusRequest { network_id: ID, actor: 2, seqnum: 4, ..Default::default() },
             wire::OrderStatus::default(),
         );
         assert_eq!(status.unwrap().state(), S::Ordered);

@@ -165,8 +165,12 @@ async fn one_batch(network: &Network, number: usize, orders: Vec<Bytes>) -> Resu
         for (i, order) in watched.into_iter().enumerate() {
             let mut client = network.authority((number + i) % network.committee().size(), 0);
             all.spawn(async move {
-                let request =
-                    wire::OrderStatusRequest { network_id: order.network_id, actor: order.actor, seqnum: order.seqnum };
+                let request = wire::OrderStatusRequest {
+                    network_id: order.network_id,
+                    actor: order.actor,
+                    seqnum: order.seqnum,
+                    ..Default::default()
+                };
                 let mut stream = client.watch_order(request).await.map_err(from_status)?.into_inner();
                 while let Some(status) = stream.message().await.map_err(from_status)? {
                     match status.state() {
