@@ -119,7 +119,7 @@ impl Net {
         let deadline = Instant::now() + DEADLINE;
         for i in self.up() {
             loop {
-                let request = wire::VoteRequest { shard, orders: orders.to_vec() };
+                let request = wire::VoteRequest { shard, orders: orders.to_vec(), shares: false };
                 let reply = self.clients[i].vote(request).await.unwrap().into_inner();
                 if reply.errors.is_empty() {
                     votes.extend(reply.vote);
@@ -134,7 +134,7 @@ impl Net {
         let certificate = wire::Certificate { epoch, root, count: id.count as u32, votes };
         for i in self.up() {
             let request =
-                wire::SettleRequest { shard, certificate: Some(certificate.clone()), orders: orders.to_vec() };
+                wire::SettleRequest { shard, certificate: Some(certificate.clone()), orders: orders.to_vec(), shares: false };
             self.clients[i].settle(request).await.unwrap();
         }
     }
@@ -153,7 +153,7 @@ impl Net {
     async fn decided(&mut self, i: usize, signer: &Signer) -> wire::OrderStatus {
         let (network_id, actor) = (signer.network_id, signer.actor());
         let request = wire::OrderStatusRequest { network_id, actor, seqnum: signer.seqnum, ..Default::default() };
-        let mut stream = self.clients[i].watch_order(request).await.unwrap().into_inner();
+        let mut stream = self.clients[i].watch_order(request.clone()).await.unwrap().into_inner();
         let last = async {
             let mut last = None;
             while let Some(status) = stream.message().await.unwrap() {
@@ -164,7 +164,7 @@ impl Net {
         match tokio::time::timeout(DEADLINE, last).await {
             Ok(status) => status,
             Err(_) => {
-                let status = self.clients[i].order_status(request).await;
+                let status = self.clients[i].order_status(request.clone()).await;
                 let log = self.clients[i].log(wire::LogStatusRequest {}).await;
                 panic!("authority {i} does not decide: {status:?} {log:?}")
             }
