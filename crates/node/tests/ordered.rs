@@ -119,7 +119,7 @@ impl Net {
         let deadline = Instant::now() + DEADLINE;
         for i in self.up() {
             loop {
-                let request = wire::VoteRequest { shard, orders: orders.to_vec(), shares: false };
+                let request = wire::VoteRequest { shard, orders: orders.to_vec() };
                 let reply = self.clients[i].vote(request).await.unwrap().into_inner();
                 if reply.errors.is_empty() {
                     votes.extend(reply.vote);
