@@ -73,6 +73,8 @@ pub const RECOVERY_WAIT_MS: u64 = 600_000;
 pub const SESSIONS_PAGE: usize = 256;
 /// Bytes of units in one answer.
 pub const UNITS_PAGE_BYTES: usize = 1024 * 1024;
+/// Tiers of e-cash: notes of 2^0 to 2^31 minor units.
+pub const CASH_TIERS: usize = 32;
 /// Largest amount, minor units: amounts are below 2^63.
 pub const AMOUNT_MAX: u64 = (1 << 63) - 1;
 /// Largest network id and actor id: their top bit is clear.

@@ -90,7 +90,8 @@ fn wire_md_has_every_limit() {
         CREDITS_PER_RECORD,
         REQUESTS_PER_CONNECTION,
         CONNECTIONS_MAX,
-        FOLLOW_PAGE
+        FOLLOW_PAGE,
+        CASH_TIERS
     );
     let source = read("crates/core/src/limits.rs");
     let declared: BTreeSet<&str> =

@@ -6,6 +6,7 @@
 //! - [`batch`]: many notes verified together
 //! - [`derive`]: a wallet's secrets from its seed
 //! - [`dkg`]: the keys, made by the authorities together
+//! - [`mint_keys`]: the keys, ready for use
 
 pub mod batch;
 pub mod blind;
@@ -14,5 +15,6 @@ pub mod combine;
 pub mod curve;
 pub mod derive;
 pub mod dkg;
+pub mod mint_keys;
 #[doc(hidden)]
 pub mod testing;

@@ -8,6 +8,7 @@
 //! header is. Memory grows with accounts and networks, not with history.
 
 mod books;
+mod dkg;
 mod objects;
 mod outbox;
 

@@ -168,6 +168,11 @@ impl Making {
     }
 }
 
+/// The item of the log that carries one of the key generation.
+pub fn dkg_item(item: Bytes) -> Bytes {
+    wire::Item { kind: Some(wire::item::Kind::Dkg(item)) }.encode_to_vec().into()
+}
+
 /// Packs items into the data of units, in order, each with a clock vote (ms since 1970; 0 for none).
 ///
 /// An item that is larger than a unit is left out: none that [`Authority::log_items`] makes is.

@@ -18,6 +18,7 @@
 
 pub mod audit;
 pub mod book;
+pub mod dkg;
 pub mod effect;
 pub mod engine;
 pub mod input;
@@ -49,6 +50,25 @@ use step::Step;
 
 /// What is kept of a unit that changed nothing, so that it has its position: it decodes to nothing.
 const NOTHING: Bytes = Bytes::from_static(&[0]);
+
+/// What came of an item.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Took {
+    /// It changed something.
+    Changed,
+    /// It changed nothing, and may be an honest authority's.
+    Nothing,
+    /// No honest authority would have proposed it.
+    Refused,
+    /// The same, and that its creator did is in the state now.
+    Caught,
+}
+
+impl Took {
+    fn changed(changed: bool) -> Took {
+        if changed { Took::Changed } else { Took::Nothing }
+    }
+}
 
 /// One authority's log.
 pub struct OrderedLog {
@@ -128,10 +148,12 @@ impl OrderedLog {
             kept.clock_ms = data.clock_ms;
             step.vote_clock(creator, data.clock_ms);
             for item in data.items {
-                match self.item(&item, creator, (session, position), &mut step)? {
-                    Some(true) => kept.items.push(item),
-                    Some(false) => {}
-                    None => break,
+                let took = self.item(&item, creator, (session, position), &mut step)?;
+                if matches!(took, Took::Changed | Took::Caught) {
+                    kept.items.push(item);
+                }
+                if matches!(took, Took::Refused | Took::Caught) {
+                    break;
                 }
             }
         }
@@ -146,23 +168,22 @@ impl OrderedLog {
         Ok(effects)
     }
 
-    /// Applies one item, whole or not at all; whether it changed anything. `None` if no honest authority would have
-    /// proposed it. Errors are faults of this authority.
-    fn item(&self, raw: &Bytes, creator: u32, at: (u64, u32), step: &mut Step<'_>) -> Result<Option<bool>> {
+    /// Applies one item, whole or not at all. Errors are faults of this authority.
+    fn item(&self, raw: &Bytes, creator: u32, at: (u64, u32), step: &mut Step<'_>) -> Result<Took> {
         use wire::item::Kind;
         let mark = step.mark();
         let applied = match wire::Item::decode(raw.clone()).ok().and_then(|item| item.kind) {
-            Some(Kind::Orders(orders)) => self.certified_orders(orders, at, step),
-            Some(Kind::Report(report)) => self.report(&report, creator, step),
-            Some(Kind::Dkg(_) | Kind::NoteReport(_)) | None => return Ok(None),
+            Some(Kind::Orders(orders)) => self.certified_orders(orders, at, step).map(Took::changed),
+            Some(Kind::Report(report)) => self.report(&report, creator, step).map(Took::changed),
+            Some(Kind::Dkg(item)) => self.dkg_item(&item, creator, step),
+            Some(Kind::NoteReport(_)) | None => return Ok(Took::Refused),
         };
         match applied {
-            Ok(changed) => Ok(Some(changed)),
-            Err(e) if e.is_own_fault() => Err(e),
-            Err(_) => {
+            Err(e) if !e.is_own_fault() => {
                 step.rollback(mark);
-                Ok(None)
+                Ok(Took::Refused)
             }
+            applied => applied,
         }
     }
 

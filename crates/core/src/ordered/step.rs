@@ -26,6 +26,12 @@ pub enum Object {
     Actor = b'k' as isize,
     /// (network, actor) -> `CallerRecord`.
     Caller = b'a' as isize,
+    /// Nothing -> `CashKeys` in use; run (8) -> those that its run has come to, until they are.
+    CashKeys = b'e' as isize,
+    /// Run of the key generation (8) -> `CeremonyRecord`; the empty key -> number of the newest run, u64.
+    Ceremony = b'g' as isize,
+    /// (run, what) -> a larger record of it.
+    CeremonyBlob = b'h' as isize,
     /// Contract id -> `ContractRecord`.
     Contract = b'c' as isize,
     /// Index -> `DepositEntry`, of the embedded primary.
@@ -48,9 +54,12 @@ pub enum Object {
 
 impl Object {
     /// Every kind.
-    pub const ALL: [Object; 11] = [
+    pub const ALL: [Object; 14] = [
         Object::Actor,
         Object::Caller,
+        Object::CashKeys,
+        Object::Ceremony,
+        Object::CeremonyBlob,
         Object::Contract,
         Object::Deposit,
         Object::Expiry,

@@ -154,6 +154,26 @@ impl Ceremony {
         (0..self.params.receivers as u32).filter(|r| !self.has_done(*r, part)).collect()
     }
 
+    /// Creators of items that a phase waits for; once the keys are decided, those that have yet to confirm their shares.
+    pub fn waits_for(&self) -> Vec<u32> {
+        let waits = |member: &Member| match (self.phase(), member.receiver, member.dealer) {
+            (Phase::Announce, Some(receiver), _) => !self.has_done(receiver, Phase::Announce),
+            (Phase::Deal, _, Some(dealer)) => !self.record.dealt.contains(&dealer),
+            (Phase::Verdict, Some(receiver), _) => self.awaits_verdict(receiver),
+            (Phase::Closed | Phase::Active, Some(receiver), _) => !self.record.confirmed[receiver as usize],
+            _ => false,
+        };
+        let members = (0..).zip(&self.params.members).filter(|(_, member)| waits(member));
+        members.map(|(creator, _)| creator).filter(|creator| !self.record.faulty[*creator as usize]).collect()
+    }
+
+    /// Creators of items that were found out: dealers who lied, and whoever handed in what no honest one could have.
+    pub fn found_out(&self) -> Vec<u32> {
+        let caught = |member: &Member| member.dealer.is_some_and(|d| self.record.dealers[d as usize].caught);
+        let members = (0..).zip(&self.params.members).zip(&self.record.faulty);
+        members.filter(|((_, member), faulty)| **faulty || caught(member)).map(|((creator, _), _)| creator).collect()
+    }
+
     /// One item of the log, from the creator that the log names. Errors leave all as it was: `DECODE` and
     /// `NON_CANONICAL` for what is no item, `UNKNOWN_AUTHORITY`, and failures of the authority's own storage
     /// ([`Error::is_own_fault`]).

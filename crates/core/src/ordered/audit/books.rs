@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use super::dkg::Runs;
 use super::{Audit, NEWEST_MAX};
 use crate::address::Address;
 use crate::authority::audit::{Flow, read};
@@ -38,6 +39,7 @@ pub(super) struct Books {
     pub redeems: u64,
     pub last_redeem: Bytes,
     pub networks: BTreeMap<u64, wire::NetworkRecord>,
+    pub runs: Runs,
     /// By (network, actor).
     pub actors: BTreeMap<(u64, u64), wire::ActorRecord>,
 }
@@ -86,8 +88,10 @@ impl Audit<'_> {
         // The lower median: as many clocks say this or more as there are honest ones.
         self.books.time_ms = self.books.time_ms.max(sorted[(sorted.len() - 1) / 2]);
         for item in data.items {
-            if let Ok(wire::Item { kind: Some(wire::item::Kind::Orders(orders)) }) = wire::Item::decode(item) {
-                self.item(&orders, place)?;
+            match wire::Item::decode(item).ok().and_then(|item| item.kind) {
+                Some(wire::item::Kind::Orders(orders)) => self.item(&orders, place)?,
+                Some(wire::item::Kind::Dkg(item)) => self.dkg_item(unit.creator, &item, place)?,
+                _ => {}
             }
         }
         Ok(())

@@ -62,6 +62,7 @@ impl Audit<'_> {
                     self.out.expect(at, open, Some(number(&rest[..8])));
                     found.expiries += 1;
                 }
+                (Some(Object::CashKeys | Object::Ceremony | Object::CeremonyBlob), _) => self.dkg_object(&key, &value),
                 (Some(Object::Deposit), 8) => found.deposits += 1,
                 (Some(Object::Redeem), 8) => found.redeems += 1,
                 (Some(Object::Outcome), 20) => found.outcomes += 1,
@@ -96,6 +97,7 @@ impl Audit<'_> {
                 _ => return Err(corrupt(Table::Objects, &key, "no object is kept there")),
             }
         }
+        self.dkg_missing();
         self.books.primary.retain(|_, amount| *amount != 0);
         let expected = Counts {
             contracts: self.books.contracts_made,

@@ -52,7 +52,8 @@ fn forged_items_change_nothing_and_end_their_unit() {
     let cases = [
         ("nothing", Bytes::new()),
         ("no item", Bytes::from_static(&[0xff; 90])),
-        ("an item of a kind to come", Bytes::from_static(&[0x1a, 0])),
+        ("an item of a kind to come", Bytes::from_static(&[0x2a, 0])),
+        ("an item of no key generation", Bytes::from_static(&[0x1a, 1, 0xff])),
         ("no certificate", changed(&item, |o| o.certificate = None)),
         ("a false signature", spoiled(&item)),
         ("2f votes", certificate(|c| c.votes.truncate(2))),

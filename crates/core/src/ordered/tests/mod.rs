@@ -14,6 +14,7 @@ use crate::wire::{self, input, order_status::State as S, output};
 
 mod audit;
 mod codes;
+mod dkg;
 mod items;
 mod modules;
 mod pbtx;
