@@ -1,5 +1,6 @@
 //! Florin for people and programs: the wallet and what it keeps on disk.
 
+pub mod cash;
 mod files;
 pub mod journal;
 pub mod keystore;
