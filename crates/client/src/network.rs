@@ -185,9 +185,7 @@ impl Network {
             }
             run.next(start + self.patience.total, &mut on_event).await;
         }
-        let Run { quorum, mut running, .. } = run;
-        // Requests still under way may complete: the slow authorities get the certificate too.
-        running.detach_all();
+        let quorum = run.finish();
         Ok(Submission {
             outcomes: quorum.outcomes(),
             refused: (0..quorum.orders().len()).map(|i| quorum.refused_by_quorum(i)).collect(),
@@ -278,6 +276,33 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Lets requests under way complete, and has those that were slow to vote get the certificate too, without anyone
+    /// waiting: a shared order is handed to the log by one authority first, which may be among them.
+    fn finish(self) -> Quorum {
+        let Run { network, shard, quorum, mut running, .. } = self;
+        let Some(certificate) = quorum.certificate().cloned() else {
+            running.detach_all();
+            return quorum;
+        };
+        let (network, orders) = (network.clone(), quorum.orders().to_vec());
+        tokio::spawn(async move {
+            while let Some(joined) = running.join_next().await {
+                let Ok((authority, Answer::Vote(Ok(reply)))) = joined else { continue };
+                let mut request =
+                    wire::SettleRequest { shard, certificate: Some(certificate.clone()), ..Default::default() };
+                if reply.vote.is_none() {
+                    request.orders = orders.clone();
+                }
+                let mut client = network.authority(authority, shard);
+                running.spawn(async move {
+                    let reply = client.settle(request).await.map(tonic::Response::into_inner).map_err(from_status);
+                    (authority, Answer::Settle(reply))
+                });
+            }
+        });
+        quorum
+    }
+
     /// Sends what is wanted to whoever is free.
     fn launch(&mut self) {
         let now = Instant::now();

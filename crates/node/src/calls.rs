@@ -1,7 +1,7 @@
 //! What a shard hands to the log of its own authority: certified CALLs, RECOVERs and what a recovery asks for.
 //!
 //! All authorities settle the same orders, and one is enough to get them ordered: the authority whose turn it is by the
-//! actor's number hands them in at once, the others one after another when the log has not taken them for a while. What
+//! batch hands them in at once, the others one after another when the log has not taken them for a while. What
 //! the log has applied leaves the outbox.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +79,7 @@ impl LogRoute {
 /// An entry of the outbox.
 struct Entry {
     call: LogCall,
+    turn: u64,
     seen: Instant,
     /// When it was handed in, and how often.
     offered: Option<(Instant, u32)>,
@@ -178,6 +179,7 @@ impl Pump {
             return Ok(());
         }
         self.shard.barrier().await?;
+        let mut last = None;
         for sequence in next..=end {
             let delivery = authority.outbox(self.shard.store(), LOG, sequence)?;
             let call = delivery.calls.into_iter().next();
@@ -185,7 +187,13 @@ impl Pump {
             if !call.shown && !call.report && !call.recover {
                 self.by_order.insert((call.network_id, call.actor, call.seqnum), sequence);
             }
-            self.entries.insert(sequence, Entry { call, seen: Instant::now(), offered: None });
+            // The calls of a batch stand side by side.
+            let turn = match last {
+                Some((batch, turn)) if batch == call.batch => turn,
+                _ => authority.log_turn(self.shard.store(), &call)?,
+            };
+            last = Some((call.batch, turn));
+            self.entries.insert(sequence, Entry { call, turn, seen: Instant::now(), offered: None });
             self.next = sequence + 1;
         }
         Ok(())
@@ -251,7 +259,7 @@ impl Pump {
 
 impl Entry {
     fn is_due(&self, index: u64, n: u64) -> bool {
-        let rank = (index + n - self.call.actor % n) % n;
+        let rank = (index + n - self.turn % n) % n;
         match self.offered {
             Some((at, times)) => at.elapsed() >= (AGAIN * (1 << times.min(6).saturating_sub(1))).min(AGAIN_MAX),
             // What only this authority can say.

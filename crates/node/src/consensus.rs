@@ -10,25 +10,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use florin_core::limits::{SESSION_BYTES_MAX, UNIT_BYTES_MAX};
+use florin_core::limits::{SESSION_BYTES_MAX, SESSION_ROUNDS};
 use florin_core::ordered::engine::{Ordering, Unit};
 use florin_core::ordered::input::Input;
 use florin_core::ordered::item::pack;
 use florin_core::ordered::session;
-use florin_core::wire::{
-    LogStatusRequest, OrderFrame, OrderedUnit, SessionsRequest, Signed, SignedSession, UnitsRequest,
-};
+use florin_core::wire::{LogStatusRequest, OrderFrame, Signed};
 use florin_core::{Code, Error, Result};
-use florin_rpc::errors::from_status;
 use florin_rpc::services::authority_service_client::AuthorityServiceClient;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tracing::{debug, error, info, warn};
 
+use crate::catch_up::{CatchUp, remote};
 use crate::inbox::{Frames, Inbox, inbox};
 use crate::log::LogShell;
-use crate::ordering::Aleph;
+use crate::ordering::{Aleph, LEAD_ROUNDS};
 use crate::participation::Participation;
 use crate::peers::Peers;
 
@@ -44,17 +42,15 @@ const GRACE: Duration = Duration::from_secs(2);
 const CLOCK_OPEN: Duration = Duration::from_secs(1);
 const CLOCK_IDLE: Duration = Duration::from_secs(60);
 /// Sessions that a rebuilt authority leaves out beyond the newest that is known.
-const JOIN_MARGIN: u64 = 3;
-/// How long a peer may take for one answer.
-const REMOTE: Duration = Duration::from_secs(5);
+const JOIN_MARGIN: u64 = 4;
 /// Unsigned sessions whose engines start again, at most.
 const UNSIGNED_MAX: u64 = 4;
-/// Sessions fetched at a time.
-const SESSIONS: u32 = 32;
 /// Bytes of one peer's frames that may wait for the next session to open here.
 const EARLY_BYTES: usize = 1 << 20;
 /// What each of them counts for at least.
 const EARLY_COST_MIN: usize = 4 << 10;
+/// A session of which so many bytes are left is about to end.
+const LEAD_BYTES: u64 = 2 << 20;
 /// Batches of items that may wait.
 const ITEMS: usize = 256;
 
@@ -135,8 +131,10 @@ pub struct Task {
 struct Progress {
     /// Session that is open in the log.
     open: u64,
-    /// Units with data, by session, as the engine gives them.
-    positions: BTreeMap<u64, u32>,
+    /// Units with data and their bytes, by session, as the engine gives them.
+    positions: BTreeMap<u64, (u32, u64)>,
+    /// Units of the next session: the log takes them when the open one is closed.
+    ahead: Vec<Unit>,
     /// Since when something is to be had from peers: later sessions, or signatures of closed ones.
     behind: Option<Instant>,
     /// Catching up, and the end of it.
@@ -174,6 +172,7 @@ impl Task {
         let mut progress = Progress {
             open: book.session,
             positions: BTreeMap::new(),
+            ahead: Vec::new(),
             behind: None,
             catching: None,
             // The log's time must not be old when something comes that rests on it.
@@ -201,7 +200,7 @@ impl Task {
         loop {
             tokio::select! {
                 closed = self.closed.recv() => match closed {
-                    Some((session, signature)) => self.closed(session, &signature, &mut progress)?,
+                    Some((session, signature)) => self.closed(session, &signature, &mut progress).await?,
                     None => return Ok(()),
                 },
                 frame = self.queues.frames.next() => match frame {
@@ -230,6 +229,10 @@ impl Task {
         progress.positions.retain(|session, _| session + 2 > progress.open);
         let session = progress.open;
         if self.aleph.open_sessions().contains(&session) {
+            self.aleph.open(session)?;
+            if self.aleph.fault().is_none() {
+                self.handle.set_fault(None);
+            }
             return Ok(());
         }
         if !self.participation.may_join(session) {
@@ -254,11 +257,35 @@ impl Task {
         }
     }
 
+    /// Starts the engine of the session after the open one, which is about to end: what comes at the end is ordered
+    /// there, and must not wait for files and first rounds.
+    fn open_ahead(&mut self, progress: &mut Progress) -> Result<()> {
+        let session = progress.open + 1;
+        let is_known = progress.catching.is_some() && self.is_behind(progress);
+        if is_known || self.aleph.open_sessions().contains(&session) || !self.participation.may_join(session) {
+            return Ok(());
+        }
+        let opened = self.aleph.prepare(session).and_then(|()| {
+            self.participation.join(session)?;
+            self.aleph.open_ahead(session)
+        });
+        match opened {
+            Err(e) if e.code == Code::StorageCorrupt => warn!(session, "the next session goes on without us: {e}"),
+            other => other?,
+        }
+        for (from, early) in std::mem::take(&mut progress.early) {
+            for frame in early.frames {
+                self.aleph.receive(session, from, frame);
+            }
+        }
+        Ok(())
+    }
+
     /// Finds a session that the machine before this one can't have been in.
     ///
-    /// It was in a session only if it had closed the one before, which f + 1 honest peers at least had nearly done
-    /// too; signed sessions are known here by now. So later than what f + 1 peers say is open, and than what is
-    /// signed, by a margin, is new to it.
+    /// It was in a session only if the one before was about to end and the one before that closed, which f + 1 honest
+    /// peers at least had nearly done too; signed sessions are known here by now. So later than what f + 1 peers say is
+    /// open, and than what is signed, by a margin, is new to it.
     async fn find_first_session(&mut self, progress: &mut Progress) -> Result<()> {
         let committee = self.shell.log().committee().clone();
         let mut open = Vec::new();
@@ -284,14 +311,24 @@ impl Task {
     }
 
     async fn unit(&mut self, unit: Unit, progress: &mut Progress) -> Result<()> {
+        if unit.session > progress.open {
+            progress.ahead.push(unit);
+            return Ok(());
+        }
         let Unit { session, creator, round, data } = unit;
-        let position = progress.positions.entry(session).or_default();
+        let (position, bytes) = progress.positions.entry(session).or_default();
         let at = *position;
         if session < progress.open {
             return Ok(());
         }
         *position += u32::from(!data.is_empty());
-        self.shell.feed(Input::Unit { session, position: at, creator, round, data }).await
+        *bytes += data.len() as u64;
+        let is_ending = round + LEAD_ROUNDS >= SESSION_ROUNDS || *bytes + LEAD_BYTES >= SESSION_BYTES_MAX;
+        self.shell.feed(Input::Unit { session, position: at, creator, round, data }).await?;
+        if is_ending {
+            self.open_ahead(progress)?;
+        }
+        Ok(())
     }
 
     fn items(&mut self, mut items: Vec<Bytes>, progress: &mut Progress) {
@@ -306,7 +343,7 @@ impl Task {
         progress.clock = Instant::now();
     }
 
-    fn closed(&mut self, session: u64, signature: &Signed, progress: &mut Progress) -> Result<()> {
+    async fn closed(&mut self, session: u64, signature: &Signed, progress: &mut Progress) -> Result<()> {
         self.peers.send_signature(session, signature);
         if session < progress.open {
             return Ok(());
@@ -319,6 +356,9 @@ impl Task {
             for frame in early.frames {
                 self.aleph.receive(session + 1, from, frame);
             }
+        }
+        for unit in std::mem::take(&mut progress.ahead) {
+            self.unit(unit, progress).await?;
         }
         Ok(())
     }
@@ -347,7 +387,8 @@ impl Task {
                 }
             }
         }
-        if !frame.frame.is_empty() && session == progress.open + 1 {
+        let is_early = session == progress.open + 1 && !self.aleph.open_sessions().contains(&session);
+        if !frame.frame.is_empty() && is_early {
             let early = progress.early.entry(from).or_default();
             early.bytes += frame.frame.len().max(EARLY_COST_MIN);
             if early.bytes <= EARLY_BYTES {
@@ -363,10 +404,10 @@ impl Task {
         if let Some(e) = self.shell.fault() {
             return Err(e);
         }
-        if let Some(e) = self.aleph.fault() {
+        if let Some((session, e)) = self.aleph.fault() {
             // A peer has shown a unit of ours that is not in the backup.
-            if e.code == Code::StorageCorrupt && self.participation.may_join(progress.open) {
-                self.participation.start_from(progress.open + 1)?;
+            if e.code == Code::StorageCorrupt && self.participation.may_join(session) {
+                self.participation.start_from(session + 1)?;
             }
             self.handle.set_fault(Some(e));
         }
@@ -427,116 +468,6 @@ async fn caught(catching: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
             end.map_err(|e| Error::new(Code::Io, format!("catching up: {e}")))?
         }
         None => std::future::pending().await,
-    }
-}
-
-/// Takes what a quorum has signed from peers.
-struct CatchUp {
-    shell: Arc<LogShell>,
-    clients: Vec<AuthorityServiceClient<Channel>>,
-}
-
-impl CatchUp {
-    /// Until no peer has more. Errors are faults of this authority; a peer's are its own.
-    async fn run(self) -> Result<()> {
-        let before = self.position()?;
-        for client in &self.clients {
-            loop {
-                match self.fetch(client.clone()).await? {
-                    Fetched::More => {}
-                    Fetched::Nothing => break,
-                    Fetched::Failed(e) => {
-                        debug!("signed sessions of a peer: {e}");
-                        break;
-                    }
-                }
-            }
-        }
-        let now = self.position()?;
-        if now.0 > before.0 {
-            info!(from = before.0, to = now.0, "caught up with signed sessions");
-        }
-        Ok(())
-    }
-
-    /// The open session, and how many are signed.
-    fn position(&self) -> Result<(u64, u64)> {
-        Ok((self.shell.log().book(self.shell.store())?.session, session::signed_sessions(self.shell.store())?))
-    }
-
-    /// Takes the next signed sessions of one peer.
-    async fn fetch(&self, mut client: AuthorityServiceClient<Channel>) -> Result<Fetched> {
-        let (open, signed) = self.position()?;
-        let request = SessionsRequest { from: signed, limit: SESSIONS };
-        let sessions = match remote(client.sessions(request)).await {
-            Ok(reply) => reply.sessions,
-            Err(e) => return Ok(Fetched::Failed(e)),
-        };
-        for (number, signed) in (signed..).zip(sessions) {
-            if signed.header.as_ref().is_none_or(|h| h.session != number) {
-                let e = Error::expected(Code::BadSession, "session", number, "another");
-                return Ok(Fetched::Failed(e));
-            }
-            // One that is closed here lacks only signatures.
-            let units = match number < open {
-                true => Vec::new(),
-                false => match self.units(&mut client, &signed).await {
-                    Ok(units) => units,
-                    Err(e) => return Ok(Fetched::Failed(e)),
-                },
-            };
-            for (position, unit) in units.into_iter().enumerate() {
-                let (creator, data) = (unit.creator, unit.data);
-                let input = Input::Unit { session: number, position: position as u32, creator, round: 0, data };
-                self.shell.feed(input).await?;
-            }
-            match self.shell.handle(Input::Close(signed)).await {
-                Ok(_) => {}
-                Err(e) if e.is_own_fault() || e.code == Code::SessionMismatch => return Err(e),
-                // The engine was quicker, or the peer lied about signatures.
-                Err(e) => return Ok(Fetched::Failed(e)),
-            }
-        }
-        let now = self.position()?;
-        Ok(if now > (open, signed) { Fetched::More } else { Fetched::Nothing })
-    }
-
-    /// The units of a session, checked. Errors: the peer's.
-    async fn units(
-        &self,
-        client: &mut AuthorityServiceClient<Channel>,
-        signed: &SignedSession,
-    ) -> Result<Vec<OrderedUnit>> {
-        let committee = self.shell.log().committee();
-        let header = session::check(committee, signed)?;
-        let (mut units, mut bytes) = (Vec::new(), 0);
-        while units.len() < header.units as usize {
-            let request = UnitsRequest { session: header.session, from: units.len() as u32 };
-            let page = remote(client.units(request)).await?.units;
-            bytes += page.iter().map(|unit| unit.data.len() as u64).sum::<u64>();
-            if page.is_empty() || page.iter().any(|u| u.data.len() > UNIT_BYTES_MAX) || bytes > SESSION_BYTES_MAX {
-                return Err(Error::expected(Code::BadSession, "units", header.units, "none, or too much"));
-            }
-            units.extend(page);
-        }
-        session::verify(committee, signed, &units)?;
-        Ok(units)
-    }
-}
-
-/// What a peer had.
-enum Fetched {
-    More,
-    Nothing,
-    Failed(Error),
-}
-
-/// A peer's answer. Whatever code it gives, its error is its own and no fault of this authority.
-async fn remote<T>(call: impl Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>) -> Result<T> {
-    match tokio::time::timeout(REMOTE, call).await {
-        Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) => Err(Error::new(Code::Unreachable, from_status(status).to_string())),
-        Err(_) => Err(Error::new(Code::Timeout, "a peer does not answer")),
     }
 }
 

@@ -55,6 +55,16 @@ impl Authority {
         Ok(offers)
     }
 
+    /// By what authorities take turns in handing a call in: a number that all of them get from the batch, so that one
+    /// hands in all of it, under one certificate.
+    pub fn log_turn(&self, state: &dyn State, call: &wire::LogCall) -> Result<u64> {
+        if call.report {
+            return Ok(call.actor);
+        }
+        let root = load_progress(state, call.batch)?.root;
+        Ok(root.first_chunk::<8>().map_or(call.actor, |first| u64::from_be_bytes(*first)))
+    }
+
     fn batch_items(
         &self,
         state: &dyn State,

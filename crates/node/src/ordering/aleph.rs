@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{
-    Engine, EngineConfig, OrderedUnit, Recipient, Source, Transport, UNIT_BYTES_MAX, prepare_backup,
+    Engine, EngineConfig, HANDOVER_ROUNDS, OrderedUnit, Recipient, Source, Transport, UNIT_BYTES_MAX, prepare_backup,
     remove_backups_below,
 };
 
@@ -32,11 +32,28 @@ pub trait Frames: Send + Sync + 'static {
 struct Queue {
     items: VecDeque<Bytes>,
     bytes: usize,
-    /// Data of own units that did not come out yet: a session that is cut may leave them out, and the next one
-    /// gets them then.
-    taken: VecDeque<Bytes>,
-    /// The newest session: engines of older ones get nothing more, as they have been cut.
+    /// Data of own units that did not come out yet, and the session of each: one that is cut may leave them out, and
+    /// the next one gets them then.
+    taken: VecDeque<(u64, Bytes)>,
+    /// The session that gets data: the open one, or the next when it is at its end.
     session: u64,
+    /// Wakes the engine of the next session, which is idle until it gets data.
+    wake_next: Option<Box<dyn Fn() + Send>>,
+}
+
+impl Queue {
+    /// A session opens, as those before it were cut: it gets what they have left out, first.
+    fn open(&mut self, session: u64) {
+        self.session = self.session.max(session);
+        for (of, unit) in std::mem::take(&mut self.taken).into_iter().rev() {
+            if of >= session {
+                self.taken.push_front((of, unit));
+            } else {
+                self.bytes += unit.len();
+                self.items.push_front(unit);
+            }
+        }
+    }
 }
 
 /// The queue, as the engine of one session sees it.
@@ -48,8 +65,14 @@ struct OfSession {
 impl Source for OfSession {
     /// As much as a unit holds. The encodings of `UnitData`, one after another, are the encoding of one with all their
     /// items and the last one's clock: protobuf is made so.
-    fn next(&self) -> Option<Bytes> {
+    fn next(&self, round: u32) -> Option<Bytes> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.session == self.session && round + HANDOVER_ROUNDS >= SESSION_ROUNDS {
+            queue.session += 1;
+            if !queue.items.is_empty() {
+                queue.wake_next.iter().for_each(|wake| wake());
+            }
+        }
         if queue.session != self.session {
             return None;
         }
@@ -65,7 +88,7 @@ impl Source for OfSession {
             return None;
         }
         let unit = unit.freeze();
-        queue.taken.push_back(unit.clone());
+        queue.taken.push_back((self.session, unit.clone()));
         Some(unit)
     }
 }
@@ -76,6 +99,8 @@ pub struct Aleph {
     frames: Arc<dyn Frames>,
     queue: Arc<Mutex<Queue>>,
     engines: BTreeMap<u64, Engine>,
+    /// The newest session that was opened; what is later was started ahead.
+    open: u64,
     sender: mpsc::Sender<OrderedUnit>,
     units: mpsc::Receiver<OrderedUnit>,
 }
@@ -84,7 +109,7 @@ impl Aleph {
     /// Without any session. Must be used on a tokio runtime.
     pub fn new(config: EngineConfig, frames: Arc<dyn Frames>) -> Aleph {
         let (sender, units) = mpsc::channel(UNITS);
-        Aleph { config, frames, queue: Arc::default(), engines: BTreeMap::new(), sender, units }
+        Aleph { config, frames, queue: Arc::default(), engines: BTreeMap::new(), open: 0, sender, units }
     }
 
     /// Makes the backup of a session, before it is joined for the first time.
@@ -111,9 +136,27 @@ impl Aleph {
         self.engines.keys().copied().collect()
     }
 
-    /// Why the engine of the newest session orders no more, if so.
-    pub fn fault(&self) -> Option<Error> {
-        self.engines.values().next_back().and_then(Engine::fault)
+    /// Why the engine of the open session orders no more, or that of the next one, if so; and which.
+    pub fn fault(&self) -> Option<(u64, Error)> {
+        self.engines.range(self.open..).find_map(|(session, engine)| Some((*session, engine.fault()?)))
+    }
+
+    /// Starts the engine of the session after the open one: it is under way when that ends. Errors: as for `open`.
+    pub fn open_ahead(&mut self, session: u64) -> Result<()> {
+        self.start(session)?;
+        let wake = self.engines.get(&session).map(|engine| Box::new(engine.waker()) as Box<_>);
+        self.lock().wake_next = wake;
+        Ok(())
+    }
+
+    fn start(&mut self, session: u64) -> Result<()> {
+        if !self.engines.contains_key(&session) {
+            let transport = Arc::new(Session { session, frames: self.frames.clone() });
+            let source = Arc::new(OfSession { session, queue: self.queue.clone() });
+            let engine = Engine::start(self.config.clone(), session, transport, source, self.sender.clone())?;
+            self.engines.insert(session, engine);
+        }
+        Ok(())
     }
 
     /// Ends all engines in order.
@@ -127,19 +170,14 @@ impl Aleph {
 
 impl Ordering for Aleph {
     fn open(&mut self, session: u64) -> Result<()> {
-        if !self.engines.contains_key(&session) {
-            let transport = Arc::new(Session { session, frames: self.frames.clone() });
-            let source = Arc::new(OfSession { session, queue: self.queue.clone() });
-            let engine = Engine::start(self.config.clone(), session, transport, source, self.sender.clone())?;
-            self.engines.insert(session, engine);
-            let mut queue = self.lock();
-            if session > queue.session {
-                queue.session = session;
-                for unit in std::mem::take(&mut queue.taken).into_iter().rev() {
-                    queue.bytes += unit.len();
-                    queue.items.push_front(unit);
-                }
-            }
+        self.start(session)?;
+        if session > self.open {
+            self.open = session;
+            self.lock().wake_next = None;
+        }
+        self.lock().open(session);
+        if !self.is_idle() {
+            self.engines.get(&session).into_iter().for_each(Engine::wake);
         }
         Ok(())
     }
@@ -161,8 +199,10 @@ impl Ordering for Aleph {
         }
         queue.bytes += data.len();
         queue.items.push_back(data);
+        let session = queue.session;
         drop(queue);
-        self.engines.values().for_each(Engine::wake);
+        // Those that run ahead may rest, those that were cut as well.
+        self.engines.get(&session).into_iter().for_each(Engine::wake);
         Ok(())
     }
 
@@ -173,7 +213,7 @@ impl Ordering for Aleph {
             // Those of later rounds are out of the session.
             if creator == self.config.index && !data.is_empty() && round < SESSION_ROUNDS {
                 let mut queue = self.lock();
-                if let Some(at) = queue.taken.iter().position(|unit| *unit == data) {
+                if let Some(at) = queue.taken.iter().position(|(of, unit)| *of == session && *unit == data) {
                     queue.taken.remove(at);
                 }
             }
@@ -191,5 +231,40 @@ struct Session {
 impl Transport for Session {
     fn send(&self, to: Recipient, frame: Bytes) {
         self.frames.send(self.session, to, frame);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+
+    use super::*;
+
+    #[test]
+    fn what_comes_at_the_end_of_a_session_goes_to_the_next() {
+        let queue = Arc::new(Mutex::new(Queue::default()));
+        let put = |data: &'static str| {
+            let mut queue = queue.lock().unwrap();
+            queue.bytes += data.len();
+            queue.items.push_back(data.into());
+        };
+        let ask = |session, round| OfSession { session, queue: queue.clone() }.next(round);
+        put("a");
+        assert_eq!(ask(1, 0), None);
+        assert_eq!(ask(0, SESSION_ROUNDS - HANDOVER_ROUNDS - 1), Some("a".into()));
+        put("b");
+        let woken = Arc::new(AtomicBool::new(false));
+        let wake = woken.clone();
+        queue.lock().unwrap().wake_next = Some(Box::new(move || wake.store(true, Atomic::Relaxed)));
+        assert_eq!(ask(0, SESSION_ROUNDS - HANDOVER_ROUNDS), None);
+        assert!(woken.load(Atomic::Relaxed));
+        assert_eq!(ask(1, 3), Some("b".into()));
+        put("c");
+        // The cut left out the first; the second is under way where it was put.
+        queue.lock().unwrap().open(1);
+        assert_eq!(ask(0, 0), None);
+        assert_eq!(ask(1, 4), Some("ac".into()));
+        queue.lock().unwrap().open(2);
+        assert_eq!(ask(2, 0), Some("bac".into()));
     }
 }

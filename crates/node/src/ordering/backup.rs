@@ -1,7 +1,7 @@
 //! The file of a session's units, which a restart needs so as never to create two units for one round.
 //!
 //! A header, then frames: magic, length, how far the file was known durable when the frame was written, checksum, unit.
-//! Frames are written one by one but synced together: [`sync_loop`] syncs whenever something isn't. What a crash may
+//! Frames are written one by one but synced together: [`sync_loop`] syncs when a message waits for it. What a crash may
 //! do to the file, and what damage is, is as for the storage's log: frames after the last sync may be missing or torn,
 //! were never spoken of and are cut off; if a later frame says that a bad one was durable, the file is refused.
 
@@ -273,7 +273,6 @@ impl Saver {
         }
         // After the unit is noted: what is handed over from here on waits for it.
         self.shared.written.fetch_add(frame.len() as u64, Ordering::SeqCst);
-        self.shared.unsynced.notify_one();
         Ok(())
     }
 }
@@ -296,7 +295,8 @@ impl AsyncWrite for Saver {
     }
 }
 
-/// Syncs whenever something isn't; all that was written meanwhile shares the next sync. Ends with the first error.
+/// Syncs when a message waits for what isn't, which is once a round or so; all that was written meanwhile shares the next
+/// sync. Ends with the first error.
 pub(super) async fn sync_loop(shared: Arc<Shared>, file: Arc<File>, path: PathBuf, disk: Arc<dyn Disk>) {
     loop {
         shared.unsynced.notified().await;

@@ -147,7 +147,9 @@ impl DataProvider for Feed {
 
     async fn get_data(&mut self) -> Option<Item> {
         self.shared.rest().await;
-        let data = self.source.next().filter(|data| !data.is_empty())?;
+        // The unit before this one is in the file: it is a parent.
+        let round = u32::try_from(self.shared.own_round() + 1).unwrap_or(0);
+        let data = self.source.next(round).filter(|data| !data.is_empty())?;
         if data.len() > UNIT_BYTES_MAX {
             tracing::error!(bytes = data.len(), "the source gave more than fits a unit; dropped");
             return None;

@@ -60,6 +60,12 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// No units are created or taken from this round on; the rounds after [`SESSION_ROUNDS`], where the log cuts the
 /// session, are there to decide it. The graph of a session stays in memory until its engine stops.
 pub const ROUNDS_MAX: u16 = 1_000;
+/// Rounds before the end of a session in which the engine of the next one starts, and in which this one is never idle:
+/// at 20 ms half a second, for files and for what the first rounds take.
+pub const LEAD_ROUNDS: u32 = 25;
+/// From so many rounds before the end on data goes to the next session: a unit that others get a round late might be
+/// behind the cut already.
+const HANDOVER_ROUNDS: u32 = 1;
 /// Messages on their way between the engine's tasks; more are lost, and asked for again.
 const QUEUE: usize = 8_192;
 /// How long a stop may take before tasks are cut off.
@@ -117,9 +123,9 @@ pub trait Transport: Send + Sync + 'static {
 
 /// Where data to order comes from.
 pub trait Source: Send + Sync + 'static {
-    /// Data for the unit that is being created, 1 to [`UNIT_BYTES_MAX`] bytes, if there is any. It is asked once a unit and
-    /// must not block. Data taken is ordered unless the authority crashes, or the session is cut, before.
-    fn next(&self) -> Option<Bytes>;
+    /// Data for the unit of this round that is being created, 1 to [`UNIT_BYTES_MAX`] bytes, if there is any. It is asked
+    /// once a unit and must not block. Data taken is ordered unless the authority crashes, or the session is cut, before.
+    fn next(&self, round: u32) -> Option<Bytes>;
 }
 
 /// A unit in its place of the order.
@@ -324,6 +330,12 @@ impl Engine {
     /// There is something to order: the next unit comes without the wait of an idle pace.
     pub fn wake(&self) {
         self.shared.wake();
+    }
+
+    /// The same, for whoever can't hold the engine.
+    fn waker(&self) -> impl Fn() + Send + 'static {
+        let shared = self.shared.clone();
+        move || shared.wake()
     }
 
     /// Why the engine stopped by itself, if it did. It sends nothing from then on.

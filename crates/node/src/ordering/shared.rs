@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use florin_core::error::{Error, Result};
+use florin_core::limits::SESSION_ROUNDS;
 use tokio::sync::{Notify, watch};
 
 use super::wire::Unit;
-use super::{Counters, Pace};
+use super::{Counters, LEAD_ROUNDS, Pace};
 
 /// The pace stays busy for this long after the last unit with data.
 const BUSY: Duration = Duration::from_secs(1);
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     pub(super) pace: Pace,
     /// Bytes in the file; more than are durable while `unsynced`.
     pub(super) written: AtomicU64,
+    /// Somebody waits for what is not durable.
     pub(super) unsynced: Notify,
     /// Held while writing; nothing is written any more once it is true, as another engine may have the file.
     pub(super) is_closed: Mutex<bool>,
@@ -66,6 +68,9 @@ impl Shared {
     /// Waits until so much is durable, or the engine has failed or been stopped; says whether it may speak.
     pub(super) async fn durable(&self, length: u64) -> bool {
         let mut synced = self.synced.subscribe();
+        if *synced.borrow() < length {
+            self.unsynced.notify_one();
+        }
         let mut ended = self.ended.subscribe();
         tokio::select! {
             biased;
@@ -133,6 +138,11 @@ impl Shared {
         ahead > (self.rounds.len() - 1) / 3
     }
 
+    /// Whether the session is about to be cut. What the next one orders waits for that.
+    fn is_ending(&self) -> bool {
+        self.own_round().abs_diff(SESSION_ROUNDS as i32) <= LEAD_ROUNDS
+    }
+
     /// There is something to order: the pace is busy for a while.
     pub(super) fn wake(&self) {
         let until = self.began.elapsed() + BUSY;
@@ -145,7 +155,7 @@ impl Shared {
         let until = tokio::time::Instant::now() + self.pace.idle.saturating_sub(self.pace.busy);
         loop {
             let is_busy = (self.began.elapsed().as_millis() as u64) < self.busy_until.load(Ordering::Relaxed);
-            if is_busy || self.is_behind() {
+            if is_busy || self.is_behind() || self.is_ending() {
                 return;
             }
             tokio::select! {

@@ -30,7 +30,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 struct Queue(Mutex<VecDeque<Bytes>>);
 
 impl Source for Queue {
-    fn next(&self) -> Option<Bytes> {
+    fn next(&self, _: u32) -> Option<Bytes> {
         lock(&self.0).pop_front()
     }
 }
@@ -524,7 +524,7 @@ async fn a_forker_stops_nobody() {
 async fn a_panic_inside_is_seen_outside() {
     struct Panics;
     impl Source for Panics {
-        fn next(&self) -> Option<Bytes> {
+        fn next(&self, _: u32) -> Option<Bytes> {
             panic!("for the test")
         }
     }

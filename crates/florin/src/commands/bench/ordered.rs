@@ -26,6 +26,8 @@ use crate::output::Output;
 const TICK: Duration = Duration::from_millis(50);
 /// Orders of a batch whose way through the log is watched.
 const WATCHED: usize = 2;
+/// Between two plain payments under load: they are a probe, not a load of their own.
+const PROBE: Duration = Duration::from_millis(50);
 /// How long anything may take to be ordered.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Payments whose latency is measured with nothing else going on.
@@ -195,7 +197,7 @@ async fn one_batch(network: &Network, number: usize, orders: Vec<Bytes>) -> Resu
     Ok(times.into_iter().map(|t| (t, count, t.saturating_duration_since(certified).as_secs_f64() * 1e3)).collect())
 }
 
-/// Plain payments, one after the other; milliseconds of each.
+/// Plain payments, one after the other: so many at once, or some each second until it stops; milliseconds of each.
 async fn pay(
     network: &Network,
     payer: &tokio::sync::Mutex<Signer>,
@@ -210,6 +212,9 @@ async fn pay(
         let start = Instant::now();
         network.submit(0, vec![order], |_| ()).await?.outcomes.remove(0)?;
         latencies.push(start.elapsed().as_secs_f64() * 1e3);
+        if count.is_none() {
+            tokio::time::sleep(PROBE.saturating_sub(start.elapsed())).await;
+        }
     }
     Ok(latencies)
 }
