@@ -62,7 +62,7 @@ fn items(clock_ms: u64, items: Vec<Bytes>) -> Vec<u8> {
 }
 
 impl Source for Garbage {
-    fn next(&self) -> Option<Bytes> {
+    fn next(&self, _: u32) -> Option<Bytes> {
         let at = self.at.fetch_add(1, Ordering::Relaxed);
         self.deeds.hostile_units.fetch_add(1, Ordering::Relaxed);
         let mut rng = Rng::new(at as u64);
