@@ -420,7 +420,7 @@ fn unreadable(path: &Path, cause: &std::io::Error) -> Error {
     files::io("read", path, cause)
 }
 
-fn random(bytes: &mut [u8]) -> Result<()> {
+pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes)
         .map_err(|e| Error::new(Code::Io, format!("the operating system gives no random numbers: {e}")))
 }

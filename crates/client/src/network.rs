@@ -84,6 +84,8 @@ pub struct Submission {
     pub void: Vec<bool>,
     /// Authorities that broke the protocol.
     pub culprits: Vec<(usize, Error)>,
+    /// For each order: the signature shares of the notes that it asks for, by authority. Nobody has verified them.
+    pub shares: Vec<Vec<(usize, Vec<Bytes>)>>,
     /// From the start to a certificate, if there was one.
     pub certified_after: Option<Duration>,
     /// From the start to the end.
@@ -140,7 +142,27 @@ impl Network {
 
     /// Drives a batch of orders of one shard until each is final or can't become so in time.
     /// Errors: `LIMIT` if the batch is empty or too large; those of orders are in the outcomes.
-    pub async fn submit(&self, shard: u32, orders: Vec<Bytes>, mut on_event: impl FnMut(Event)) -> Result<Submission> {
+    pub async fn submit(&self, shard: u32, orders: Vec<Bytes>, on_event: impl FnMut(Event)) -> Result<Submission> {
+        self.drive(shard, orders, false, on_event).await
+    }
+
+    /// As [`Network::submit`], and asks for the signature shares of the notes that the orders make.
+    pub async fn submit_for_notes(
+        &self,
+        shard: u32,
+        orders: Vec<Bytes>,
+        on_event: impl FnMut(Event),
+    ) -> Result<Submission> {
+        self.drive(shard, orders, true, on_event).await
+    }
+
+    async fn drive(
+        &self,
+        shard: u32,
+        orders: Vec<Bytes>,
+        with_shares: bool,
+        mut on_event: impl FnMut(Event),
+    ) -> Result<Submission> {
         let start = Instant::now();
         let mut run = Run {
             network: self,
@@ -149,6 +171,8 @@ impl Network {
             running: JoinSet::new(),
             busy: vec![false; self.committee.size()],
             not_before: vec![start; self.committee.size()],
+            with_shares,
+            shares: BTreeMap::new(),
         };
         let mut certifiable_since = None;
         let mut final_since: Option<Duration> = None;
@@ -185,12 +209,14 @@ impl Network {
             }
             run.next(start + self.patience.total, &mut on_event).await;
         }
+        let shares = std::mem::take(&mut run.shares);
         let quorum = run.finish();
         Ok(Submission {
             outcomes: quorum.outcomes(),
             refused: (0..quorum.orders().len()).map(|i| quorum.refused_by_quorum(i)).collect(),
             void: (0..quorum.orders().len()).map(|i| quorum.void(i)).collect(),
             culprits: quorum.culprits().to_vec(),
+            shares: by_order(quorum.orders().len(), shares),
             certified_after,
             took: start.elapsed(),
         })
@@ -273,6 +299,9 @@ struct Run<'a> {
     running: JoinSet<(usize, Answer)>,
     busy: Vec<bool>,
     not_before: Vec<Instant>,
+    with_shares: bool,
+    /// What each authority gave last, by order.
+    shares: BTreeMap<usize, Vec<wire::NoteShares>>,
 }
 
 impl Run<'_> {
@@ -325,7 +354,8 @@ impl Run<'_> {
                 Send::Settle { with_orders, .. } => {
                     let orders = if with_orders { self.quorum.orders().to_vec() } else { Vec::new() };
                     let certificate = self.quorum.certificate().cloned();
-                    let request = wire::SettleRequest { shard: self.shard, certificate, orders, shares: false };
+                    let request =
+                        wire::SettleRequest { shard: self.shard, certificate, orders, shares: self.with_shares };
                     self.running.spawn(async move {
                         let reply = client.settle(request).await.map(tonic::Response::into_inner).map_err(from_status);
                         (authority, Answer::Settle(reply))
@@ -373,6 +403,10 @@ impl Run<'_> {
 
     fn settled(&mut self, authority: usize, reply: Result<wire::SettleReply>) -> Option<Event> {
         let missing = reply.as_ref().is_ok_and(|r| r.batch_missing);
+        let shares = reply.as_ref().map(|r| r.shares.clone()).unwrap_or_default();
+        if self.with_shares && !shares.is_empty() {
+            self.shares.insert(authority, shares);
+        }
         let acknowledged = self.quorum.acknowledgements();
         self.quorum.on_settle(authority, reply);
         self.not_before[authority] = if missing { Instant::now() } else { Instant::now() + BACKOFF };
@@ -381,4 +415,19 @@ impl Run<'_> {
         }
         (self.quorum.acknowledgements() > acknowledged).then_some(Event::Settled { authority })
     }
+}
+
+/// Shares by order, of what each authority gave; a lying one may name orders that there are not.
+fn by_order(orders: usize, shares: BTreeMap<usize, Vec<wire::NoteShares>>) -> Vec<Vec<(usize, Vec<Bytes>)>> {
+    let mut of_orders = vec![Vec::new(); orders];
+    for (authority, given) in shares {
+        for given in given {
+            if let Some(of_order) = of_orders.get_mut(given.index as usize)
+                && of_order.last().is_none_or(|(last, _)| *last != authority)
+            {
+                of_order.push((authority, given.shares));
+            }
+        }
+    }
+    of_orders
 }

@@ -23,6 +23,8 @@ pub const INDEX_MAX: u32 = HARDENED - 1;
 const HARDENED: u32 = 1 << 31;
 /// m/44'/7777'/0'/0', and the account's index below it.
 const ACCOUNTS_PATH: [u32; 4] = [44, 7777, 0, 0];
+/// m/44'/7777'/1'/0', of the ed25519 tree whatever the accounts' curve is: the secret of all e-cash.
+const CASH_PATH: [u32; 4] = [44, 7777, 1, 0];
 
 /// What a wallet's keys come from; wiped when dropped, never printed.
 pub struct Seed {
@@ -93,6 +95,14 @@ impl Seed {
             node = node.hardened(step);
         }
         Ok(Zeroizing::new(node.key))
+    }
+}
+
+impl Seed {
+    /// The 32 secret bytes that all notes of the wallet come from ([`florin_core::cash::derive::CashSeed`]).
+    pub fn cash_secret(&self) -> Zeroizing<[u8; 32]> {
+        let master = Node::master(Curve::Ed25519, &self.bytes[..]);
+        Zeroizing::new(CASH_PATH.into_iter().fold(master, |node, step| node.hardened(step)).key)
     }
 }
 

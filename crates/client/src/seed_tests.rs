@@ -200,3 +200,14 @@ fn wrong_words_are_told_apart_and_not_repeated() {
     assert!(refusal(&ABOUT.replace("about", "zoo")).contains("checksum"));
     assert!(!format!("{:?}", Seed::from_words(ABOUT).unwrap()).contains("abandon"));
 }
+
+#[test]
+fn the_secret_of_cash_is_of_its_own() {
+    let seed = Seed::from_words(ABOUT).unwrap();
+    let secret = seed.cash_secret();
+    // Notes that people have follow from it.
+    assert_eq!(hex::encode(&secret[..]), "76d1cb4197e0258dd303939c248e66c36b7d6f5c7229de0015bebc9eef4f5f82");
+    for curve in [Curve::Ed25519, Curve::K1, Curve::R1] {
+        assert!((0..4).all(|i| *seed.derive(curve, i).unwrap() != *secret));
+    }
+}

@@ -15,6 +15,7 @@ use super::curve::Scalar;
 
 const SALT: &[u8] = b"florin-cash-v1";
 const KEY_TAG: &[u8] = b"florin-cash-note-key-v1";
+const RECEIVER_TAG: &[u8] = b"florin-cash-receiver-key-v1";
 const BLINDING_TAG: &[u8] = b"florin-cash-blinding-v1";
 
 /// What all notes of a wallet in one network come from. Wiped when dropped, never printed.
@@ -39,6 +40,13 @@ impl CashSeed {
         let blinding =
             BlindingFactor::new(Scalar::from_wide(&wide)).expect("64 bytes of HKDF are no multiple of the order");
         NoteSecrets { key: Box::new(Zeroizing::new(SigningKey::from(*seed))), blinding }
+    }
+
+    /// The seed of one-time key `index`, to which others can lock notes.
+    pub fn receiver(&self, index: u64) -> Zeroizing<[u8; 32]> {
+        let mut seed = Zeroizing::new([0; 32]);
+        self.expand(RECEIVER_TAG, index, &mut seed[..]);
+        seed
     }
 
     fn expand(&self, tag: &[u8], counter: u64, out: &mut [u8]) {
@@ -74,6 +82,13 @@ impl NoteSecrets {
     /// The nonce, blinded: what authorities get to sign.
     pub fn blinded(&self) -> BlindedNonce {
         self.nonce().blind(&self.blinding)
+    }
+
+    /// The seed of the key that spends the note: what is handed over with it.
+    pub fn secret(&self) -> Zeroizing<[u8; 32]> {
+        let mut seed = Zeroizing::new([0; 32]);
+        seed.copy_from_slice((**self.key).as_ref());
+        seed
     }
 
     /// Signs a message, which must start with a domain tag, with the key that spends the note.

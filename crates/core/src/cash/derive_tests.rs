@@ -30,3 +30,14 @@ fn the_nonce_is_the_key_that_spends() {
     assert!(AuthorityPublicKey(note.nonce().0).verifies(b"florin-test-v1 spend", &signature));
     assert!(!AuthorityPublicKey(note.nonce().0).verifies(b"florin-test-v1 other", &signature));
 }
+
+#[test]
+fn keys_that_are_handed_over_are_those_that_spend() {
+    let seed = CashSeed::new(&[1; 32], 1);
+    let note = seed.note(7);
+    let handed = ed25519_zebra::SigningKey::from(*note.secret());
+    assert_eq!(VerificationKeyBytes::from(&handed).as_ref(), note.nonce().0);
+    // One-time keys are of another kind than notes with the same number.
+    let keys: BTreeSet<[u8; 32]> = (0..8).flat_map(|i| [*seed.receiver(i), *seed.note(i).secret()]).collect();
+    assert_eq!(keys.len(), 16);
+}
