@@ -108,6 +108,7 @@ codes! {
     Pruned = 709, "PRUNED", "start from a later position: the network's admin has pruned what was before";
     NotVoting = 710, "NOT_VOTING", "ask the other authorities; this one votes again in the next epoch";
     CashNotReady = 711, "CASH_NOT_READY", "wait until the committee has made the keys: see `florin committee dkg`";
+    CashSharesLost = 712, "CASH_SHARES_LOST", "put this authority's backup of `cash-shares` into its data folder and restart it";
     // 8xx: a client that can't.
     Unreachable = 800, "UNREACHABLE", "check that the authority runs and that its address is right";
     Timeout = 801, "TIMEOUT", "the order is kept: run `florin wallet resume`";

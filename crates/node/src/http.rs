@@ -168,6 +168,7 @@ mod tests {
             listeners: Arc::new(tokio::sync::Semaphore::new(1)),
             lags: Arc::default(),
             stopping,
+            mint: tokio::sync::watch::channel(None).1,
             log: None,
             log_elsewhere: None,
         };

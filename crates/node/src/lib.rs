@@ -2,6 +2,7 @@
 //! delivery between shards, catching up with peers, metrics.
 
 pub mod calls;
+pub mod cash;
 mod catch_up;
 pub mod config;
 pub mod consensus;

@@ -26,6 +26,7 @@ use tonic::transport::Channel;
 use tracing::{error, info};
 
 use crate::calls::{self, LogRoute};
+use crate::cash;
 use crate::config::{Config, check_data, open_shard};
 use crate::consensus::{self, Consensus, Queues};
 use crate::follow::{self, Lags};
@@ -62,7 +63,7 @@ pub async fn run(
     let shards = Arc::new(opened);
     // The log runs beside shard 0.
     let mut log_threads = Vec::new();
-    let mut task = None;
+    let (mut task, mut mint_keys) = (None, None);
     let log = match numbers.contains(&0) {
         true => {
             let log = OrderedLog::new(config.committee.clone(), config.index, key.clone());
@@ -70,15 +71,24 @@ pub async fn run(
             let (threads, closed) = threads.split();
             log_threads = threads;
             let (consensus, queues) = Consensus::new(config.committee.size());
-            task = Some((queues, closed));
-            Some(LogPart { shell, consensus })
+            let (cash, mint, go_on) = cash::open(&config.data, &shell, &consensus)?;
+            task = Some((queues, closed, cash));
+            mint_keys = Some(mint);
+            Some(LogPart { shell, consensus, go_on })
         }
         false => None,
     };
     let lags = Arc::new(Lags::default());
     let (stop, stopping) = watch::channel(false);
+    let mut background = JoinSet::new();
+    let mint = mint_keys.unwrap_or_else(|| {
+        let (ask, mint) = cash::remote(connect(&config, config.index as usize, 0));
+        background.spawn(ask);
+        mint
+    });
     let services = Services {
         stopping,
+        mint,
         shards: shards.clone(),
         committee: config.committee.clone(),
         index: config.index,
@@ -90,9 +100,9 @@ pub async fn run(
         log,
     };
 
-    let mut background = JoinSet::new();
-    if let (Some(log), Some((queues, closed))) = (&services.log, task) {
+    if let (Some(log), Some((queues, closed, cash))) = (&services.log, task) {
         let participation = Participation::read(&config)?;
+        background.spawn(cash.run());
         start_log(&config, &key, &services, log, queues, closed, participation, &mut background);
     }
     load_genesis(&config, &services, &mut background);

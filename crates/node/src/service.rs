@@ -25,6 +25,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::calls::LogRoute;
+use crate::cash::{GoOn, Mint, shares_reply};
 use crate::consensus::Consensus;
 use crate::follow::Lags;
 use crate::log::{Decided, LogShell};
@@ -53,6 +54,8 @@ pub struct Services {
     pub watchers: Arc<Semaphore>,
     /// Places for streams of networks.
     pub listeners: Arc<Semaphore>,
+    /// The keys of e-cash, once they are in use.
+    pub mint: Mint,
     /// The ordered log, in the process that runs shard 0.
     pub log: Option<LogPart>,
     /// Elsewhere: the way to it.
@@ -66,6 +69,8 @@ pub struct LogPart {
     pub shell: Arc<LogShell>,
     /// The task that feeds it.
     pub consensus: Consensus,
+    /// Its operator's word in making the keys of e-cash.
+    pub go_on: GoOn,
 }
 
 /// Messages of a stream to one client that may wait.
@@ -114,7 +119,7 @@ impl Services {
 
     /// Status of the log.
     pub fn log_status(&self) -> Result<LogStatus> {
-        let LogPart { shell, consensus } = self.log()?;
+        let LogPart { shell, consensus, .. } = self.log()?;
         let mut status = shell.log().status(shell.store())?;
         status.peers = consensus.heard();
         status.fault = shell.fault().or(consensus.fault()).map(|e| e.to_string()).unwrap_or_default();
@@ -194,6 +199,16 @@ impl Services {
             let found = key.map_or("no key".into(), |k| k.to_string());
             Error::expected(Code::PeerRefused, "key of the connection", "an authority's", found)
         })
+    }
+}
+
+impl Services {
+    /// Refuses a request that comes from anybody but this authority's own processes, or its operator.
+    fn itself<T>(&self, request: &Request<T>, what: &str) -> Result<()> {
+        match self.peer(request)? {
+            peer if peer == self.index => Ok(()),
+            peer => Err(Error::expected(Code::PeerRefused, what, self.index, peer)),
+        }
     }
 }
 
@@ -387,7 +402,9 @@ impl AuthorityService for Services {
     }
 
     async fn cash_keys(&self, _: Request<CashKeysRequest>) -> std::result::Result<Response<CashKeysReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let holds_share = self.mint.borrow().as_ref().is_some_and(|keys| keys.holds_shares());
+        let keys = self.read_log(|log, store| log.cash_keys(store)).await;
+        answer(keys.map(|keys| CashKeysReply { holds_share, ..keys }))
     }
 
     type ListenStream = Pin<Box<dyn Stream<Item = std::result::Result<ListenReply, Status>> + Send>>;
@@ -486,24 +503,27 @@ impl PeerService for Services {
     }
 
     async fn hand(&self, request: Request<HandRequest>) -> std::result::Result<Response<HandReply>, Status> {
-        let peer = self.peer(&request).map_err(to_status)?;
-        if peer != self.index {
-            let e = Error::expected(Code::PeerRefused, "authority that hands in", self.index, peer);
-            return Err(to_status(e));
-        }
-        let LogPart { shell, consensus } = Services::log(self).map_err(to_status)?.clone();
+        self.itself(&request, "authority that hands in").map_err(to_status)?;
+        let LogPart { shell, consensus, .. } = Services::log(self).map_err(to_status)?.clone();
         answer(LogRoute::Local(shell, consensus).hand(request.into_inner()).await)
     }
 
     async fn cash_shares(
         &self,
-        _: Request<CashSharesRequest>,
+        request: Request<CashSharesRequest>,
     ) -> std::result::Result<Response<CashSharesReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        // Secrets: for who has this authority's key, and has them anyway.
+        self.itself(&request, "authority that asks for shares").map_err(to_status)?;
+        answer(self.log().map(|_| shares_reply(&self.mint)))
     }
 
-    async fn cash_go_on(&self, _: Request<CashGoOnRequest>) -> std::result::Result<Response<CashGoOnReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn cash_go_on(
+        &self,
+        request: Request<CashGoOnRequest>,
+    ) -> std::result::Result<Response<CashGoOnReply>, Status> {
+        self.itself(&request, "authority that goes on").map_err(to_status)?;
+        let go_on = Services::log(self).map_err(to_status)?.go_on.clone();
+        answer(go_on.go_on().await.map(|()| CashGoOnReply {}))
     }
 
     type OrderStream = Pin<Box<dyn Stream<Item = std::result::Result<OrderFrame, Status>> + Send>>;
@@ -536,11 +556,7 @@ impl PeerService for Services {
 
     async fn deliver(&self, request: Request<Delivery>) -> std::result::Result<Response<DeliveryReply>, Status> {
         // Credits are believed from this same authority's other shards alone: only they hold its key.
-        let peer = self.peer(&request).map_err(to_status)?;
-        if peer != self.index {
-            let e = Error::expected(Code::PeerRefused, "authority that delivers", self.index, peer);
-            return Err(to_status(e));
-        }
+        self.itself(&request, "authority that delivers").map_err(to_status)?;
         let delivery = request.into_inner();
         answer(match self.handle(delivery.to_shard, Input::Deliver(delivery)).await {
             Ok(Reply::Deliver(reply)) => Ok(reply),

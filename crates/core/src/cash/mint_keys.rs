@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::blind::{KeyShare, PublicShare, TierKey};
 use super::combine::SharedKey;
+use super::curve::Scalar;
 use super::dkg::{KeyShares, PublicKeys};
 use crate::error::{Code, Error, Result};
+use zeroize::Zeroizing;
 
 /// Keys that were checked: the shares of each tier are of its key, and the own ones are those that they should be.
 #[derive(Clone, Debug)]
@@ -53,6 +55,14 @@ impl MintKeys {
         self.shares.as_ref()?.get(tier as usize)
     }
 
+    /// This authority's shares, as they are stored, if it holds some.
+    pub fn encode_shares(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let shares = self.shares.as_ref()?;
+        let index = shares.first()?.index() - 1;
+        let secret = |share: &KeyShare| Scalar::from_bytes(&share.secret()).expect("a scalar's own bytes");
+        Some(KeyShares { index, tiers: shares.iter().map(secret).collect() }.encode())
+    }
+
     /// Whether this authority holds shares: then of every tier.
     pub fn holds_shares(&self) -> bool {
         self.shares.is_some()
@@ -65,7 +75,7 @@ fn own(shared: &[SharedKey], shares: &KeyShares) -> Result<Arc<[KeyShare]>> {
         return Err(Error::expected(Code::BadKey, "key shares", format!("{} tiers", shared.len()), shares.tiers.len()));
     }
     let place = shares.index as usize;
-    let check = |(tier, (keys, secret)): (usize, (&SharedKey, &super::curve::Scalar))| {
+    let check = |(tier, (keys, secret)): (usize, (&SharedKey, &Scalar))| {
         let share = KeyShare::new(shares.index.saturating_add(1), secret.clone())?;
         match keys.shares().get(place) == Some(&share.public()) {
             true => Ok(share),
@@ -78,7 +88,6 @@ fn own(shared: &[SharedKey], shares: &KeyShares) -> Result<Arc<[KeyShare]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cash::curve::Scalar;
     use crate::cash::dkg::TierKeys;
     use crate::cash::testing::deal;
 
@@ -99,6 +108,8 @@ mod tests {
     fn keys_that_belong_together_and_no_others() {
         let (public, shares) = dealt(2);
         let keys = MintKeys::new(public.clone(), Some(shares[2].clone())).unwrap();
+        let again = KeyShares::decode(&keys.encode_shares().unwrap()).unwrap();
+        assert!(again == shares[2]);
         assert_eq!((keys.tiers(), keys.share(1).map(KeyShare::index)), (2, Some(3)));
         assert!(keys.share(2).is_none() && keys.shared(2).is_none() && keys.tier_key(2).is_none());
         let none = MintKeys::new(public.clone(), None).unwrap();

@@ -106,7 +106,15 @@ impl OrderedLog {
 
     /// The keys in use.
     pub fn mint_keys(&self, state: &dyn State) -> Result<Option<PublicKeys>> {
-        let key = keys_key(None);
+        self.keys(state, keys_key(None))
+    }
+
+    /// The keys that a run has come to and that are not in use yet.
+    pub fn closed_keys(&self, state: &dyn State, run: u64) -> Result<Option<PublicKeys>> {
+        self.keys(state, keys_key(Some(run)))
+    }
+
+    fn keys(&self, state: &dyn State, key: Vec<u8>) -> Result<Option<PublicKeys>> {
         let keys = state.get(Table::Objects, &key)?.map(|keys| PublicKeys::decode(&keys));
         keys.transpose().map_err(|e| corrupt(Table::Objects, &key, &e.message))
     }

@@ -1,7 +1,9 @@
 //! `florin log`: the ordered log, as its quorum has signed it.
 
+use bytes::Bytes;
 use clap::Subcommand;
 use florin_client::log::Session;
+use florin_core::cash::dkg::wire::{self as dkg, DkgItem};
 use florin_core::committee::Committee;
 use florin_core::envelope::Order;
 use florin_core::wire;
@@ -59,6 +61,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
 enum Content {
     Order { order: Order },
     Report(wire::RecoveryReport),
+    Dkg(&'static str),
     Unknown,
 }
 
@@ -73,10 +76,25 @@ fn contents(unit: &wire::OrderedUnit) -> (u64, Vec<Content>) {
                 }
             }
             Some(wire::item::Kind::Report(report)) => found.push(Content::Report(report)),
-            None => found.push(Content::Unknown),
+            Some(wire::item::Kind::Dkg(item)) => found.push(Content::Dkg(step_of(item))),
+            Some(wire::item::Kind::NoteReport(_)) | None => found.push(Content::Unknown),
         }
     }
     (data.clock_ms, found)
+}
+
+/// What an item of the key generation is.
+fn step_of(item: Bytes) -> &'static str {
+    match DkgItem::decode(item).ok().and_then(|item| item.kind) {
+        Some(dkg::Kind::Announce(_)) => "announce",
+        Some(dkg::Kind::Deal(_)) => "deal",
+        Some(dkg::Kind::Verdict(_)) => "verdict",
+        Some(dkg::Kind::GoOn(_)) => "go on",
+        Some(dkg::Kind::Late(_)) => "late complaint",
+        Some(dkg::Kind::Reveal(_)) => "reveal",
+        Some(dkg::Kind::Confirm(_)) => "confirm",
+        None => "nothing",
+    }
 }
 
 impl Content {
@@ -91,6 +109,7 @@ impl Content {
                 format!("{kind} of actor {}, seqnum {}: {}", order.actor, order.seqnum, hex::encode(order.id))
             }
             Content::Report(r) => format!("report on actor {}, seqnum {}", r.actor, r.seqnum),
+            Content::Dkg(step) => format!("keys of e-cash: {step}"),
             Content::Unknown => "not decodable".into(),
         }
     }
@@ -100,6 +119,7 @@ impl Content {
             Content::Order { order } => json!({"kind": "order", "type": order.transaction_type,
                 "actor": order.actor.to_string(), "seqnum": order.seqnum, "order_id": hex::encode(order.id)}),
             Content::Report(r) => json!({"kind": "report", "actor": r.actor.to_string(), "seqnum": r.seqnum}),
+            Content::Dkg(step) => json!({"kind": "dkg", "step": step}),
             Content::Unknown => json!({"kind": "unknown"}),
         }
     }

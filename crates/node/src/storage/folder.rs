@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use florin_core::authority::state::Table;
@@ -43,15 +44,45 @@ pub(super) fn sync_folder(dir: &Path) -> Result<()> {
 
 /// Writes a file so that after a crash it is there with this content or not at all.
 pub(crate) fn write_atomic(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    write_mode(dir, name, content, 0o666)
+}
+
+/// The same, for the owner's eyes only.
+pub(crate) fn write_secret(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    write_mode(dir, name, content, 0o600)
+}
+
+fn write_mode(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {
     let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
     let write = || {
-        let mut file = File::create(&new)?;
+        // What a crash has left may have another mode.
+        match fs::remove_file(&new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&new, &path)
     };
     write().map_err(|e| io_error("write", &path, e))?;
     sync_folder(dir)
+}
+
+/// Overwrites a secret and removes it.
+pub(crate) fn erase(dir: &Path, name: &str) -> Result<()> {
+    let path = dir.join(name);
+    let write = || {
+        let mut file = OpenOptions::new().write(true).open(&path)?;
+        let length = file.metadata()?.len();
+        file.write_all(&vec![0; length as usize])?;
+        file.sync_all()?;
+        fs::remove_file(&path)
+    };
+    match write() {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("erase", &path, e)),
+        _ => sync_folder(dir),
+    }
 }
 
 /// Reads a file; `None` if there is none.
