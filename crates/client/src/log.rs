@@ -44,6 +44,11 @@ impl Network {
         self.ask_all(LOG, move |mut client| async move { client.log(wire::LogStatusRequest {}).await }).await
     }
 
+    /// The keys of e-cash, or how far their generation is, as each authority says.
+    pub async fn cash_keys_status(&self) -> Vec<Result<wire::CashKeysReply>> {
+        self.ask_all(LOG, move |mut client| async move { client.cash_keys(wire::CashKeysRequest {}).await }).await
+    }
+
     /// The log's time: `f + 1` authorities, so an honest one, are at least there. Milliseconds since 1970.
     /// Errors: `QUORUM_UNREACHABLE`.
     pub async fn log_time(&self) -> Result<u64> {

@@ -59,6 +59,7 @@ pub fn exit_status(code: Code) -> u8 {
         Code::Unreachable | Code::Timeout | Code::QuorumUnreachable | Code::Undecided | Code::Busy | Code::NotFinal => {
             4
         }
+        Code::CashNotReady => 4,
         _ => match code as u32 {
             800.. => 2,
             700..=799 => 5,

@@ -411,6 +411,14 @@ impl AuthorityService for Liar {
     type ListenStream = tonic::codegen::BoxStream<ListenReply>;
     type WatchOrderStream = tonic::codegen::BoxStream<OrderStatus>;
 
+    async fn notes(&self, _: Request<NotesRequest>) -> Result<Response<NotesReply>, Status> {
+        Err(Status::unimplemented("no"))
+    }
+
+    async fn cash_keys(&self, _: Request<CashKeysRequest>) -> Result<Response<CashKeysReply>, Status> {
+        Err(Status::unimplemented("no"))
+    }
+
     async fn listen(&self, request: Request<ListenRequest>) -> Result<Response<Self::ListenStream>, Status> {
         let request = request.into_inner();
         let lie = *self.lie.lock().unwrap();

@@ -257,7 +257,12 @@ impl AuthorityService for Liar {
         self.settles.fetch_add(1, Ordering::SeqCst);
         let missing = lie == Lie::Missing;
         let acknowledgement = (!missing).then_some(signed);
-        Ok(Response::new(SettleReply { acknowledgement, batch_missing: missing, waiting: Vec::new() }))
+        Ok(Response::new(SettleReply {
+            acknowledgement,
+            batch_missing: missing,
+            waiting: Vec::new(),
+            shares: Vec::new(),
+        }))
     }
 
     async fn account(&self, _: Request<AccountRequest>) -> Reply<AccountReply> {

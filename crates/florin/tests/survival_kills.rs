@@ -207,6 +207,7 @@ impl Driver {
                 shard: batch.shard,
                 certificate: Some(certificate.clone()),
                 orders: batch.orders.clone(),
+                shares: false,
             };
             settling.spawn(async move {
                 let deadline = Instant::now() + PATIENCE;

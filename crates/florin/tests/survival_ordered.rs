@@ -103,7 +103,7 @@ async fn statuses(network: &Network, signer: &Signer, seqnum: u32) -> Vec<Option
     let mut all = Vec::new();
     for authority in 0..SIZE {
         let mut client = network.authority(authority, signer.address.shard(SHARDS));
-        all.push(client.order_status(request).await.ok().map(tonic::Response::into_inner));
+        all.push(client.order_status(request.clone()).await.ok().map(tonic::Response::into_inner));
     }
     all
 }

@@ -98,7 +98,7 @@ impl Bench {
         certificate: Option<Certificate>,
         orders: &[Bytes],
     ) -> Result<SettleReply, florin_core::Error> {
-        let request = SettleRequest { shard: 0, certificate, orders: orders.to_vec() };
+        let request = SettleRequest { shard: 0, certificate, orders: orders.to_vec(), shares: false };
         let reply = self.network.authority(authority, 0).settle(request).await;
         reply.map(tonic::Response::into_inner).map_err(from_status)
     }
@@ -291,7 +291,8 @@ async fn a_flipped_bit_anywhere_in_a_request_is_noticed() {
 
     let orders = vec![bench.take(1).pay(&[to(nobody(), 1)], "settle")];
     let good = certificate(&committee, &orders, &[0, 1, 2]);
-    let request = SettleRequest { shard: 1, certificate: Some(good), orders: orders.clone() }.encode_to_vec();
+    let request =
+        SettleRequest { shard: 1, certificate: Some(good), orders: orders.clone(), shares: false }.encode_to_vec();
     // The signature of an order is checked where it is voted for; the votes prove the body alone.
     let body = Order::decode(orders[0].clone()).unwrap().body;
     let end = request.windows(body.len()).position(|w| w == &body[..]).unwrap() + body.len();

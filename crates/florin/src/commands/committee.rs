@@ -1,6 +1,7 @@
 //! `florin committee`: one person makes it all, or operators join their public parts.
 
 pub mod assemble;
+pub mod dkg;
 pub mod make;
 
 use std::path::PathBuf;
@@ -30,6 +31,16 @@ pub enum Command {
     /// At last each compares its id with the others (`florin inspect committee`) and runs `florin authority init`, then
     /// `florin authority run`.
     Assemble(assemble::Args),
+    /// The keys of e-cash: how far the authorities are in making them
+    ///
+    /// Running authorities make the keys together, once, by themselves: nobody deals them, and no f of the operators
+    /// together know them. Until all have done their part it waits for those that are missing.
+    ///
+    /// An operator who knows that one will not come in time says so with --authority FILE --go-on; once a quorum of
+    /// operators has, it goes on without. Those left out have no shares of the keys until they are shared again,
+    /// and notes need shares of n - f authorities: with f left out, all others must answer. After a run that
+    /// failed (more than f lied), --go-on of one operator begins the next.
+    Dkg(dkg::Args),
 }
 
 /// Options of `committee new`.
@@ -68,6 +79,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
     match command {
         Command::New(args) => new(args, out),
         Command::Assemble(args) => assemble::run(args, out),
+        Command::Dkg(args) => dkg::run(&args, out),
     }
 }
 

@@ -116,6 +116,8 @@ impl Demo {
         ));
 
         let network = Network::new(local.committee.clone(), Patience { total: PATIENCE, ..Patience::default() });
+        let keys = super::committee::dkg::wait(&network, Instant::now() + PATIENCE, out).await?;
+        demo.step(format_args!("they made the keys of e-cash together, with no dealer: {}", keys.summary()));
         load.wait_funded(&network).await?;
         let open = |name: &str| Person::open(dir, name, &local);
         let (mut issuer, mut alice, bob) = (open("issuer")?, open("alice")?, open("bob")?);

@@ -5,13 +5,16 @@ mod setup;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
+use florin_client::network::{Network, Patience};
 use florin_core::{Code, Error, Result};
 use florin_node::config::read_committee;
 use serde_json::json;
 
+use super::committee::dkg;
 use super::committee::make::COMMITTEE;
 use super::support::table;
 use crate::output::Output;
@@ -99,12 +102,20 @@ fn up(args: &UpArgs, out: Output) -> Result<()> {
     process::write(dir, &members)?;
     let funded = setup::funded(dir, &committee)?;
     runtime()?.block_on(watch::until_ready(dir, &committee, &members, &funded, Instant::now() + START))?;
+    let keys = runtime()?.block_on(async {
+        let network = Network::new(Arc::new(committee.clone()), Patience::default());
+        dkg::wait(&network, Instant::now() + START, out).await
+    });
+    let keys = match keys {
+        Ok(keys) => format!("\n\nThe keys of e-cash are made: {}.", keys.summary()),
+        Err(e) => format!("\n\nThe keys of e-cash are not made yet, {e}. See florin committee dkg --wait"),
+    };
     let took = started.elapsed().as_secs_f64();
     let pids: Vec<u32> = members.iter().map(|m| m.pid).collect();
     let d = dir.display();
     let text = format!(
         "{} authorities of {} shards run in {d} ({took:.1} s). alice.wallet and bob.wallet have 1,000 each; the \
-         passphrase is in {d}/passphrase.\n\nTry:\n  \
+         passphrase is in {d}/passphrase.{keys}\n\nTry:\n  \
          export FLORIN_COMMITTEE={d}/committee.toml FLORIN_PASSPHRASE_FILE={d}/passphrase\n  \
          florin wallet pay --wallet {d}/alice.wallet {} 12.50\n  \
          florin wallet balance --wallet {d}/bob.wallet\n  \

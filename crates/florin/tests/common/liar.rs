@@ -313,6 +313,17 @@ impl PeerService for Service {
         Err(Status::unimplemented("a liar"))
     }
 
+    async fn cash_shares(
+        &self,
+        _: Request<wire::CashSharesRequest>,
+    ) -> Result<Response<wire::CashSharesReply>, Status> {
+        Err(Status::unimplemented("a liar"))
+    }
+
+    async fn cash_go_on(&self, _: Request<wire::CashGoOnRequest>) -> Result<Response<wire::CashGoOnReply>, Status> {
+        Err(Status::unimplemented("a liar"))
+    }
+
     async fn hand(&self, _: Request<wire::HandRequest>) -> Result<Response<wire::HandReply>, Status> {
         Err(Status::unimplemented("a liar"))
     }

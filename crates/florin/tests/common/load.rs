@@ -91,6 +91,7 @@ pub async fn statuses(
     let mut running = JoinSet::new();
     for authority in 0..network.committee().size() {
         let mut client = network.authority(authority, signer.address.shard(network.committee().shards));
+        let request = request.clone();
         running.spawn(async move { client.order_status(request).await });
     }
     let mut found = Vec::new();
@@ -110,9 +111,10 @@ async fn decided(network: &Network, signer: &Signer, enough: usize) -> Vec<wire:
     let mut running = JoinSet::new();
     for authority in 0..network.committee().size() {
         let mut client = network.authority(authority, signer.address.shard(network.committee().shards));
+        let request = request.clone();
         running.spawn(async move {
             loop {
-                match client.order_status(request).await {
+                match client.order_status(request.clone()).await {
                     Ok(status) if is_decided(status.get_ref()) => return status.into_inner(),
                     _ => tokio::time::sleep(POLL).await,
                 }
