@@ -1,4 +1,5 @@
-//! What an account order in a payment network says: PAY, SET_PERMISSION, CALL or RECOVER.
+//! What an order in a payment network says: PAY, SET_PERMISSION, CALL or RECOVER of an account; or BEARER or
+//! RECOVER_NOTES, which have none ([`crate::bearer`]).
 //!
 //! An account opens itself: its first order (seqnum 1) carries the permission whose hash is its address,
 //! and no other order does. So nobody registers before being paid, and a certificate alone is enough to
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::address::Address;
+use crate::bearer::{self, Bearer, NoteAsked};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{AMOUNT_MAX, CALL_BYTES_MAX, INPUTS_MAX, MEMO_BYTES_MAX, OUTPUTS_MAX};
@@ -23,6 +25,11 @@ pub const TYPE_SET_PERMISSION: u32 = 2;
 pub const TYPE_CALL: u32 = 3;
 /// `transaction_type` of a request to free a locked account.
 pub const TYPE_RECOVER: u32 = 4;
+
+/// `transaction_type` of an order that spends notes.
+pub const TYPE_BEARER: u32 = 5;
+/// `transaction_type` of a request to free locked notes.
+pub const TYPE_RECOVER_NOTES: u32 = 6;
 
 /// `transaction_type` of an actor's change of its own keys in a PBTX network: a [`wire::Rotate`]. Every other type there
 /// is the application's.
@@ -42,7 +49,7 @@ pub struct Credit {
 pub enum Action {
     /// Pays outputs.
     Pay {
-        /// 1 to 256 credits.
+        /// Credits; with the notes 1 to 256.
         outputs: Vec<Credit>,
         /// Public note.
         memo: String,
@@ -61,6 +68,24 @@ pub enum Action {
         /// The address of the account itself.
         account: Address,
     },
+    /// Spends notes.
+    Bearer(Box<Bearer>),
+    /// Asks the log to free notes.
+    RecoverNotes(Box<Bearer>),
+}
+
+impl Action {
+    /// A word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Pay { .. } => "pay",
+            Action::SetPermission(_) => "set-permission",
+            Action::Call { .. } => "call",
+            Action::Recover { .. } => "recover",
+            Action::Bearer(_) => "bearer",
+            Action::RecoverNotes(_) => "recover-notes",
+        }
+    }
 }
 
 /// Checked content of an order.
@@ -70,7 +95,9 @@ pub struct Content {
     pub action: Action,
     /// The permission that opens the account, exactly in its first order.
     pub open: Option<Bytes>,
-    /// What the sender is debited, minor units below 2^63.
+    /// Notes that it asks for: outputs of their own, after the credits.
+    pub notes: Vec<NoteAsked>,
+    /// What the sender is debited, or what the notes that it spends are worth; minor units below 2^63.
     pub total: u64,
 }
 
@@ -78,10 +105,11 @@ impl Content {
     /// Decodes and checks the content of an order of a payment network.
     /// Errors: `BAD_CONTENT`, `NON_CANONICAL`, `LIMIT`, `BAD_AMOUNT`, `BAD_PERMISSION`.
     pub fn decode(order: &Order) -> Result<Content> {
+        let mut notes = Vec::new();
         let (action, open, total) = match order.transaction_type {
             TYPE_PAY => {
                 let pay: wire::Pay = canonical(&order.content)?;
-                let (outputs, total) = outputs(&pay)?;
+                let (outputs, total) = outputs(&pay, &mut notes)?;
                 if pay.memo.len() > MEMO_BYTES_MAX {
                     return Err(Error::expected(
                         Code::Limit,
@@ -107,8 +135,19 @@ impl Content {
                 let recover: wire::Recover = canonical(&order.content)?;
                 (Action::Recover { account: own_address(&recover.account)? }, recover.open, 0)
             }
+            TYPE_BEARER | TYPE_RECOVER_NOTES => {
+                let message: wire::Bearer = canonical(&order.content)?;
+                let bearer = Box::new(Bearer::check(&message, order.transaction_type == TYPE_RECOVER_NOTES)?);
+                notes.clone_from(&bearer.asked);
+                let total = bearer.value;
+                let action = match order.transaction_type {
+                    TYPE_BEARER => Action::Bearer(bearer),
+                    _ => Action::RecoverNotes(bearer),
+                };
+                return Ok(Content { action, open: None, notes, total });
+            }
             other => {
-                let known = "1 (PAY), 2 (SET_PERMISSION), 3 (CALL) or 4 (RECOVER)";
+                let known = "1 (PAY), 2 (SET_PERMISSION), 3 (CALL), 4 (RECOVER), 5 (BEARER) or 6 (RECOVER_NOTES)";
                 return Err(Error::expected(Code::BadContent, "transaction_type", known, other));
             }
         };
@@ -132,14 +171,15 @@ impl Content {
                 return Err(Error::expected(Code::BadContent, "actor of the permission in `open`", order.actor, actor));
             }
         }
-        Ok(Content { action, open, total })
+        Ok(Content { action, open, notes, total })
     }
 
     /// The credits that it makes when it settles; those of a CALL come from the log.
     pub fn credits(&self) -> &[Credit] {
         match &self.action {
             Action::Pay { outputs, .. } => outputs,
-            Action::SetPermission(_) | Action::Call { .. } | Action::Recover { .. } => &[],
+            Action::Bearer(bearer) => &bearer.credits,
+            Action::SetPermission(_) | Action::Call { .. } | Action::Recover { .. } | Action::RecoverNotes(_) => &[],
         }
     }
 
@@ -147,7 +187,7 @@ impl Content {
     pub fn claimed_account(&self) -> Option<&Address> {
         match &self.action {
             Action::Call { account, .. } | Action::Recover { account } => Some(account),
-            Action::Pay { .. } | Action::SetPermission(_) => None,
+            Action::Pay { .. } | Action::SetPermission(_) | Action::Bearer(_) | Action::RecoverNotes(_) => None,
         }
     }
 
@@ -156,22 +196,27 @@ impl Content {
         match &self.action {
             Action::Pay { memo, .. } => memo,
             Action::Call { call, .. } => &call.memo,
-            Action::SetPermission(_) | Action::Recover { .. } => "",
+            Action::Bearer(bearer) => &bearer.memo,
+            Action::SetPermission(_) | Action::Recover { .. } | Action::RecoverNotes(_) => "",
         }
     }
 }
 
 /// Encoded content of a payment, for wallets.
 pub fn encode_pay(outputs: &[Credit], memo: &str, open: Option<Bytes>) -> Bytes {
-    let outputs = outputs
-        .iter()
-        .map(|c| wire::Output {
-            kind: Some(wire::output::Kind::Credit(wire::Credit {
-                address: Bytes::copy_from_slice(c.address.as_bytes()),
-                amount: c.amount,
-            })),
-        })
-        .collect();
+    encode_withdraw(outputs, &[], memo, open)
+}
+
+/// An output that credits an address.
+pub fn credit_output(credit: &Credit) -> wire::Output {
+    let address = Bytes::copy_from_slice(credit.address.as_bytes());
+    wire::Output { kind: Some(wire::output::Kind::Credit(wire::Credit { address, amount: credit.amount })) }
+}
+
+/// Encoded content of a payment that asks for notes, too, for wallets.
+pub fn encode_withdraw(outputs: &[Credit], notes: &[wire::NoteRequest], memo: &str, open: Option<Bytes>) -> Bytes {
+    let note = |note: &wire::NoteRequest| wire::Output { kind: Some(wire::output::Kind::Note(note.clone())) };
+    let outputs = outputs.iter().map(credit_output).chain(notes.iter().map(note)).collect();
     wire::Pay { outputs, memo: memo.to_owned(), open: open.unwrap_or_default() }.encode_to_vec().into()
 }
 
@@ -215,7 +260,7 @@ fn own_address(bytes: &[u8]) -> Result<Address> {
 
 /// Form of a CALL, and what its account is debited: outputs less inputs. What the shared objects say is known only
 /// in the log's order.
-fn check_call(call: &wire::Call, bytes: usize) -> Result<u64> {
+pub(crate) fn check_call(call: &wire::Call, bytes: usize) -> Result<u64> {
     let limit =
         |what: &str, max: usize, found: usize| Err(Error::expected(Code::Limit, what, format!("at most {max}"), found));
     if bytes > CALL_BYTES_MAX {
@@ -249,11 +294,11 @@ fn check_call(call: &wire::Call, bytes: usize) -> Result<u64> {
     })
 }
 
-fn unknown_kind(what: &str, i: usize) -> Error {
+pub(crate) fn unknown_kind(what: &str, i: usize) -> Error {
     Error::new(Code::BadContent, format!("{what} {i} has no kind that this network knows"))
 }
 
-fn placed(mut e: Error, what: &str, i: usize) -> Error {
+pub(crate) fn placed(mut e: Error, what: &str, i: usize) -> Error {
     e.message = format!("{what} {i}: {}", e.message);
     e
 }
@@ -273,34 +318,47 @@ pub fn check_address(what: &str, bytes: &[u8]) -> Result<Address> {
         .map_err(|_| Error::expected(Code::BadContent, &format!("bytes of the {what}"), 32, bytes.len()))
 }
 
-fn outputs(pay: &wire::Pay) -> Result<(Vec<Credit>, u64)> {
+/// Credits of a PAY, with the notes that come after them.
+fn outputs(pay: &wire::Pay, notes: &mut Vec<NoteAsked>) -> Result<(Vec<Credit>, u64)> {
     if pay.outputs.is_empty() || pay.outputs.len() > OUTPUTS_MAX {
         return Err(Error::expected(Code::Limit, "outputs", format!("1 to {OUTPUTS_MAX}"), pay.outputs.len()));
     }
     let mut outputs = Vec::with_capacity(pay.outputs.len());
     let mut total: u64 = 0;
     for (i, output) in pay.outputs.iter().enumerate() {
-        let Some(wire::output::Kind::Credit(credit)) = &output.kind else {
-            return Err(Error::new(Code::BadContent, format!("output {i} has no kind that this network knows")));
+        let amount = match &output.kind {
+            Some(wire::output::Kind::Credit(credit)) if notes.is_empty() => {
+                outputs.push(check_credit(i, credit)?);
+                credit.amount
+            }
+            Some(wire::output::Kind::Credit(_)) => {
+                return Err(Error::new(Code::BadContent, format!("output {i} is a credit after a note")));
+            }
+            Some(wire::output::Kind::Note(note)) => {
+                let asked = bearer::check_request(i, note)?;
+                let worth = asked.worth();
+                notes.push(asked);
+                worth
+            }
+            _ => return Err(unknown_kind("output", i)),
         };
-        let address = <[u8; 32]>::try_from(credit.address.as_ref()).map_err(|_| {
-            Error::expected(Code::BadContent, &format!("bytes of the address of output {i}"), 32, credit.address.len())
-        })?;
-        if credit.amount == 0 || credit.amount > AMOUNT_MAX {
-            return Err(Error::expected(
-                Code::BadAmount,
-                &format!("amount of output {i}"),
-                "1 to 2^63 - 1",
-                credit.amount,
-            ));
-        }
         total = total
-            .checked_add(credit.amount)
+            .checked_add(amount)
             .filter(|t| *t <= AMOUNT_MAX)
             .ok_or_else(|| Error::new(Code::BadAmount, "the outputs add up to 2^63 or more"))?;
-        outputs.push(Credit { address: Address::new(address), amount: credit.amount });
     }
     Ok((outputs, total))
+}
+
+/// A credit that is output `i`. Errors: `BAD_CONTENT`, `BAD_AMOUNT`.
+pub(crate) fn check_credit(i: usize, credit: &wire::Credit) -> Result<Credit> {
+    let address = <[u8; 32]>::try_from(credit.address.as_ref()).map_err(|_| {
+        Error::expected(Code::BadContent, &format!("bytes of the address of output {i}"), 32, credit.address.len())
+    })?;
+    if credit.amount == 0 || credit.amount > AMOUNT_MAX {
+        return Err(Error::expected(Code::BadAmount, &format!("amount of output {i}"), "1 to 2^63 - 1", credit.amount));
+    }
+    Ok(Credit { address: Address::new(address), amount: credit.amount })
 }
 
 /// Decodes, and refuses bytes that another encoder would not make: what is signed has one form.

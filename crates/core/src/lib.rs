@@ -6,6 +6,7 @@ pub mod address;
 pub mod amount;
 pub mod authority;
 pub mod batch;
+pub mod bearer;
 pub mod bitmap;
 pub mod cash;
 pub mod certificate;

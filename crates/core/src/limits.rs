@@ -45,6 +45,14 @@ pub const OUTPUTS_MAX: usize = 256;
 pub const INPUTS_MAX: usize = 256;
 /// Bytes of the content of a CALL: with the votes of the largest committee it fits into a unit of the log.
 pub const CALL_BYTES_MAX: usize = 8_192;
+/// Notes that an order spends: what the signatures of an envelope hold, one for each.
+pub const NOTES_IN_MAX: usize = AUTHORITIES_MAX * SIGS_PER_AUTHORITY_MAX;
+/// Notes that a bearer order spends, and its outputs.
+pub const NOTES_PER_ORDER_MAX: usize = 256;
+/// Notes spent and asked for by the orders of one batch; what is above is `BUSY`.
+pub const NOTES_PER_BATCH_MAX: usize = 2_048;
+/// Blinded nonces and nonces in one question.
+pub const NOTES_PER_QUERY_MAX: usize = 1_024;
 /// Bytes of a preimage.
 pub const PREIMAGE_BYTES_MAX: usize = 64;
 /// Bytes of a network's metadata.

@@ -288,6 +288,13 @@ fn verify_one(key: &[u8; 32], message: &[u8], sig: &[u8; 64]) -> bool {
     VerificationKey::try_from(*key).is_ok_and(|key| key.verify(&(*sig).into(), message).is_ok())
 }
 
+/// For each (key, signature, message), whether it is true by ZIP-215; in a batch or one by one, all the same.
+pub(crate) fn verify_keys<'a>(signed: impl IntoIterator<Item = (&'a [u8; 32], &'a [u8; 64], &'a [u8])>) -> Vec<bool> {
+    let mut batch = Ed25519Batch::default();
+    signed.into_iter().for_each(|(key, sig, message)| batch.push(key, sig, message));
+    batch.verify(&mut 0)
+}
+
 /// ed25519 signatures to verify together.
 #[derive(Default)]
 struct Ed25519Batch {

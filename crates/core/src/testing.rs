@@ -13,10 +13,13 @@ use crate::authority::input::Input;
 use crate::authority::state::{Account, LOG, State, Table, Write};
 use crate::authority::{Authority, NoMeter};
 use crate::batch::decode_batch;
+use crate::bearer::NoteAsked;
+use crate::bitmap::Bitmap;
+use crate::cash::testing::{Asked, Note, Purse};
 use crate::committee::{AuthorityInfo, Committee, Network};
 use crate::content::{
     Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_ROTATE, TYPE_SET_PERMISSION, encode_call, encode_pay,
-    encode_recover, encode_rotate, encode_set_permission,
+    encode_recover, encode_rotate, encode_set_permission, encode_withdraw,
 };
 use crate::envelope::{self, Body, Order, encode_body, encode_envelope};
 use crate::error::Result;
@@ -201,6 +204,14 @@ impl Signer {
         self.order(TYPE_PAY, content)
     }
 
+    /// Signs a payment to itself, as notes.
+    pub fn withdraw(&mut self, asked: &[Asked]) -> Bytes {
+        let requests: Vec<wire::NoteRequest> =
+            asked.iter().map(|a| NoteAsked::request(a.tier, &a.secrets.blinded())).collect();
+        let content = encode_withdraw(&[], &requests, "", self.open());
+        self.order(TYPE_PAY, content)
+    }
+
     /// Signs a change of keys; what follows is signed with the new ones.
     pub fn set_permission(&mut self, permission: &Permission, keys: Vec<SecretKey>) -> Bytes {
         let content = encode_set_permission(permission.encode(), self.open());
@@ -353,7 +364,7 @@ impl Node {
 
     /// Asks for votes.
     pub fn vote(&mut self, orders: &[Bytes]) -> Result<wire::VoteReply> {
-        match self.step(Input::Vote { orders: orders.to_vec() })?.reply {
+        match self.step(Input::vote(orders.to_vec()))?.reply {
             Reply::Vote(reply) => Ok(reply),
             other => panic!("a vote is answered with {other:?}"),
         }
@@ -500,6 +511,40 @@ impl Cluster {
             }
         }
         self.deliver_all();
+    }
+
+    /// Gives every authority keys of e-cash, and a purse its public ones.
+    pub fn make_cash(&mut self, tiers: usize) -> Purse {
+        let keys = crate::cash::testing::mint(self.committee.size() as u32, tiers);
+        for (shards, keys) in self.nodes.iter().zip(&keys) {
+            shards.iter().for_each(|node| node.authority.set_mint(keys.clone()));
+        }
+        Purse::new(1, NETWORK_ID, keys[0].clone())
+    }
+
+    /// Runs one order that asks for notes, and returns the signature shares of each authority.
+    pub fn run_cash(&mut self, order: &Bytes) -> Vec<(u32, Vec<Bytes>)> {
+        self.run(std::slice::from_ref(order));
+        self.shares(order)
+    }
+
+    /// The signature shares of each authority for one settled order.
+    pub fn shares(&self, order: &Bytes) -> Vec<(u32, Vec<Bytes>)> {
+        let orders = std::slice::from_ref(order);
+        let all = Bitmap::full(1);
+        let of = |(i, shards): (usize, &Vec<Node>)| {
+            let shares = shards[0].authority.note_shares(orders, &all).expect("an order that is settled");
+            (i as u32, shares.into_iter().next().map(|s| s.shares).unwrap_or_default())
+        };
+        self.nodes.iter().enumerate().map(of).collect()
+    }
+
+    /// Notes of these tiers for a purse, paid by a signer with money.
+    pub fn withdraw(&mut self, signer: &mut Signer, purse: &mut Purse, tiers: &[u32]) -> Vec<Note> {
+        let asked = purse.ask(tiers);
+        let order = signer.withdraw(&asked);
+        let shares = self.run_cash(&order);
+        purse.take(&asked, &shares).into_iter().map(|note| note.expect("shares of all")).collect()
     }
 
     /// Gives an address money from the issuer.

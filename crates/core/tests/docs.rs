@@ -91,7 +91,11 @@ fn wire_md_has_every_limit() {
         REQUESTS_PER_CONNECTION,
         CONNECTIONS_MAX,
         FOLLOW_PAGE,
-        CASH_TIERS
+        CASH_TIERS,
+        NOTES_IN_MAX,
+        NOTES_PER_ORDER_MAX,
+        NOTES_PER_BATCH_MAX,
+        NOTES_PER_QUERY_MAX
     );
     let source = read("crates/core/src/limits.rs");
     let declared: BTreeSet<&str> =

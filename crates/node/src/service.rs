@@ -264,7 +264,7 @@ impl AuthorityService for Services {
             return Err(to_status(Error::new(Code::NotVoting, message)));
         }
         let VoteRequest { shard, orders } = request.into_inner();
-        answer(match self.handle(shard, Input::Vote { orders }).await {
+        answer(match self.handle(shard, Input::vote(orders)).await {
             Ok(Reply::Vote(reply)) => Ok(reply),
             Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(e),

@@ -327,7 +327,7 @@ impl Step {
 
     fn count(&self, input: &Input) {
         match input {
-            Input::Vote { orders } => {
+            Input::Vote { orders, .. } => {
                 self.counters.vote_requests.fetch_add(1, Ordering::Relaxed);
                 self.counters.orders_seen.fetch_add(orders.len() as u64, Ordering::Relaxed);
             }

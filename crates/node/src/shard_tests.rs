@@ -17,7 +17,7 @@ fn open(dir: &TempDir) -> (Authority, Store) {
 }
 
 fn vote(order: &Bytes) -> Input {
-    Input::Vote { orders: vec![order.clone()] }
+    Input::vote(vec![order.clone()])
 }
 
 /// An operator who looks at `/health` must see it, and clients must not wait.

@@ -235,7 +235,7 @@ fn newer_format_is_refused() {
     let dir = folder(1);
     let path = dir.path().join("florin-shard.toml");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("format = 2", "format = 3").replace("shard = 2", "shard = \"new\"")).unwrap();
+    fs::write(&path, text.replace("format = 3", "format = 4").replace("shard = 2", "shard = \"new\"")).unwrap();
     let error = open(dir.path()).err().expect("refused");
     assert_eq!(error.code, Code::StorageVersion);
     assert!(error.message.contains("expected 2, found 3"));

@@ -133,8 +133,12 @@ impl Net {
         let (epoch, root) = (self.committee.epoch, Bytes::copy_from_slice(&id.root));
         let certificate = wire::Certificate { epoch, root, count: id.count as u32, votes };
         for i in self.up() {
-            let request =
-                wire::SettleRequest { shard, certificate: Some(certificate.clone()), orders: orders.to_vec(), shares: false };
+            let request = wire::SettleRequest {
+                shard,
+                certificate: Some(certificate.clone()),
+                orders: orders.to_vec(),
+                shares: false,
+            };
             self.clients[i].settle(request).await.unwrap();
         }
     }

@@ -61,7 +61,7 @@ impl Folders<'_> {
         let (shard, threads) = Shard::start(self.shard(), self.open(0, false)).unwrap();
         let opened = now.elapsed();
         let orders = vec![last.clone().order(1, b"x", &[])];
-        let reply = shard.handle(Input::Vote { orders }).await.unwrap();
+        let reply = shard.handle(Input::vote(orders)).await.unwrap();
         let voted = matches!(&reply, Reply::Vote(reply) if reply.vote.is_some());
         println!(
             "{what}: open in {:.0} ms, first vote ({voted}) after {:.0} ms, {}",

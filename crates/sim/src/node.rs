@@ -404,7 +404,7 @@ impl Node {
     }
 
     fn on_vote(&mut self, world: &mut World, request: &Envelope, orders: Vec<Bytes>) {
-        match self.step(world, Input::Vote { orders: orders.clone() }) {
+        match self.step(world, Input::vote(orders.clone())) {
             Ok(Reply::Vote(reply)) => {
                 let vote = reply.vote.as_ref();
                 let promise = vote.map(|v| world.checks.voted(self.id(), &self.disk, &orders, v));

@@ -114,7 +114,7 @@ impl Request {
     pub fn is(&self, content: &Content) -> bool {
         match (self, &content.action) {
             (Request::Pay(payment), Action::Pay { outputs, memo }) => {
-                (&payment.outputs, &payment.memo) == (outputs, memo)
+                (&payment.outputs, &payment.memo) == (outputs, memo) && content.notes.is_empty()
             }
             (Request::Call(operation), Action::Call { call, .. }) => operation.is(call),
             _ => false,

@@ -10,7 +10,9 @@ use super::state::{
     holding_key, link_key, need_record, outbox_key, stream_key,
 };
 use crate::address::Address;
+use crate::bearer::NoteAsked;
 use crate::bitmap::Bitmap;
+use crate::cash::blind::Nonce;
 use crate::envelope::Order;
 use crate::error::Result;
 use crate::limits::CREDITS_PER_RECORD;
@@ -100,6 +102,10 @@ pub(crate) struct Changes<'a> {
     streamed: bool,
     /// The clock, us since 1970.
     pub now_us: u64,
+    /// Notes that the step has looked at, and whether it has changed them.
+    notes: BTreeMap<Nonce, (wire::NoteRecord, bool)>,
+    /// Tiers asked for, by blinded nonce.
+    issued: BTreeMap<bytes::Bytes, u64>,
     deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
     calls: Vec<wire::LogCall>,
     writes: Vec<Write>,
@@ -165,6 +171,8 @@ impl<'a> Changes<'a> {
             credits: Vec::new(),
             undone: Vec::new(),
             orders: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            issued: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             calls: Vec::new(),
             writes: Vec::new(),
@@ -431,6 +439,63 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
+    /// A note, as this step sees it.
+    pub fn note(&mut self, nonce: &Nonce) -> Result<&wire::NoteRecord> {
+        use std::collections::btree_map::Entry;
+        Ok(match self.notes.entry(*nonce) {
+            Entry::Occupied(e) => &e.into_mut().0,
+            Entry::Vacant(e) => {
+                let record = get_record(self.state, Table::Notes, &nonce.0)?.unwrap_or_default();
+                &e.insert((record, false)).0
+            }
+        })
+    }
+
+    /// Changes a note.
+    pub fn put_note(&mut self, nonce: Nonce, record: wire::NoteRecord) {
+        self.notes.insert(nonce, (record, true));
+    }
+
+    /// Takes all changes of notes back, in a step that has only locked some.
+    pub fn forget_notes(&mut self) {
+        self.notes.clear();
+    }
+
+    /// Posts that a note is spent.
+    pub fn spend(&mut self, tier: u32) {
+        self.notes_of(tier).1 += 1;
+    }
+
+    /// Issues a note, with its posting.
+    pub fn issue(&mut self, asked: &NoteAsked) -> Result<()> {
+        self.notes_of(asked.tier).0 += 1;
+        *self.issued_bits(asked)? |= asked.worth();
+        Ok(())
+    }
+
+    /// Takes back that a note was issued, as its order is void.
+    pub fn take_back_note(&mut self, asked: &NoteAsked) -> Result<()> {
+        self.notes_of(asked.tier).0 -= 1;
+        *self.issued_bits(asked)? &= !asked.worth();
+        Ok(())
+    }
+
+    fn notes_of(&mut self, tier: u32) -> &mut (u64, u64) {
+        let tier = tier as usize;
+        if self.totals.notes.len() <= tier {
+            self.totals.notes.resize(tier + 1, (0, 0));
+        }
+        &mut self.totals.notes[tier]
+    }
+
+    fn issued_bits(&mut self, asked: &NoteAsked) -> Result<&mut u64> {
+        use std::collections::btree_map::Entry;
+        Ok(match self.issued.entry(asked.blinded.clone()) {
+            Entry::Occupied(e) => e.into_mut(),
+            Entry::Vacant(e) => e.insert(get_u64(self.state, Table::Issued, &asked.blinded)?.unwrap_or(0)),
+        })
+    }
+
     /// Puts a credit for another shard in flight, or the order to take it back.
     pub fn send(&mut self, to_shard: u32, credit: wire::DeliveredCredit) {
         self.totals.sent += signed_amount(&credit);
@@ -504,6 +569,17 @@ impl<'a> Changes<'a> {
         }
         for (key, record) in std::mem::take(&mut self.by_id) {
             self.put(Table::Orders, key, record.encode_to_vec());
+        }
+        for (nonce, (record, changed)) in std::mem::take(&mut self.notes) {
+            if changed {
+                self.put(Table::Notes, nonce.0, record.encode_to_vec());
+            }
+        }
+        for (blinded, tiers) in std::mem::take(&mut self.issued) {
+            match tiers {
+                0 => self.delete(Table::Issued, &blinded[..]),
+                tiers => self.put(Table::Issued, &blinded[..], tiers.to_be_bytes()),
+            }
         }
         for (network_id, slot) in std::mem::take(&mut self.networks) {
             if let Some(slot) = slot.filter(|slot| slot.dirty) {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::mint::NoteChecks;
 use crate::address::Address;
 use crate::wire;
 
@@ -12,6 +13,8 @@ pub enum Input {
     Vote {
         /// Encoded envelopes, 1 to 4,096.
         orders: Vec<Bytes>,
+        /// What [`super::Authority::check_notes`] found before, for some of them or none.
+        checks: NoteChecks,
     },
     /// Anyone hands in a certificate.
     Settle {
@@ -53,4 +56,11 @@ pub enum Input {
         /// Whether these are the last.
         last: bool,
     },
+}
+
+impl Input {
+    /// Asks for votes on orders whose notes, if they spend any, are yet to be checked.
+    pub fn vote(orders: Vec<Bytes>) -> Input {
+        Input::Vote { orders, checks: NoteChecks::default() }
+    }
 }

@@ -12,6 +12,8 @@
 //!    ([`changes`]). Credits to other shards are in flight in the outbox until their shard has applied
 //!    them, once, by sequence ([`deliver`]).
 //!
+//! The same for notes of e-cash, by their nonces: [`mint`].
+//!
 //! What only the ordered log may undo is in [`recover`]: the one vote for a seqnum that it has frozen and decided.
 //!
 //! Liveness: an order of a correct wallet is voted for by every honest authority that has settled its
@@ -22,6 +24,7 @@ pub(crate) mod changes;
 pub(crate) mod deliver;
 pub mod effect;
 pub mod input;
+pub mod mint;
 mod pbtx;
 pub mod query;
 mod recover;
@@ -30,11 +33,12 @@ pub mod state;
 mod stream;
 mod vote;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use sha2::{Digest, Sha256};
 
 use crate::address::Address;
+use crate::cash::mint_keys::MintKeys;
 use crate::committee::Committee;
 use crate::error::{Code, Error, Result};
 use crate::limits::CERTIFICATES_PER_BATCH;
@@ -77,6 +81,8 @@ pub struct Authority {
     shard: u32,
     key: Arc<AuthorityKey>,
     issuer: Address,
+    /// Keys of e-cash, once they are made.
+    mint: RwLock<Option<Arc<MintKeys>>>,
 }
 
 impl Authority {
@@ -90,7 +96,7 @@ impl Authority {
             "an authority and shard of the committee"
         );
         let issuer = committee.network.issuer_address();
-        Authority { committee, index, shard, key, issuer }
+        Authority { committee, index, shard, key, issuer, mint: RwLock::new(None) }
     }
 
     /// Its committee.
@@ -113,7 +119,7 @@ impl Authority {
     pub fn handle(&self, now_us: u64, input: Input, state: &dyn State, meter: &mut dyn Meter) -> Result<Effects> {
         let mut changes = Changes::new(now_us, state)?;
         let reply = match input {
-            Input::Vote { orders } => Reply::Vote(self.vote(orders, &mut changes, meter)?),
+            Input::Vote { orders, checks } => Reply::Vote(self.vote(orders, checks, &mut changes, meter)?),
             Input::Settle { certificate, orders } => {
                 Reply::Settle(self.settle(certificate, orders, CERTIFICATES_PER_BATCH, &mut changes, meter)?)
             }

@@ -151,7 +151,10 @@ impl Authority {
                 account.last_call = record.previous_call;
                 changes.totals.sent -= content.total as i128;
             }
-            Action::Pay { .. } | Action::Recover { .. } => {}
+            Action::Pay { .. } | Action::Recover { .. } | Action::Bearer(_) | Action::RecoverNotes(_) => {}
+        }
+        for asked in &content.notes {
+            changes.take_back_note(asked)?;
         }
         changes.holding_mut(network_id, &address)?.balance += content.total as i128;
         changes.totals.accounts += content.total as i128;

@@ -11,6 +11,7 @@
 use bytes::Bytes;
 
 use super::changes::Changes;
+use super::mint::is_bearer;
 use super::state::{
     Account, State, TOTALS_KEY, Table, corrupt, get_record, get_u64, order_id_key, order_key, short_hash,
 };
@@ -202,6 +203,9 @@ impl Authority {
         if order.network_id != self.committee.network.id {
             return self.settle_pbtx(order, number, index, by_log, changes);
         }
+        if is_bearer(order) {
+            return self.settle_bearer(order, number, index, by_log, changes);
+        }
         if order.transaction_type == TYPE_RECOVER {
             return self.pass_recover(order, number, index, changes);
         }
@@ -302,7 +306,7 @@ impl Authority {
                 before.0 = std::mem::replace(&mut account.permission, permission.clone());
             }
             Action::Call { .. } => before.1 = std::mem::replace(&mut account.last_call, order.seqnum),
-            Action::Pay { .. } | Action::Recover { .. } => {}
+            Action::Pay { .. } | Action::Recover { .. } | Action::Bearer(_) | Action::RecoverNotes(_) => {}
         }
         let address = account.address.ok_or_else(|| conflict(order, "its account was never opened"))?;
         account.seqnum = order.seqnum;
@@ -319,6 +323,9 @@ impl Authority {
         }
         changes.holding_mut(order.network_id, &address)?.balance -= content.total as i128;
         changes.totals.accounts -= content.total as i128;
+        for asked in &content.notes {
+            changes.issue(asked)?;
+        }
         if let Action::Call { .. } = &content.action {
             // In flight until the log has it.
             changes.totals.sent += content.total as i128;
@@ -464,7 +471,7 @@ fn impossible(index: usize, e: &Error) -> Error {
     )
 }
 
-fn conflict(order: &Order, why: &str) -> Error {
+pub(super) fn conflict(order: &Order, why: &str) -> Error {
     Error::new(
         Code::ConflictingCertificate,
         format!("certified order {} (actor {}, seqnum {}): {why}", hex::encode(order.id), order.actor, order.seqnum),
@@ -488,7 +495,7 @@ impl Authority {
             if at_seqnum.is_some_and(|r| r.order_id.as_ref() == order.id) {
                 continue;
             }
-            if here || record(&order_id_key(order.network_id, order.actor, &order.id))?.is_none() {
+            if here && !is_bearer(order) || record(&order_id_key(order.network_id, order.actor, &order.id))?.is_none() {
                 return Ok(false);
             }
         }

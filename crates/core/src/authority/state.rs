@@ -40,6 +40,10 @@ pub enum Table {
     Networks,
     /// (PBTX network, position) -> `StreamRecord`: what its listeners follow.
     Stream,
+    /// Nonce of a note -> `NoteRecord`, on shard 0.
+    Notes,
+    /// Blinded nonce -> the tiers that settled orders of this shard have asked for it, a bit each (u64).
+    Issued,
     /// Of the log: shared objects and all else that its state hash covers, by a letter and their key.
     Objects,
     /// Of the log: session -> `SessionRecord`.
@@ -50,7 +54,7 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 16] = [
+    pub const ALL: [Table; 18] = [
         Table::Accounts,
         Table::Batches,
         Table::Progress,
@@ -64,6 +68,8 @@ impl Table {
         Table::Meta,
         Table::Networks,
         Table::Stream,
+        Table::Notes,
+        Table::Issued,
         Table::Objects,
         Table::Sessions,
         Table::Units,
@@ -85,6 +91,8 @@ impl Table {
             Table::Meta => "meta",
             Table::Networks => "networks",
             Table::Stream => "stream",
+            Table::Notes => "notes",
+            Table::Issued => "issued",
             Table::Objects => "objects",
             Table::Sessions => "sessions",
             Table::Units => "units",

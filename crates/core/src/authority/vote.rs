@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::changes::Changes;
+use super::mint::{NoteChecks, is_bearer};
 use super::state::{Account, Table, get_record, get_u64, order_key};
 use super::{Authority, Meter, Phase};
 use crate::address::Address;
@@ -40,8 +41,25 @@ pub(super) struct Pass {
     pub signatures: Batch,
     pub locked: Vec<(u64, u64)>,
     shown: usize,
+    /// Notes that payments ask for.
+    pub notes: usize,
+    /// Whether a bearer order has locked some.
+    pub notes_locked: bool,
     /// What accounts with a bad signature may still cost, in verifications.
     pub budget: usize,
+}
+
+impl Pass {
+    /// The error, with the order that is at a place, unless the reply shows too many already.
+    pub fn show(&mut self, mut e: Error, at: Option<(u64, u32)>, changes: &mut Changes<'_>) -> Result<Error> {
+        if let Some((batch, index)) = at.filter(|_| self.shown < PENDING_SHOWN_BYTES) {
+            let stored = changes.stored_order(batch, index)?;
+            e.pending_order = stored.map(|o| o.body).unwrap_or_default();
+            // At least a 64th, as each may take reading a whole batch.
+            self.shown += e.pending_order.len().max(PENDING_SHOWN_BYTES / 64);
+        }
+        Ok(e)
+    }
 }
 
 /// What the first pass over a batch with a bad signature has found.
@@ -66,6 +84,7 @@ impl Authority {
     pub(super) fn vote(
         &self,
         raw: Vec<Bytes>,
+        mut checks: NoteChecks,
         changes: &mut Changes<'_>,
         meter: &mut dyn Meter,
     ) -> Result<wire::VoteReply> {
@@ -76,6 +95,8 @@ impl Authority {
         let known = get_u64(changes.state, Table::Roots, &batch.id.root)?;
         let number = known.unwrap_or(changes.totals.next.0);
 
+        meter.begin(Phase::Signatures);
+        self.complete(&batch, &mut checks, changes)?;
         // Orders of one account build on each other, so a bad signature may undo what later orders of the
         // batch rested on. Then everything is checked once more, and the accounts with a bad signature
         // have theirs checked one by one before they lock anything: two passes are always enough.
@@ -87,13 +108,15 @@ impl Authority {
                 errors: Vec::new(),
                 signatures: Batch::new(),
                 locked: Vec::new(),
+                notes: 0,
+                notes_locked: false,
                 shown: 0,
                 budget: VERIFICATIONS_PER_BATCH,
             };
             meter.begin(Phase::State);
             for (i, order) in batch.orders.iter().enumerate() {
                 let checked = match order {
-                    Ok(order) => self.check_and_lock(order, i, &suspects, &mut pass, changes)?,
+                    Ok(order) => self.check_and_lock(order, i, &suspects, &checks, &mut pass, changes)?,
                     Err(e) => Err(e.clone()),
                 };
                 match checked {
@@ -109,8 +132,9 @@ impl Authority {
             let who = bad.filter_map(|(i, _)| batch.orders[*i].as_ref().ok().map(|o| (o.network_id, o.actor)));
             suspects.accounts.extend(who);
             if signatures.iter().all(|(_, result)| result.is_ok()) {
-                break (pass.accepted, pass.errors, pass.locked);
+                break (pass.accepted, pass.errors, !pass.locked.is_empty() || pass.notes_locked);
             }
+            changes.forget_notes();
             for (network_id, actor) in pass.locked {
                 changes.unlock(network_id, actor)?;
             }
@@ -121,7 +145,7 @@ impl Authority {
         }
         // A batch that locks nothing new is not kept: whoever repeats orders costs no disk. Its certificate
         // comes with the orders then.
-        if known.is_none() && !locked.is_empty() {
+        if known.is_none() && locked {
             let given = changes.add_batch(batch.id.root, &raw);
             assert_eq!(given, number, "one batch a step");
         }
@@ -137,11 +161,15 @@ impl Authority {
         order: &Order,
         index: usize,
         suspects: &Suspects,
+        checks: &NoteChecks,
         pass: &mut Pass,
         changes: &mut Changes<'_>,
     ) -> Result<Result<()>> {
         if order.network_id != self.committee.network.id {
             return self.check_pbtx(order, index, suspects.suspect(order, index), pass, changes);
+        }
+        if is_bearer(order) {
+            return self.check_bearer(order, index, checks, pass, changes);
         }
         if let Err(e) = self.check_form(order) {
             return Ok(Err(e));
@@ -168,6 +196,7 @@ impl Authority {
             covered =
                 Err(Error::expected(Code::InsufficientFunds, "minor units of an account to recover", "some", balance));
         }
+        let covered = covered.and_then(|()| self.check_asked(&content.notes, pass));
         let permission = match covered.and_then(|()| Permission::decode_kept(permission)) {
             Ok(permission) => permission,
             Err(e) => return Ok(Err(e)),
@@ -326,12 +355,7 @@ pub(super) fn check_repeat(order: &Order, pass: &mut Pass, changes: &mut Changes
             Code::PendingConflict,
             format!("seqnum {seqnum} is held by order {}", hex::encode(&pending.order_id)),
         );
-        if pass.shown < PENDING_SHOWN_BYTES {
-            let stored = changes.stored_order(pending.batch, pending.index)?;
-            e.pending_order = stored.map(|o| o.body).unwrap_or_default();
-            // At least a 64th, as each may take reading a whole batch.
-            pass.shown += e.pending_order.len().max(PENDING_SHOWN_BYTES / 64);
-        }
+        e = pass.show(e, Some((pending.batch, pending.index)), changes)?;
         return Ok(Err(e));
     }
     let settled: Option<wire::OrderRecord> =

@@ -110,7 +110,7 @@ impl OrderedLog {
                 self.start_recovery(order, &account, content.open, step)?;
                 true
             }
-            Action::Pay { .. } | Action::SetPermission(_) => changed,
+            Action::Pay { .. } | Action::SetPermission(_) | Action::Bearer(_) | Action::RecoverNotes(_) => changed,
         })
     }
 

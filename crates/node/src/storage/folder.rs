@@ -10,7 +10,7 @@ use florin_core::error::{Code, Error, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Version of everything in the folder. A newer one is refused, whatever changed.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 const IDENTITY: &str = "florin-shard.toml";
 const CHECKPOINT: &str = "checkpoint";
 const LOCK: &str = "lock";

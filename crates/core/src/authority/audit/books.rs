@@ -151,7 +151,7 @@ impl Audit<'_> {
                 let flow = Flow::call(order.network_id, order.actor, order.seqnum, &order.id, content.total);
                 (None, Some((call.previous_call, flow)))
             }
-            Action::Pay { .. } | Action::Recover { .. } => (None, None),
+            Action::Pay { .. } | Action::Recover { .. } | Action::Bearer(_) | Action::RecoverNotes(_) => (None, None),
         };
         let done = Move {
             prev_hash: order.prev_hash,

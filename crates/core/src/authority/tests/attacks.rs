@@ -78,7 +78,7 @@ fn nothing_is_written_for_orders_that_nobody_signed() {
     let orders =
         [spoil(&nobody.set_permission(&permission, vec![key])), spoil(&alice.pay(&[to(nobody.address, 1)], ""))];
     let node = cluster.node(0, 0);
-    let effects = node.step(Input::Vote { orders: orders.to_vec() }).unwrap();
+    let effects = node.step(Input::vote(orders.to_vec())).unwrap();
     assert!(effects.writes.is_empty(), "{} writes", effects.writes.len());
 }
 

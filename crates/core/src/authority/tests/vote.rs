@@ -12,7 +12,7 @@ use crate::permission::Permission;
 /// Repeats a request and expects the same bits and no write.
 fn repeat(node: &mut Node, orders: &[Bytes], expected: &wire::VoteReply) {
     let before = node.state.clone();
-    let effects = node.step(Input::Vote { orders: orders.to_vec() }).unwrap();
+    let effects = node.step(Input::vote(orders.to_vec())).unwrap();
     assert!(effects.writes.is_empty(), "repeating writes nothing");
     assert_eq!(node.state, before);
     let crate::authority::effect::Reply::Vote(reply) = effects.reply else { panic!("a vote") };

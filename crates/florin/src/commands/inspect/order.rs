@@ -105,6 +105,26 @@ fn content_rows(order: &Order, content: &Content, money: &Money, rows: &mut Vec<
             rows.push(("action", "recover".into()));
             rows.push(("account", money.address(account)));
         }
+        Action::Bearer(bearer) | Action::RecoverNotes(bearer) => {
+            let worth = money.amount(content.total.into());
+            rows.push(("action", format!("{}, notes worth {worth}", content.action.name())));
+            for note in &bearer.notes {
+                rows.push(("note", format!("{} {:?}", money.amount(1 << note.tier), note.nonce)));
+            }
+            for credit in &bearer.credits {
+                let to = money.address(&credit.address);
+                rows.push(("output", format!("{} to {to}", money.amount(credit.amount.into()))));
+            }
+            let call = florin_core::wire::Call { outputs: bearer.shared.clone(), ..Default::default() };
+            let does = describe_with(&call, |minor| money.amount(minor.into()), |address| money.address(address));
+            rows.extend(does.into_iter().map(|text| ("does", text)));
+            if !bearer.memo.is_empty() {
+                rows.push(("memo", format!("{:?}", bearer.memo)));
+            }
+        }
+    }
+    for note in &content.notes {
+        rows.push(("asks for", format!("a note of {}", money.amount(note.worth().into()))));
     }
     if let Some(open) = &content.open {
         rows.push(("opens", money.address(&Permission::address_of(order.network_id, open))));
@@ -116,11 +136,10 @@ fn content_json(content: &Content) -> Value {
     let outputs = content.credits().iter().map(
         |credit| json!({"address": hex::encode(credit.address.as_bytes()), "amount_minor": credit.amount.to_string()}),
     );
-    let (action, permission) = match &content.action {
-        Action::Pay { .. } => ("pay", None),
-        Action::SetPermission(permission) => ("set-permission", Some(hex::encode(permission))),
-        Action::Call { .. } => ("call", None),
-        Action::Recover { .. } => ("recover", None),
+    let action = content.action.name();
+    let permission = match &content.action {
+        Action::SetPermission(permission) => Some(hex::encode(permission)),
+        _ => None,
     };
     let operations = match &content.action {
         Action::Call { call, .. } => {

@@ -1,0 +1,96 @@
+use super::*;
+
+fn input(n: u8) -> wire::NoteInput {
+    wire::NoteInput { tier: 3, nonce: Bytes::copy_from_slice(&[n; 32]), ..Default::default() }
+}
+
+fn credit(amount: u64) -> wire::Output {
+    crate::content::credit_output(&Credit { address: Address::new([9; 32]), amount })
+}
+
+fn note(tier: u32) -> wire::Output {
+    let request = wire::NoteRequest { tier, blinded: Bytes::from_static(&[1; 48]) };
+    wire::Output { kind: Some(output::Kind::Note(request)) }
+}
+
+fn fund(amount: u64) -> wire::Output {
+    let bytes = |n| Bytes::copy_from_slice(&[n; 32]);
+    let fund = wire::ContractFund { amount, hash: bytes(1), expiry_ms: 5, receiver: bytes(2), sender: bytes(3) };
+    wire::Output { kind: Some(output::Kind::ContractFund(fund)) }
+}
+
+fn code(message: &wire::Bearer) -> Option<Code> {
+    Bearer::check(message, false).err().map(|e| e.code)
+}
+
+#[test]
+fn value_of_notes_is_value_of_outputs_in_their_order() {
+    let good =
+        wire::Bearer { notes: vec![input(1), input(2)], outputs: vec![credit(12), note(2)], ..Default::default() };
+    assert_eq!(code(&good), None);
+    let with = |outputs: Vec<wire::Output>| wire::Bearer { outputs, ..good.clone() };
+    for (outputs, expected) in [
+        (vec![note(2), credit(12)], Code::BadContent),
+        (vec![credit(12), note(1)], Code::BadAmount),
+        (vec![credit(0), note(4)], Code::BadAmount),
+        (vec![note(63)], Code::BadContent),
+        (vec![credit(1 << 62), credit(1 << 62)], Code::BadAmount),
+        (vec![fund(12), note(2)], Code::BadContent),
+        (vec![fund(16)], Code::BadContent),
+        (vec![wire::Output::default()], Code::BadContent),
+        (vec![], Code::Limit),
+        ((0..255).map(|_| note(0)).collect(), Code::Limit),
+    ] {
+        assert_eq!(code(&with(outputs.clone())), Some(expected), "{outputs:?}");
+    }
+    let refund = Bytes::from_static(&[4; 32]);
+    let shared = wire::Bearer { refund: refund.clone(), ..with(vec![credit(4), note(2), fund(8)]) };
+    let checked = Bearer::check(&shared, false).unwrap();
+    assert_eq!((checked.shared_value, checked.call().0), (8, 2));
+    assert_eq!(code(&wire::Bearer { refund, ..good.clone() }), Some(Code::BadContent), "nothing to refund");
+    let command =
+        wire::NetworkCommand { network_id: 5, kind: Some(wire::network_command::Kind::Remove(wire::NetworkRemove {})) };
+    let acts = wire::Output { kind: Some(output::Kind::Network(command)) };
+    let acts = wire::Bearer { refund: Bytes::from_static(&[4; 32]), ..with(vec![credit(16), acts]) };
+    assert_eq!(code(&acts), Some(Code::BadContent), "in nobody's name");
+}
+
+#[test]
+fn a_note_is_named_once_and_in_one_way() {
+    let with = |notes: Vec<wire::NoteInput>| {
+        let amount = 8 * notes.len().max(1) as u64;
+        wire::Bearer { notes, outputs: vec![credit(amount)], ..Default::default() }
+    };
+    let lock =
+        wire::NoteLock { receiver: Bytes::from_static(&[1; 32]), sender: Bytes::from_static(&[2; 32]), after_ms: 7 };
+    let locked = wire::NoteInput { tier: 3, lock: Some(lock.clone()), ..Default::default() };
+    assert_eq!(code(&with(vec![input(1), locked.clone()])), None);
+    let same = wire::NoteInput { returned: true, ..locked.clone() };
+    for notes in [
+        vec![],
+        vec![input(1), input(1)],
+        vec![locked.clone(), same],
+        vec![wire::NoteInput { returned: true, ..input(1) }],
+        vec![wire::NoteInput { nonce: Bytes::from_static(&[1; 32]), ..locked.clone() }],
+        vec![wire::NoteInput { nonce: Bytes::from_static(&[1; 31]), ..input(1) }],
+        vec![wire::NoteInput { lock: Some(wire::NoteLock { sender: Bytes::new(), ..lock.clone() }), ..locked.clone() }],
+        (0..=128).map(|i| wire::NoteInput { nonce: Bytes::copy_from_slice(&[i; 32]), ..input(1) }).collect(),
+    ] {
+        assert!(matches!(code(&with(notes.clone())), Some(Code::BadContent | Code::Limit)), "{notes:?}");
+    }
+    // Another date, another note.
+    assert_ne!(lock_nonce(&lock), lock_nonce(&wire::NoteLock { after_ms: 8, ..lock }));
+}
+
+#[test]
+fn a_recovery_names_notes_and_nothing_else() {
+    let bare = wire::Bearer { notes: vec![input(1)], ..Default::default() };
+    assert!(Bearer::check(&bare, true).is_ok());
+    for message in [
+        wire::Bearer { outputs: vec![credit(8)], ..bare.clone() },
+        wire::Bearer { memo: "m".into(), ..bare.clone() },
+        wire::Bearer { refund: Bytes::from_static(&[4; 32]), ..bare },
+    ] {
+        assert_eq!(Bearer::check(&message, true).unwrap_err().code, Code::BadContent);
+    }
+}
