@@ -61,6 +61,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
 enum Content {
     Order { order: Order },
     Report(wire::RecoveryReport),
+    NoteReport(wire::NoteReport),
     Dkg(&'static str),
     Unknown,
 }
@@ -77,7 +78,8 @@ fn contents(unit: &wire::OrderedUnit) -> (u64, Vec<Content>) {
             }
             Some(wire::item::Kind::Report(report)) => found.push(Content::Report(report)),
             Some(wire::item::Kind::Dkg(item)) => found.push(Content::Dkg(step_of(item))),
-            Some(wire::item::Kind::NoteReport(_)) | None => found.push(Content::Unknown),
+            Some(wire::item::Kind::NoteReport(report)) => found.push(Content::NoteReport(report)),
+            None => found.push(Content::Unknown),
         }
     }
     (data.clock_ms, found)
@@ -109,6 +111,7 @@ impl Content {
                 format!("{kind} of actor {}, seqnum {}: {}", order.actor, order.seqnum, hex::encode(order.id))
             }
             Content::Report(r) => format!("report on actor {}, seqnum {}", r.actor, r.seqnum),
+            Content::NoteReport(r) => format!("report on note {}", hex::encode(&r.nonce)),
             Content::Dkg(step) => format!("keys of e-cash: {step}"),
             Content::Unknown => "not decodable".into(),
         }
@@ -119,6 +122,7 @@ impl Content {
             Content::Order { order } => json!({"kind": "order", "type": order.transaction_type,
                 "actor": order.actor.to_string(), "seqnum": order.seqnum, "order_id": hex::encode(order.id)}),
             Content::Report(r) => json!({"kind": "report", "actor": r.actor.to_string(), "seqnum": r.seqnum}),
+            Content::NoteReport(r) => json!({"kind": "note-report", "nonce": hex::encode(&r.nonce)}),
             Content::Dkg(step) => json!({"kind": "dkg", "step": step}),
             Content::Unknown => json!({"kind": "unknown"}),
         }
