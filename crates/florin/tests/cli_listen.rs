@@ -499,14 +499,6 @@ impl AuthorityService for Liar {
     async fn actor(&self, _: Request<ActorRequest>) -> Result<Response<ActorReply>, Status> {
         no()
     }
-    async fn notes(&self, _: Request<NotesRequest>) -> Result<Response<NotesReply>, Status> {
-        Err(tonic::Status::unimplemented("no"))
-    }
-
-    async fn cash_keys(&self, _: Request<CashKeysRequest>) -> Result<Response<CashKeysReply>, Status> {
-        Err(tonic::Status::unimplemented("no"))
-    }
-
     async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
         no()
     }

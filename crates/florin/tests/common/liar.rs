@@ -287,17 +287,6 @@ impl PeerService for Service {
     type FollowStream = Replies<wire::FollowReply>;
     type OrderStream = Replies<OrderFrame>;
 
-    async fn cash_shares(
-        &self,
-        _: Request<wire::CashSharesRequest>,
-    ) -> Result<Response<wire::CashSharesReply>, Status> {
-        Err(Status::unimplemented("no"))
-    }
-
-    async fn cash_go_on(&self, _: Request<wire::CashGoOnRequest>) -> Result<Response<wire::CashGoOnReply>, Status> {
-        Err(Status::unimplemented("no"))
-    }
-
     async fn order(&self, request: Request<Streaming<OrderFrame>>) -> Result<Response<Self::OrderStream>, Status> {
         let from = server::peer_identity(&request).unwrap();
         let from = self.0.committee.authorities.iter().position(|a| *a.key.as_bytes() == from).unwrap();
