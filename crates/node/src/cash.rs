@@ -341,7 +341,8 @@ impl Part {
         if confirmed {
             return lost("expected this authority's shares, which it had, found no such file".into());
         }
-        if participant.is_none() && ceremony.phase() == Phase::Active {
+        // It has announced no key, or not with a seed that is still here.
+        if ceremony.is_settled() {
             warn!(run, "keys of e-cash: this authority has no shares until the keys are shared again");
         }
         Ok(None)
@@ -411,6 +412,7 @@ async fn ask(mut client: PeerServiceClient<Channel>, mint: watch::Sender<Option<
                     mint.send_if_modified(|known| {
                         let news = known.as_ref().is_none_or(|known| known.holds_shares() != whole);
                         if news {
+                            info!(shares = whole, "keys of e-cash are here, from this authority's other process");
                             *known = Some(Arc::new(keys));
                         }
                         news
