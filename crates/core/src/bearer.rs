@@ -288,6 +288,13 @@ pub fn signatures<'a>(order: &'a Order, bearer: &Bearer) -> Result<Vec<&'a [u8; 
     Ok(out)
 }
 
+/// Whether an envelope may be that of a bearer order, at a glance: its body names no actor. True for all that are.
+pub fn may_be(envelope: &[u8]) -> bool {
+    // Tag and length of the body, its network (tag and 8 bytes), and then no tag of an actor.
+    let length = envelope.iter().skip(1).position(|byte| byte & 0x80 == 0);
+    length.and_then(|length| envelope.get(length + 2 + 9)).is_some_and(|tag| *tag != 0x11)
+}
+
 /// A bearer order names no account, and so has no number. Errors: `BAD_CONTENT`.
 pub fn check_frame(order: &Order) -> Result<()> {
     if order.actor != 0 || order.seqnum != 0 || order.prev_hash != 0 || !order.cosignors.is_empty() {

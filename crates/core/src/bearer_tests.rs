@@ -94,3 +94,15 @@ fn a_recovery_names_notes_and_nothing_else() {
         assert_eq!(Bearer::check(&message, true).unwrap_err().code, Code::BadContent);
     }
 }
+
+#[test]
+fn bearer_orders_are_told_at_a_glance() {
+    let spend = |n| Spend { input: input(n), signature: [0; 48], sign: Box::new(|_| [0; 64]) };
+    for notes in [1, 2, 90] {
+        let notes: Vec<Spend> = (0..notes).map(spend).collect();
+        assert!(may_be(&build(1 << 62, &notes, vec![credit(1)], "", None)));
+    }
+    let account = crate::testing::Signer::new(1).pay(&[crate::testing::to(Address::new([1; 32]), 1)], "memo");
+    assert!(!may_be(&account));
+    assert!((0..12).all(|length| !may_be(&account[..length])), "too short to be one");
+}

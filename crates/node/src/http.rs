@@ -156,7 +156,7 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let store = Store::open(dir.path(), 0, *committee.id(), 0, true).unwrap();
         let authority = Authority::new(committee.clone(), 0, 0, keys[0].clone());
-        let (shard, threads) = Shard::start(authority, store).unwrap();
+        let (shard, threads) = Shard::start(authority, store, Default::default()).unwrap();
         let (_stop, stopping) = tokio::sync::watch::channel(false);
         let shards = Arc::new(BTreeMap::from([(0, shard)]));
         let services = Services {

@@ -26,7 +26,7 @@ use tonic::transport::Channel;
 use tracing::{error, info};
 
 use crate::calls::{self, LogRoute};
-use crate::cash;
+use crate::cash::{self, Mint};
 use crate::config::{Config, check_data, open_shard};
 use crate::consensus::{self, Consensus, Queues};
 use crate::follow::{self, Lags};
@@ -35,8 +35,8 @@ use crate::ordering::{Aleph, EngineConfig};
 use crate::outbox::{self, Route};
 use crate::participation::Participation;
 use crate::peers::{Clients, Peers};
-use crate::service::{LISTENERS, LogPart, Services, WATCHERS};
-use crate::shard::{Shard, ShardThreads};
+use crate::service::{LISTENERS, LogPart, Services, Shards, WATCHERS};
+use crate::shard::{NoteWork, Shard, ShardThreads};
 use crate::steps::{self, StepRoute};
 use crate::{genesis, http};
 
@@ -53,10 +53,11 @@ pub async fn run(
     let mut opened = BTreeMap::new();
     let mut threads: Vec<ShardThreads> = Vec::new();
     let key = Arc::new(config.key());
+    let note_work = NoteWork::new();
     for number in &numbers {
         let store = open_shard(&config, *number)?;
         let authority = Authority::new(config.committee.clone(), config.index, *number, key.clone());
-        let (shard, thread) = Shard::start(authority, store)?;
+        let (shard, thread) = Shard::start(authority, store, note_work.clone())?;
         opened.insert(*number, shard);
         threads.push(thread);
     }
@@ -86,6 +87,7 @@ pub async fn run(
         background.spawn(ask);
         mint
     });
+    background.spawn(give_keys(mint.clone(), shards.clone()));
     let services = Services {
         stopping,
         mint,
@@ -121,6 +123,18 @@ pub async fn run(
         .map_err(|e| Error::new(Code::Io, format!("waiting for the shards: {e}")))?;
     info!("stopped");
     served
+}
+
+/// Gives the shards the keys of e-cash, when they are made and whenever they change.
+async fn give_keys(mut mint: Mint, shards: Shards) {
+    loop {
+        if let Some(keys) = mint.borrow_and_update().clone() {
+            shards.values().for_each(|shard| shard.authority().set_mint(keys.clone()));
+        }
+        if mint.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 fn chosen(config: &Config, shards: &[u32]) -> Result<Vec<u32>> {

@@ -264,7 +264,8 @@ impl AuthorityService for Services {
             return Err(to_status(Error::new(Code::NotVoting, message)));
         }
         let VoteRequest { shard, orders } = request.into_inner();
-        answer(match self.handle(shard, Input::vote(orders)).await {
+        let shard = self.shard(shard).map_err(to_status)?;
+        answer(match shard.vote(orders).await {
             Ok(Reply::Vote(reply)) => Ok(reply),
             Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(e),
@@ -272,11 +273,12 @@ impl AuthorityService for Services {
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> std::result::Result<Response<SettleReply>, Status> {
-        let SettleRequest { shard, certificate, orders, shares: _ } = request.into_inner();
+        let SettleRequest { shard, certificate, orders, shares } = request.into_inner();
         let Some(certificate) = certificate else {
             return Err(to_status(Error::new(Code::Decode, "the request has no certificate")));
         };
-        answer(match self.handle(shard, Input::Settle { certificate, orders }).await {
+        let shard = self.shard(shard).map_err(to_status)?;
+        answer(match shard.settle(certificate, orders, shares).await {
             Ok(Reply::Settle(reply)) => Ok(reply),
             Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(e),
@@ -397,8 +399,10 @@ impl AuthorityService for Services {
         answer(self.read_shard(request.network_id, move |a, store| a.history(store, &request)).await)
     }
 
-    async fn notes(&self, _: Request<NotesRequest>) -> std::result::Result<Response<NotesReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn notes(&self, request: Request<NotesRequest>) -> std::result::Result<Response<NotesReply>, Status> {
+        let request = request.into_inner();
+        let shard = self.shard(request.shard).map_err(to_status)?;
+        answer(shard.notes(request).await)
     }
 
     async fn cash_keys(&self, _: Request<CashKeysRequest>) -> std::result::Result<Response<CashKeysReply>, Status> {

@@ -13,9 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use florin_core::authority::Authority;
 use florin_core::authority::effect::{Effects, Reply};
 use florin_core::authority::input::Input;
+use florin_core::authority::mint::NoteChecks;
+use florin_core::authority::query::settled_by;
+use florin_core::bearer;
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -76,6 +80,42 @@ pub struct Shard {
     fault: watch::Receiver<Option<Error>>,
     counters: Arc<Counters>,
     long_reads: Arc<Semaphore>,
+    note_work: NoteWork,
+}
+
+/// Places for the curve arithmetic of notes, which is done beside the threads of the shard.
+#[derive(Clone)]
+pub struct NoteWork {
+    /// At work: one a core.
+    cores: Arc<Semaphore>,
+    /// At work or waiting.
+    places: Arc<Semaphore>,
+}
+
+impl NoteWork {
+    /// As many places as the machine has cores, for all shards of a process.
+    pub fn new() -> NoteWork {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        NoteWork { cores: Arc::new(Semaphore::new(cores)), places: Arc::new(Semaphore::new(QUEUE)) }
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let Ok(_place) = self.places.try_acquire() else {
+            return Err(Error::new(Code::Busy, format!("{QUEUE} requests with notes wait")));
+        };
+        let core = self.cores.clone().acquire_owned().await.map_err(|_| stopped())?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _core = core;
+            work()
+        });
+        done.await.map_err(|_| stopped())?
+    }
+}
+
+impl Default for NoteWork {
+    fn default() -> NoteWork {
+        NoteWork::new()
+    }
 }
 
 /// The threads of a shard; joining them waits until the last reply has gone.
@@ -94,7 +134,7 @@ impl ShardThreads {
 
 impl Shard {
     /// Starts the threads over an open store.
-    pub fn start(authority: Authority, store: Store) -> Result<(Arc<Shard>, ShardThreads)> {
+    pub fn start(authority: Authority, store: Store, note_work: NoteWork) -> Result<(Arc<Shard>, ShardThreads)> {
         let authority = Arc::new(authority);
         // What an earlier process wrote and did not sync may be visible here; make it durable before
         // anything that rests on it is said.
@@ -140,7 +180,7 @@ impl Shard {
         ];
         info!(shard = authority.shard(), orders = totals.orders, "shard open");
         let long_reads = Arc::new(Semaphore::new(LONG_READS));
-        let shard = Shard { authority, store, queue, settled_end, outbox, fault, counters, long_reads };
+        let shard = Shard { authority, store, queue, settled_end, outbox, fault, counters, long_reads, note_work };
         Ok((Arc::new(shard), ShardThreads(threads)))
     }
 
@@ -219,6 +259,45 @@ impl Shard {
         let found = found.await.map_err(|_| stopped())??;
         self.barrier().await?;
         Ok(found)
+    }
+
+    /// Votes on orders. Signatures of notes are checked first, on another thread.
+    pub async fn vote(&self, orders: Vec<Bytes>) -> Result<Reply> {
+        let checks = match orders.iter().any(|order| bearer::may_be(order)) {
+            true => {
+                let (authority, store, orders) = (self.authority.clone(), self.store.clone(), orders.clone());
+                self.note_work.run(move || authority.check_notes(now_us(), &orders, &store)).await?
+            }
+            false => NoteChecks::default(),
+        };
+        self.handle(Input::Vote { orders, checks }).await
+    }
+
+    /// Settles, and signs what the settled orders ask for: after it is durable.
+    pub async fn settle(&self, certificate: wire::Certificate, orders: Vec<Bytes>, shares: bool) -> Result<Reply> {
+        let (root, count) = (certificate.root.clone(), certificate.count as usize);
+        let kept = if shares { orders.clone() } else { Vec::new() };
+        let mut reply = self.handle(Input::Settle { certificate, orders }).await?;
+        if let (true, Reply::Settle(settled)) = (shares, &mut reply)
+            && settled.acknowledgement.is_some()
+        {
+            let bits = settled_by(settled, count);
+            let (authority, store) = (self.authority.clone(), self.store.clone());
+            let sign = move || {
+                let orders = if kept.is_empty() { authority.orders_of(&store, &root)? } else { kept };
+                authority.note_shares(&orders, &bits)
+            };
+            settled.shares = self.note_work.run(sign).await?;
+        }
+        Ok(reply)
+    }
+
+    /// What is known of notes, with signature shares. It is durable.
+    pub async fn notes(&self, request: wire::NotesRequest) -> Result<wire::NotesReply> {
+        let (authority, store) = (self.authority.clone(), self.store.clone());
+        let reply = self.note_work.run(move || authority.notes(&store, &request)).await?;
+        self.barrier().await?;
+        Ok(reply)
     }
 
     /// Notes how far a peer's settled stream has been looked at.

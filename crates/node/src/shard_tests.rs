@@ -28,7 +28,7 @@ async fn a_shard_whose_thread_panicked_says_so() {
     // Books that do not balance: the next step's own check stops it.
     let wrong = Totals { sent: 1, ..Totals::default() };
     store.write(&[Write::put(Table::Meta, TOTALS_KEY, wrong.encode().encode_to_vec())]).unwrap();
-    let (shard, threads) = Shard::start(authority, store).unwrap();
+    let (shard, threads) = Shard::start(authority, store, Default::default()).unwrap();
     let order = TestCommittee::issuer().pay(&[to(Signer::new(1).address, 5)], "");
     assert_eq!(shard.handle(vote(&order)).await.unwrap_err().code, Code::Busy);
     let mut fault = shard.fault.clone();
@@ -42,7 +42,7 @@ async fn a_shard_whose_thread_panicked_says_so() {
 async fn an_order_is_shown_as_soon_as_it_is_voted_for() {
     let dir = TempDir::new().unwrap();
     let (authority, store) = open(&dir);
-    let (shard, threads) = Shard::start(authority, store).unwrap();
+    let (shard, threads) = Shard::start(authority, store, Default::default()).unwrap();
     let mut issuer = TestCommittee::issuer();
     let order = issuer.pay(&[to(Signer::new(1).address, 5)], "");
     shard.handle(vote(&order)).await.unwrap();

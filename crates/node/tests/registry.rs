@@ -58,7 +58,7 @@ impl Folders<'_> {
         let now = Instant::now();
         let log = OrderedLog::new(self.committee.clone(), 0, self.key.clone());
         let (log, log_threads) = LogShell::start(log, self.open(LOG, false)).unwrap();
-        let (shard, threads) = Shard::start(self.shard(), self.open(0, false)).unwrap();
+        let (shard, threads) = Shard::start(self.shard(), self.open(0, false), Default::default()).unwrap();
         let opened = now.elapsed();
         let orders = vec![last.clone().order(1, b"x", &[])];
         let reply = shard.handle(Input::vote(orders)).await.unwrap();

@@ -10,7 +10,7 @@ use super::Authority;
 use super::changes::load_progress;
 use super::settle::{claimed, read_order, stored_orders};
 use super::state::{
-    Account, Link, State, Table, Totals, corrupt, get_record, get_u64, link_key, need_record, order_key,
+    Account, Link, State, Table, Totals, corrupt, get_record, get_u64, link_key, need_record, order_id_key, order_key,
 };
 use crate::address::Address;
 use crate::batch::leaf_id;
@@ -19,7 +19,7 @@ use crate::certificate::{BatchId, Promise, batch_id, sign};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, PAGE_MAX};
-use crate::merkle;
+use crate::merkle::{self, Hash};
 use crate::wire;
 
 impl Authority {
@@ -60,6 +60,13 @@ impl Authority {
     pub fn order(&self, state: &dyn State, request: &wire::OrderRequest) -> Result<wire::OrderReply> {
         use wire::order_reply::State as S;
         self.served(request.network_id, request.actor)?;
+        if !request.order_id.is_empty() {
+            let key = order_id_key(request.network_id, request.actor, &order_id(&request.order_id)?);
+            return match get_record::<wire::OrderRecord>(state, Table::Orders, &key)? {
+                Some(record) => self.proof(state, record.batch, record.index, S::Settled),
+                None => Ok(wire::OrderReply::default()),
+            };
+        }
         let key = order_key(request.network_id, request.actor, request.seqnum);
         if let Some(record) = get_record::<wire::OrderRecord>(state, Table::Orders, &key)? {
             return match record.order_id.is_empty() {
@@ -114,6 +121,16 @@ impl Authority {
     pub fn order_status(&self, state: &dyn State, request: &wire::OrderStatusRequest) -> Result<wire::OrderStatus> {
         use wire::order_status::State as S;
         self.served(request.network_id, request.actor)?;
+        if !request.order_id.is_empty() {
+            let key = order_id_key(request.network_id, request.actor, &order_id(&request.order_id)?);
+            let record = get_record::<wire::OrderRecord>(state, Table::Orders, &key)?;
+            return Ok(record.map_or_else(wire::OrderStatus::default, |record| wire::OrderStatus {
+                state: S::Settled as i32,
+                order_id: record.order_id,
+                calls: record.call,
+                ..Default::default()
+            }));
+        }
         let key = order_key(request.network_id, request.actor, request.seqnum);
         let mut status = wire::OrderStatus::default();
         let mut set = |state, order_id: Bytes, calls| {
@@ -230,6 +247,14 @@ impl Authority {
         }
     }
 
+    /// The orders of a stored batch; none if it is not stored.
+    pub fn orders_of(&self, state: &dyn State, root: &[u8]) -> Result<Vec<Bytes>> {
+        match get_u64(state, Table::Roots, root)? {
+            Some(number) => stored_orders(state, number),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The outbox entry with this sequence.
     pub fn outbox(&self, state: &dyn State, to_shard: u32, sequence: u64) -> Result<wire::Delivery> {
         need_record(state, Table::Outbox, &super::state::outbox_key(to_shard, sequence))
@@ -273,6 +298,10 @@ impl Authority {
 pub fn settled_by(reply: &wire::SettleReply, count: usize) -> Bitmap {
     let parsed = reply.acknowledgement.as_ref().and_then(|a| Bitmap::parse(&a.bitmap, count).ok());
     parsed.unwrap_or_else(|| Bitmap::empty(count))
+}
+
+fn order_id(bytes: &[u8]) -> Result<Hash> {
+    Hash::try_from(bytes).map_err(|_| Error::expected(Code::Decode, "bytes of an order id", 32, bytes.len()))
 }
 
 /// The certificate that certifies order `index`.
