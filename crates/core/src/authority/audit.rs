@@ -9,6 +9,7 @@
 mod books;
 mod compare;
 mod flow;
+mod notes;
 mod pbtx;
 mod to_log;
 mod whole;
@@ -30,7 +31,7 @@ use crate::error::Result;
 use crate::wire;
 use books::Books;
 pub use flow::Flow;
-pub use whole::{Money, audit_authority, money};
+pub use whole::{Money, audit_authority, money, notes};
 
 /// Findings that are written out; more are only counted.
 pub const FINDINGS_MAX: usize = 100;
@@ -77,6 +78,16 @@ pub struct ShardAudit {
     pub pbtx_calls: BTreeMap<(u64, u64), (u32, bool)>,
     /// What of that is still in the outbox for the log.
     pub pbtx_kept: BTreeSet<((u64, u64), u32)>,
+    /// Notes issued and spent, by tier, as recomputed.
+    pub notes: Vec<(u64, u64)>,
+    /// Nonces that a recovery holds back.
+    pub frozen_notes: BTreeSet<Vec<u8>>,
+    /// Nonces that recoveries have freed, with how often.
+    pub freed_notes: BTreeMap<Vec<u8>, u32>,
+    /// Settled bearer orders with outputs for the log.
+    pub bearers: Flow,
+    /// Those of them that are still in the outbox for the log.
+    pub bearers_kept: Flow,
     /// What this shard knows of PBTX networks and their actors.
     pub registry: Known,
     /// Accounts that a recovery has frozen, with the seqnum.
@@ -127,6 +138,14 @@ impl ShardAudit {
         self.findings_total == 0
     }
 
+    fn note_mut(&mut self, tier: u32) -> &mut (u64, u64) {
+        let tier = tier as usize;
+        if self.notes.len() <= tier {
+            self.notes.resize(tier + 1, (0, 0));
+        }
+        &mut self.notes[tier]
+    }
+
     fn find(&mut self, what: impl Into<String>) {
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
@@ -162,6 +181,7 @@ pub fn audit_shard(authority: &Authority, state: &dyn State, signatures: bool) -
     audit.outbox(&totals)?;
     audit.streams()?;
     audit.accounts(&totals)?;
+    audit.notes(&totals)?;
     audit.totals(&totals)?;
     Ok(audit.out)
 }
@@ -452,7 +472,7 @@ impl Audit<'_> {
         let sums = [
             ("balances", out.balances, totals.accounts),
             ("genesis credits", out.genesis, totals.genesis),
-            ("sum", 0, totals.accounts + totals.sent - totals.received - totals.genesis + totals.issued),
+            ("sum", 0, totals.sum()),
         ];
         for (what, expected, found) in numbers {
             self.out.expect(format!("totals: {what}"), expected, found);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use florin_core::amount::format_amount;
 use florin_core::authority::Authority;
-use florin_core::authority::audit::{ShardAudit, audit_authority, audit_shard, money};
+use florin_core::authority::audit::{ShardAudit, audit_authority, audit_shard, money, notes};
 use florin_core::authority::state::LOG;
 use florin_core::committee::Committee;
 use florin_core::ordered::OrderedLog;
@@ -140,6 +140,14 @@ fn report(
     match all {
         true => {
             text += &format!("\n\naccounts, the issuer's included: {}", amount(money.accounts));
+            text += &format!("\nnotes of e-cash: {}", amount(money.notes));
+            for (tier, (issued, spent)) in notes(shards).iter().enumerate().filter(|(_, n)| **n != (0, 0)) {
+                let worth = amount(1 << tier);
+                text += &format!("\n  of {worth}: {issued} issued, {spent} spent");
+                if spent > issued {
+                    text += ": more than were issued; this authority lags, or more comes back than was made";
+                }
+            }
             text += &format!("\nin flight between shards: {}", amount(money.between_shards));
             let to_log = if log.is_some() { "in flight to the log" } else { "with the log, which is not here" };
             text += &format!("\n{to_log}: {}", amount(money.to_log));
@@ -175,6 +183,9 @@ fn report(
             "findings_total": l.findings_total})),
         "complete": all,
         "accounts": money.accounts.to_string(),
+        "notes": money.notes.to_string(),
+        "notes_by_tier": notes(shards).iter().map(|(issued, spent)| json!({"issued": issued, "spent": spent}))
+            .collect::<Vec<_>>(),
         "in_flight": money.between_shards.to_string(),
         "to_log": money.to_log.to_string(),
         "from_log": money.from_log.to_string(),

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 
 use super::flow::Flow;
-use super::{Audit, read};
+use super::{Audit, ShardAudit, read};
 use crate::address::Address;
+use crate::authority::mint::is_bearer;
 use crate::authority::state::{Account, LOG, Table, order_key};
 use crate::content::{Action, Content, Credit, TYPE_RECOVER};
 use crate::envelope::Order;
@@ -115,6 +116,9 @@ impl Audit<'_> {
         if order.network_id != self.authority.committee().network.id {
             return self.book_pbtx(batch, index, order, &at);
         }
+        if is_bearer(order) {
+            return self.book_bearer(batch, index, order, &at);
+        }
         if order.transaction_type == TYPE_RECOVER {
             self.books.recover_orders += 1;
             return Ok(());
@@ -127,12 +131,10 @@ impl Audit<'_> {
             }
         };
         self.book_outputs(order, &content, Kind::Payment);
-        if let Some(before) = self.books.undone.get_mut(&(batch, index)) {
-            if std::mem::replace(before, true) {
-                self.out.find(format!("{at}: expected one settled order at its seqnum, found it settled twice"));
-            }
+        if outputs_undone(&mut self.books, &mut self.out, (batch, index), &at) {
             return Ok(());
         }
+        self.book_issued(&content.notes, &at)?;
         let key = order_key(order.network_id, order.actor, order.seqnum);
         let record: Option<wire::OrderRecord> = read(self.state, Table::Orders, &key)?;
         match &record {
@@ -186,7 +188,7 @@ impl Audit<'_> {
     }
 
     /// The credits that an order makes, or those that taking it back makes.
-    fn book_outputs(&mut self, order: &Order, content: &Content, kind: Kind) {
+    pub(super) fn book_outputs(&mut self, order: &Order, content: &Content, kind: Kind) {
         for (output, credit) in content.credits().iter().enumerate() {
             let to = credit.address.shard(self.shards);
             let flow = match to == self.authority.shard() {
@@ -292,7 +294,7 @@ impl Audit<'_> {
             Kind::Refund | Kind::Deposit | Kind::Call => LOG,
             Kind::Payment | Kind::Reversed => (entry.actor % u64::from(self.shards)) as u32,
         };
-        if entry.seqnum == 0 {
+        if entry.order_id.is_empty() {
             self.out.expect(
                 format!("{at}: payer and kind of a genesis credit"),
                 (issuer, Kind::Payment),
@@ -314,6 +316,15 @@ impl Audit<'_> {
         let found = (credit.previous_batch, credit.previous_index);
         self.out.expect(format!("{at}: credit before it"), previous, found);
     }
+}
+
+/// Whether an order is taken back later, of which nothing else is booked.
+pub(super) fn outputs_undone(books: &mut Books, out: &mut ShardAudit, place: (u64, usize), at: &str) -> bool {
+    let Some(before) = books.undone.get_mut(&place) else { return false };
+    if std::mem::replace(before, true) {
+        out.find(format!("{at}: expected it settled once, found it settled twice"));
+    }
+    true
 }
 
 fn source(order: &Order, output: usize, credit: &Credit, memo: &str, kind: Kind) -> wire::CreditEntry {

@@ -2,6 +2,7 @@
 
 use super::flow::Flow;
 use super::{Audit, read};
+use crate::authority::mint::is_bearer;
 use crate::authority::state::{Table, order_key};
 use crate::content::{Content, TYPE_CALL, TYPE_RECOVER};
 use crate::envelope::Order;
@@ -26,6 +27,7 @@ impl Audit<'_> {
                 network_id: call.network_id,
                 actor: call.actor,
                 seqnum: call.seqnum,
+                nonce: call.nonce.clone(),
                 report: true,
                 ..Default::default()
             };
@@ -43,6 +45,9 @@ impl Audit<'_> {
         if order.network_id != self.authority.committee().network.id {
             self.pbtx_call(call, &order, &at)?;
             return Ok(Flow::default());
+        }
+        if is_bearer(&order) {
+            return self.bearer_call(call, &order, &at);
         }
         let recover = order.transaction_type == TYPE_RECOVER;
         self.out.expect(format!("{at}: whether it is a RECOVER"), recover, call.recover);

@@ -16,6 +16,8 @@ use crate::ordered::audit::LogAudit;
 pub struct Money {
     /// Balances, the issuer's included.
     pub accounts: i128,
+    /// Worth of the notes issued and not spent.
+    pub notes: i128,
     /// In outboxes of shards for other shards.
     pub between_shards: i128,
     /// Debited by CALLs that the log has not applied; below zero where shards lag behind the log. Without the log's
@@ -31,6 +33,7 @@ impl Money {
     /// Zero, if nothing is lost or made.
     pub fn sum(&self) -> i128 {
         self.accounts
+            + self.notes
             + self.between_shards
             + self.to_log
             + self.from_log
@@ -43,6 +46,7 @@ pub fn money(shards: &[(u32, ShardAudit)], log: Option<&LogAudit>) -> Money {
     let mut money = Money::default();
     for (a, sender) in shards {
         money.accounts += sender.balances;
+        money.notes += outstanding(&sender.notes);
         for (b, receiver) in shards.iter().filter(|(b, _)| b != a) {
             money.between_shards += in_flight(&sender.outbox, *b, receiver.applied.get(a)).amount;
         }
@@ -107,6 +111,24 @@ pub fn audit_authority(shards: &[(u32, ShardAudit)], log: Option<&LogAudit>) -> 
         findings.push(format!("credited by the genesis file: expected {issued} as issued, found {genesis}"));
     }
     findings
+}
+
+/// Notes that all shards of an authority have issued and spent, by tier. More spent than issued: it lags, or more
+/// comes back than was ever made.
+pub fn notes(shards: &[(u32, ShardAudit)]) -> Vec<(u64, u64)> {
+    let mut all = Vec::new();
+    for (_, shard) in shards {
+        all.resize(all.len().max(shard.notes.len()), (0, 0));
+        for (sum, (issued, spent)) in all.iter_mut().zip(&shard.notes) {
+            *sum = (sum.0 + issued, sum.1 + spent);
+        }
+    }
+    all
+}
+
+/// Worth of notes issued less notes spent, by tier.
+fn outstanding(notes: &[(u64, u64)]) -> i128 {
+    notes.iter().enumerate().map(|(tier, (issued, spent))| (i128::from(*issued) - i128::from(*spent)) << tier).sum()
 }
 
 /// Entries of an outbox that are not applied.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::audit;
 use super::*;
 use crate::bearer::{Spend, build, lock_nonce};
 use crate::cash::testing::{Note, Purse, mint};
@@ -267,4 +268,51 @@ fn without_keys_nothing_is_promised_and_what_others_certified_settles() {
     let asked = purse.ask(&[1]);
     let order = alice.withdraw(&asked);
     assert_eq!(refused(&cluster.node(3, 0).vote(std::slice::from_ref(&order)).unwrap()), [(0, Code::CashNotReady)]);
+}
+
+/// Audits all shards of one authority.
+fn findings(cluster: &Cluster, authority: usize) -> Vec<String> {
+    let shards = cluster.nodes[authority].iter().zip(0..);
+    let audits: Vec<_> =
+        shards.map(|(n, shard)| (shard, audit::audit_shard(&n.authority, &n.state, true).unwrap())).collect();
+    let found = audits.iter().flat_map(|(_, audit)| audit.findings.clone());
+    found.chain(audit::audit_authority(&audits, None)).collect()
+}
+
+#[test]
+fn the_audit_counts_every_note() {
+    use super::super::state::{State as _, Totals, Write};
+    let (mut cluster, mut alice, mut purse) = with_cash(100, 2);
+    let notes = cluster.withdraw(&mut alice, &mut purse, &[0, 2, 4, 4]);
+    let (order, _) = reissue(&mut purse, &notes[..2], &[2, 0]);
+    cluster.run_cash(&order);
+    cluster.run(&[deposit(&notes[2..3], Signer::on_shard(1, 2, 40).address)]);
+    cluster.vote(0, &[deposit(&notes[3..], alice.address)]);
+    assert_eq!(findings(&cluster, 0), [] as [String; 0]);
+    let clean = cluster.nodes[0][0].state.clone();
+    let spent = notes[0].secrets.nonce();
+    let record = clean.get(Table::Notes, &spent.0).unwrap().unwrap();
+    let (issued, _) = clean.iter(Table::Issued).map(|(k, v)| (k.to_vec(), v.clone())).next().unwrap();
+    let totals = clean.get(Table::Meta, super::super::state::TOTALS_KEY).unwrap().unwrap();
+    let with_totals = |change: &dyn Fn(&mut Totals)| {
+        let mut totals = Totals::load(&clean).unwrap();
+        change(&mut totals);
+        let record = prost::Message::encode_to_vec(&totals.encode());
+        vec![Write::put(Table::Meta, super::super::state::TOTALS_KEY, record)]
+    };
+    let unspent = wire::NoteRecord { spent: false, ..prost::Message::decode(record.clone()).unwrap() };
+    for (what, writes) in [
+        ("forgotten", vec![Write::delete(Table::Notes, spent.0)]),
+        ("unspent", vec![Write::put(Table::Notes, spent.0, prost::Message::encode_to_vec(&unspent))]),
+        ("spent by nobody", vec![Write::put(Table::Notes, [5; 32], record.to_vec())]),
+        ("not issued", vec![Write::delete(Table::Issued, issued.clone())]),
+        ("another tier", vec![Write::put(Table::Issued, issued, (1_u64 << 5).to_be_bytes())]),
+        ("one more", with_totals(&|t| t.notes[2].0 += 1)),
+        ("one spent less", with_totals(&|t| t.notes[2].1 -= 1)),
+    ] {
+        cluster.nodes[0][0].state.apply(&writes);
+        assert_ne!(findings(&cluster, 0), [] as [String; 0], "{what}");
+        cluster.nodes[0][0].state = clean.clone();
+    }
+    assert!(!totals.is_empty() && findings(&cluster, 0).is_empty());
 }
