@@ -1,7 +1,9 @@
 //! The bytes of everything that is signed, sent or stored, pinned. A change here breaks networks and
-//! disks that exist. `FLORIN_REGENERATE=1 cargo test -p florin-core --test golden` writes the files anew.
+//! disks that exist. `FLORIN_REGENERATE=1 cargo test -p florin-core --test golden --test golden_cash` writes
+//! the files anew.
 
-use std::path::PathBuf;
+#[path = "pinned/mod.rs"]
+mod pinned;
 
 use bytes::Bytes;
 use florin_core::address::Address;
@@ -23,21 +25,8 @@ use florin_core::ordered::step::{Object, actor_key};
 use florin_core::permission::Permission;
 use florin_core::testing::{Cluster, NETWORK_ID, Signer, TestCommittee, secret, to};
 use florin_core::{receipt, wire};
+use pinned::golden;
 use prost::Message;
-
-/// Compares with `golden/<name>.hex`.
-fn golden(name: &str, bytes: impl AsRef<[u8]>) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.hex"));
-    let digits = hex::encode(bytes);
-    let lines: Vec<&str> = digits.as_bytes().chunks(96).map(|l| std::str::from_utf8(l).expect("hex")).collect();
-    let text = lines.join("\n") + "\n";
-    if std::env::var_os("FLORIN_REGENERATE").is_some_and(|v| v == "1") {
-        std::fs::write(&path, text).expect("a writable checkout");
-        return;
-    }
-    let pinned = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    assert_eq!(text, pinned.replace('\r', ""), "{name} has other bytes than networks and disks that exist");
-}
 
 fn address(byte: u8) -> Address {
     Address::new([byte; 32])
