@@ -28,7 +28,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::committee::Committee;
-use florin_core::content::{Content, Credit, TYPE_CALL, TYPE_PAY, encode_call, encode_pay};
+use florin_core::content::{Content, Credit, TYPE_CALL, TYPE_PAY, encode_call, encode_withdraw};
 use florin_core::envelope::{Authority, Body, Order, encode_body, encode_envelope};
 use florin_core::keys::SecretKey;
 use florin_core::permission::Permission;
@@ -79,6 +79,7 @@ static UNKNOWN: Account = Account {
 enum Draft {
     Pay {
         outputs: Vec<Credit>,
+        notes: Vec<wire::NoteRequest>,
         memo: String,
     },
     /// All but the account's address and permission.
@@ -88,7 +89,7 @@ enum Draft {
 impl Draft {
     fn encode(&self, address: &Address, open: Option<Bytes>) -> (u32, Bytes) {
         match self {
-            Draft::Pay { outputs, memo } => (TYPE_PAY, encode_pay(outputs, memo, open)),
+            Draft::Pay { outputs, notes, memo } => (TYPE_PAY, encode_withdraw(outputs, notes, memo, open)),
             Draft::Call(call) => {
                 let account = Bytes::copy_from_slice(address.as_bytes());
                 let call = wire::Call { account, open: open.unwrap_or_default(), ..call.clone() };
@@ -194,7 +195,7 @@ impl Wallet {
     /// Signs many payments with one sync; several of one account make a chain.
     pub fn sign_payments(&mut self, seed: &Seed, payments: &[(u32, Vec<Credit>, String)]) -> Result<Vec<Bytes>> {
         let draft = |(account, outputs, memo): &(u32, Vec<Credit>, String)| {
-            (*account, Draft::Pay { outputs: outputs.clone(), memo: memo.clone() })
+            (*account, Draft::Pay { outputs: outputs.clone(), notes: Vec::new(), memo: memo.clone() })
         };
         let drafts: Vec<_> = payments.iter().map(draft).collect();
         let (records, envelopes) = self.prepare(seed, &drafts, None)?;
@@ -258,7 +259,11 @@ impl Wallet {
         let shard = self.address(account)?.shard(self.committee.shards);
         let envelopes: Vec<Bytes> = pending.iter().map(|p| p.envelope.clone()).collect();
         let seqnums: Vec<u32> = pending.iter().map(|p| p.seqnum).collect();
-        let submission = network.submit(shard, envelopes, on_event).await?;
+        let asks_for_notes = |p: &Pending| p.order().and_then(|o| Content::decode(&o)).is_ok_and(|c| !c.notes.is_empty());
+        let submission = match pending.iter().any(asks_for_notes) {
+            true => network.submit_for_notes(shard, envelopes, on_event).await?,
+            false => network.submit(shard, envelopes, on_event).await?,
+        };
         let outcomes = seqnums.into_iter().zip(&submission.outcomes).zip(&submission.void);
         self.settle_outcomes(account, outcomes.map(|((s, o), r)| (s, o.clone(), *r)).collect())?;
         let first = submission.outcomes.iter().find_map(|o| o.as_ref().err());

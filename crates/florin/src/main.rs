@@ -46,6 +46,9 @@ enum Command {
     /// Keys, balances, payments
     #[command(subcommand)]
     Wallet(wallet::Command),
+    /// Private money: notes that nobody can link to who had them
+    #[command(subcommand)]
+    Cash(cash::Command),
     /// Lock money for whoever knows a secret; claim it; take it back
     #[command(subcommand)]
     Contract(contract::Command),
@@ -116,6 +119,7 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Authority(command) => authority::run(command, out),
         Command::Devnet(command) => devnet::run(command, out),
         Command::Wallet(command) => wallet::run(command, out),
+        Command::Cash(command) => cash::run(command, out),
         Command::Contract(command) => contract::run(command, out),
         Command::Primary(command) => primary::run(command, out),
         Command::Network(command) => network::run(command, out),

@@ -8,17 +8,17 @@
 
 use std::ops::{Index, IndexMut};
 
-use florin_core::limits::OUTPUTS_MAX;
+use florin_core::limits::{CASH_TIERS, NOTES_IN_MAX, NOTES_PER_ORDER_MAX, OUTPUTS_MAX};
 use florin_core::{Code, Error, Result};
 
 /// Tiers at most: 0 to 31.
-pub const TIERS: usize = 32;
+pub const TIERS: usize = CASH_TIERS;
 /// Notes of a tier that a wallet likes to have.
 pub const SPREAD: u32 = 3;
 /// Notes that one order spends at most.
-pub const NOTES_PER_ORDER: u64 = 128;
+pub const NOTES_PER_ORDER: u64 = NOTES_IN_MAX as u64;
 /// Notes in an order, inputs and outputs together.
-pub const NOTES_IN_ORDER: u64 = 256;
+pub const NOTES_IN_ORDER: u64 = NOTES_PER_ORDER_MAX as u64;
 /// Notes that a string is made of, if fewer tiers can't help: more are changed into fewer first.
 pub const NOTES_PER_STRING: u64 = 32;
 

@@ -414,6 +414,11 @@ impl Book {
         if self.used - needed > SKIPPED_MAX { needed } else { self.used.max(needed) }
     }
 
+    /// The first number behind those that notes were made of.
+    pub fn issued(&self) -> u64 {
+        self.issued
+    }
+
     /// The first number for new notes that are locked to somebody.
     pub fn next_lent(&self) -> u64 {
         LENT + self.lent

@@ -67,6 +67,8 @@ impl Store {
 
 /// What the seed gives for cash. Wiped when dropped.
 pub struct Secrets {
+    /// The seed, for what accounts sign.
+    pub seed: Seed,
     /// Secrets of notes.
     pub notes: CashSeed,
     key: Zeroizing<[u8; 32]>,
@@ -74,10 +76,10 @@ pub struct Secrets {
 
 impl Secrets {
     /// Of a wallet in a network.
-    pub fn new(seed: &Seed, network_id: u64) -> Secrets {
+    pub fn new(seed: Seed, network_id: u64) -> Secrets {
         let secret = seed.cash_secret();
         let key = Sha256::new().chain_update(BOX_TAG).chain_update(&secret[..]).finalize();
-        Secrets { notes: CashSeed::new(&secret, network_id), key: Zeroizing::new(key.into()) }
+        Secrets { notes: CashSeed::new(&secret, network_id), key: Zeroizing::new(key.into()), seed }
     }
 
     /// Encrypts the secret of the note with this nonce, as hex. Errors: `IO` without randomness.

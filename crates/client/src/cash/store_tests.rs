@@ -11,7 +11,7 @@ fn wallet(dir: &Path, entropy: u8) -> (Keystore, Secrets) {
     let meta = Meta { network_id: 7, currency: "flr".into(), decimals: 2, curve: Curve::Ed25519 };
     let path = dir.join(format!("{entropy}.wallet"));
     let keystore = Keystore::create(&path, &[entropy; 16], "p", meta).unwrap();
-    let secrets = Secrets::new(&Seed::from_entropy(&[entropy; 16]).unwrap(), 7);
+    let secrets = Secrets::new(Seed::from_entropy(&[entropy; 16]).unwrap(), 7);
     (keystore, secrets)
 }
 

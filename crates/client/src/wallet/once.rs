@@ -29,6 +29,8 @@ use super::{Draft, Wallet, now_ms};
 use crate::network::Network;
 use crate::seed::Seed;
 
+/// Tier of a note above which no amount is.
+const TIER_MAX: u32 = 63;
 /// Characters of a payment's id.
 const ID_CHARS_MAX: usize = 64;
 
@@ -41,6 +43,8 @@ pub struct Payment {
     pub account: u32,
     /// Who gets what.
     pub outputs: Vec<Credit>,
+    /// Notes of e-cash that it is to make.
+    pub notes: Vec<wire::NoteRequest>,
     /// A note for the recipients.
     pub memo: String,
 }
@@ -114,7 +118,9 @@ impl Request {
     pub fn is(&self, content: &Content) -> bool {
         match (self, &content.action) {
             (Request::Pay(payment), Action::Pay { outputs, memo }) => {
-                (&payment.outputs, &payment.memo) == (outputs, memo) && content.notes.is_empty()
+                let asked = content.notes.iter().map(|note| (note.tier, &note.blinded));
+                (&payment.outputs, &payment.memo) == (outputs, memo)
+                    && asked.eq(payment.notes.iter().map(|note| (note.tier, &note.blinded)))
             }
             (Request::Call(operation), Action::Call { call, .. }) => operation.is(call),
             _ => false,
@@ -124,9 +130,19 @@ impl Request {
     /// What it takes from the account, minor units.
     pub(super) fn total(&self) -> Result<i128> {
         match self {
-            Request::Pay(payment) => Ok(payment.outputs.iter().map(|o| i128::from(o.amount)).sum()),
+            Request::Pay(payment) => {
+                let notes: i128 = payment.notes.iter().map(|note| 1i128 << note.tier.min(TIER_MAX)).sum();
+                Ok(notes + payment.outputs.iter().map(|o| i128::from(o.amount)).sum::<i128>())
+            }
             Request::Call(operation) => operation.total(),
         }
+    }
+
+    /// Whether the journal holds an order for its id that may still become final: one that is pending.
+    pub fn is_pending(&self, wallet: &Wallet) -> bool {
+        let Some(orders) = self.id().and_then(|id| wallet.book.ids.orders(id).ok()) else { return false };
+        let pending = |id| wallet.account(self.account()).pending.iter().any(|p| p.order().is_ok_and(|o| o.id == id));
+        orders.iter().any(|order| pending(order.id))
     }
 
     fn check_id(&self) -> Result<()> {
@@ -193,6 +209,9 @@ impl Wallet {
         if let Some((old, new)) = old.iter().zip(new).find(|(old, new)| old != new) {
             return differ("amount and recipient", show(old), show(new));
         }
+        if !request.is(&content) && content.memo() == payment.memo {
+            return differ("notes", content.notes.len().to_string(), payment.notes.len().to_string());
+        }
         if content.memo() != payment.memo {
             return differ("memo", format!("{:?}", content.memo()), format!("{:?}", payment.memo));
         }
@@ -222,7 +241,7 @@ impl Wallet {
             }
         }
         let draft = match request {
-            Request::Pay(p) => Draft::Pay { outputs: p.outputs.clone(), memo: p.memo.clone() },
+            Request::Pay(p) => Draft::Pay { outputs: p.outputs.clone(), notes: p.notes.clone(), memo: p.memo.clone() },
             Request::Call(operation) => Draft::Call(operation.call(self.previous_call(network, account).await?)),
         };
         let (signed, _) = self.prepare(seed, &[(account, draft)], request.id())?;

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod authority;
 pub mod bench;
 pub mod call;
+pub mod cash;
 pub mod committee;
 pub mod config;
 pub mod contract;

@@ -17,7 +17,8 @@ use florin_core::Result;
 use crate::output::Output;
 
 pub use outcome::{Outcome, decided, failure};
-pub use payer::{Payer, Way, make};
+pub use payer::{Payer, Progress, Way, make};
+pub use show::qr;
 pub use place::{Passphrase, Place, Question, block_on, duration, log_to_stderr};
 
 /// Subcommands.

@@ -75,7 +75,8 @@ pub struct DropArgs {
 pub fn pay(args: PayArgs, out: Output) -> Result<()> {
     let committee = args.place.committee()?;
     let outputs = outputs(&args, &committee)?;
-    let payment = Payment { id: args.id.clone(), account: args.account, outputs, memo: args.memo.clone() };
+    let (id, memo) = (args.id.clone(), args.memo.clone());
+    let payment = Payment { id, account: args.account, outputs, notes: Vec::new(), memo };
     let request = Request::Pay(payment);
     let wallet = args.place.open(&committee)?;
     wallet.address(args.account)?;

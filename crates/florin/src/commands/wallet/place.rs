@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use florin_client::cash::CashWallet;
 use florin_client::keystore::Keystore;
 use florin_client::network::{Network, Patience};
 use florin_client::seed::Seed;
@@ -107,6 +108,11 @@ impl Place {
     /// The wallet with its journal. Errors: as of [`Wallet::open`].
     pub fn open(&self, committee: &Arc<Committee>) -> Result<Wallet> {
         Wallet::open(&self.wallet.wallet, committee.clone())
+    }
+
+    /// The wallet with its cash. Errors: as of [`CashWallet::open`].
+    pub fn cash(&self, committee: &Arc<Committee>) -> Result<CashWallet> {
+        CashWallet::open(&self.wallet.wallet, committee.clone())
     }
 
     /// How long to wait.

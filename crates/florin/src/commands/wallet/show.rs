@@ -87,9 +87,9 @@ pub fn address(args: AddressArgs, out: Output) -> Result<()> {
 }
 
 /// A QR code of half blocks, light on dark as terminals are. Upper case takes fewer modules, and an address may be
-/// read in either case.
-fn qr(address: &str) -> Result<String> {
-    let code = QrCode::with_error_correction_level(address.to_ascii_uppercase(), EcLevel::M)
+/// read in either case. Errors: `IO` for more than fits into one.
+pub fn qr(text: &str) -> Result<String> {
+    let code = QrCode::with_error_correction_level(text.to_ascii_uppercase(), EcLevel::M)
         .map_err(|e| Error::new(Code::Io, format!("QR code: {e}")))?;
     Ok(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
 }
