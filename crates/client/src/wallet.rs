@@ -259,7 +259,8 @@ impl Wallet {
         let shard = self.address(account)?.shard(self.committee.shards);
         let envelopes: Vec<Bytes> = pending.iter().map(|p| p.envelope.clone()).collect();
         let seqnums: Vec<u32> = pending.iter().map(|p| p.seqnum).collect();
-        let asks_for_notes = |p: &Pending| p.order().and_then(|o| Content::decode(&o)).is_ok_and(|c| !c.notes.is_empty());
+        let asks_for_notes =
+            |p: &Pending| p.order().and_then(|o| Content::decode(&o)).is_ok_and(|c| !c.notes.is_empty());
         let submission = match pending.iter().any(asks_for_notes) {
             true => network.submit_for_notes(shard, envelopes, on_event).await?,
             false => network.submit(shard, envelopes, on_event).await?,

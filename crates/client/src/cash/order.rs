@@ -330,10 +330,8 @@ impl CashWallet {
         let mut shares = Vec::new();
         let mut error = Error::new(Code::Undecided, "the withdrawal was never signed; nothing of it moved");
         if self.wallet.made(&request)?.is_none() {
-            if new {
-                if let Err(e) = self.sign_withdrawal(network, secrets, &request, account, on_event).await {
-                    error = e;
-                }
+            if new && let Err(e) = self.sign_withdrawal(network, secrets, &request, account, on_event).await {
+                error = e;
             }
             if request.is_pending(&self.wallet) {
                 let finished = self.wallet.finish(network, account, &mut *on_event).await.map_err(kept)?;

@@ -18,8 +18,8 @@ use crate::output::Output;
 
 pub use outcome::{Outcome, decided, failure};
 pub use payer::{Payer, Progress, Way, make};
-pub use show::qr;
 pub use place::{Passphrase, Place, Question, block_on, duration, log_to_stderr};
+pub use show::qr;
 
 /// Subcommands.
 #[derive(Subcommand)]
