@@ -40,7 +40,11 @@ use crate::wire::{self, credit_entry::Kind, note_state};
 
 /// What the signatures of bearer orders are worth, by sha256 of the envelope.
 #[derive(Clone, Debug, Default)]
-pub struct NoteChecks(BTreeMap<Hash, Result<()>>);
+pub struct NoteChecks {
+    verdicts: BTreeMap<Hash, Result<()>>,
+    /// Whether all that the budget of a batch allows is done.
+    complete: bool,
+}
 
 /// A bearer order whose place among the notes allows it.
 struct Candidate<'a> {
@@ -78,7 +82,7 @@ impl Authority {
     /// Checks all signatures of the bearer orders in a batch that `state` does not refuse anyway. Changes nothing; made for
     /// another thread than the one that votes. Errors: those of the storage.
     pub fn check_notes(&self, now_us: u64, raw: &[Bytes], state: &dyn State) -> Result<NoteChecks> {
-        let mut checks = NoteChecks::default();
+        let mut checks = NoteChecks { complete: true, ..Default::default() };
         let orders: Vec<Result<Order>> = raw.iter().map(|bytes| Order::decode(bytes.clone())).collect();
         if orders.iter().any(|order| order.as_ref().is_ok_and(is_bearer)) {
             self.complete_checks(&orders, &mut checks, &mut Changes::new(now_us, state)?)?;
@@ -86,14 +90,17 @@ impl Authority {
         Ok(checks)
     }
 
-    /// The same for those that are not checked yet, as far as the budget of a batch goes.
+    /// The same where nobody has done it before.
     pub(super) fn complete(
         &self,
         batch: &DecodedBatch,
         checks: &mut NoteChecks,
         changes: &mut Changes<'_>,
     ) -> Result<()> {
-        self.complete_checks(&batch.orders, checks, changes)
+        match checks.complete {
+            true => Ok(()),
+            false => self.complete_checks(&batch.orders, checks, changes),
+        }
     }
 
     fn complete_checks(
@@ -108,7 +115,7 @@ impl Authority {
         let of_bearers = orders.iter().flatten().filter(|o| is_bearer(o) && o.network_id == self.committee.network.id);
         for order in of_bearers {
             let raw: Hash = Sha256::digest(&order.raw).into();
-            if checks.0.contains_key(&raw) {
+            if checks.verdicts.contains_key(&raw) {
                 continue;
             }
             let Ok(bearer) = self.check_bearer_form(order, &keys) else { continue };
@@ -122,7 +129,7 @@ impl Authority {
             candidates.push(Candidate { raw, order, bearer });
         }
         for (candidate, verdict) in candidates.iter().zip(verify(&candidates, &keys)) {
-            checks.0.insert(candidate.raw, verdict);
+            checks.verdicts.insert(candidate.raw, verdict);
         }
         Ok(())
     }
@@ -146,12 +153,12 @@ impl Authority {
             Ok(Place::Open) => {}
             Err((e, locked_by)) => return Ok(Err(pass.show(e, locked_by, changes)?)),
         }
-        match checks.0.get(&Hash::from(Sha256::digest(&order.raw))) {
+        match checks.verdicts.get(&Hash::from(Sha256::digest(&order.raw))) {
             Some(Ok(())) => {}
             Some(Err(e)) => return Ok(Err(e.clone())),
             None => {
-                let what = format!("the orders before this one have the {NOTES_PER_BATCH_MAX} notes of a batch");
-                return Ok(Err(Error::new(Code::Busy, format!("{what}; ask again with fewer of them"))));
+                let what = format!("the orders before it may have the {NOTES_PER_BATCH_MAX} notes of a batch");
+                return Ok(Err(Error::new(Code::Busy, format!("its notes were not checked: {what}; ask again"))));
             }
         }
         if order.transaction_type == TYPE_BEARER {

@@ -316,3 +316,29 @@ fn the_audit_counts_every_note() {
     }
     assert!(!totals.is_empty() && findings(&cluster, 0).is_empty());
 }
+
+#[test]
+fn a_request_is_checked_up_to_the_notes_of_a_batch() {
+    let (mut cluster, mut alice, mut purse) = with_cash(100, 1);
+    let notes = cluster.withdraw(&mut alice, &mut purse, &[0]);
+    // Forged, so that each costs what it can: sixteen orders of 128 notes are the limit, two more are above it.
+    let forged = |order: u64| {
+        let other = Purse::new(100 + order, NETWORK_ID, mint(4, 6)[0].clone()).ask(&[0; 128]);
+        let spend =
+            |asked: &crate::cash::testing::Asked| Note { secrets: asked.secrets.clone(), ..notes[0].clone() }.spend();
+        let spends: Vec<Spend> = other.iter().map(spend).collect();
+        build(NETWORK_ID, &spends, vec![credit_output(&to(alice.address, 128))], "", None)
+    };
+    let mut orders: Vec<Bytes> = (0..18).map(forged).collect();
+    orders.push(deposit(&notes, alice.address));
+    let node = cluster.node(0, 0);
+    let checks = node.authority.check_notes(NOW_US, &orders, &node.state).unwrap();
+    let super::super::effect::Reply::Vote(reply) =
+        node.step(super::super::input::Input::Vote { orders: orders.clone(), checks }).unwrap().reply
+    else {
+        panic!("a vote")
+    };
+    let codes: Vec<Code> = refused(&reply).into_iter().map(|(_, code)| code).collect();
+    assert_eq!(codes, [vec![Code::BadNote; 16], vec![Code::Busy; 3]].concat());
+    assert_eq!(accepted(&cluster.node(0, 0).vote(&orders[18..]).unwrap()), 1, "alone it is no trouble");
+}
