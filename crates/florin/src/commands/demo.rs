@@ -116,7 +116,8 @@ impl Demo {
         ));
 
         let network = Network::new(local.committee.clone(), Patience { total: PATIENCE, ..Patience::default() });
-        let keys = super::committee::dkg::wait(&network, Instant::now() + PATIENCE, out).await?;
+        let keys =
+            super::committee::dkg::wait(&network, Instant::now() + 3 * PATIENCE, |line| out.detail(line)).await?;
         demo.step(format_args!("they made the keys of e-cash together, with no dealer: {}", keys.summary()));
         load.wait_funded(&network).await?;
         let open = |name: &str| Person::open(dir, name, &local);

@@ -104,7 +104,7 @@ fn up(args: &UpArgs, out: Output) -> Result<()> {
     runtime()?.block_on(watch::until_ready(dir, &committee, &members, &funded, Instant::now() + START))?;
     let keys = runtime()?.block_on(async {
         let network = Network::new(Arc::new(committee.clone()), Patience::default());
-        dkg::wait(&network, Instant::now() + START, out).await
+        dkg::wait(&network, Instant::now() + START, |line| out.detail(line)).await
     });
     let keys = match keys {
         Ok(keys) => format!("\n\nThe keys of e-cash are made: {}.", keys.summary()),

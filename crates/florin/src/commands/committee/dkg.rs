@@ -55,7 +55,7 @@ pub fn run(args: &Args, out: Output) -> Result<()> {
             out.note(format_args!("{} waits no longer for those that are missing", config.name()));
         }
         let state = match args.wait {
-            Some(limit) => wait(&network, Instant::now() + limit, out).await?,
+            Some(limit) => wait(&network, Instant::now() + limit, |line| out.note(line)).await?,
             None => agreed(&network, Instant::now() + args.question.timeout()).await?,
         };
         out.data(state.text(&committee), &state.value(&committee));
@@ -118,8 +118,8 @@ async fn ask(network: &Network) -> Result<State> {
     Ok(State { agreeing: count(&reply), reply, keys, holds })
 }
 
-/// Waits until the keys are in use. Errors: `CASH_NOT_READY` if the run has failed, or at the deadline.
-pub async fn wait(network: &Network, deadline: Instant, out: Output) -> Result<State> {
+/// Waits until the keys are in use, and says each time that it gets on. Errors: `CASH_NOT_READY` if the run has failed, or at the deadline.
+pub async fn wait(network: &Network, deadline: Instant, progress: impl Fn(&str)) -> Result<State> {
     let committee = network.committee().clone();
     let mut shown = String::new();
     loop {
@@ -138,7 +138,7 @@ pub async fn wait(network: &Network, deadline: Instant, out: Output) -> Result<S
             _ => {}
         }
         if line != shown {
-            out.detail(&line);
+            progress(&line);
             shown = line;
         }
         tokio::time::sleep(PAUSE).await;
