@@ -224,7 +224,12 @@ impl CashWallet {
         }
         let of_it: Vec<_> = self.book().in_state(|state| state == State::Sent(number)).collect();
         let due = of_it.iter().filter_map(|n| n.note.origin.lock()).map(|lock| lock.after_ms).max().unwrap_or(0);
+        let nonces: Vec<Hex32> = of_it.iter().map(|n| n.note.nonce).collect();
         if due > now_ms() {
+            if self.look(network, &nonces).await? == nonces.len() {
+                let sent = self.book().sent[&number].notes.clone();
+                return Ok(Cancelled { got: 0, lost: self.lost(&sent) });
+            }
             let message = format!("only its receiver can spend it until {}", utc(due));
             return Err(Error::new(Code::NoteNotDue, message));
         }

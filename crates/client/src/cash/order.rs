@@ -329,7 +329,10 @@ impl CashWallet {
         let request = self.withdrawal(secrets, number)?;
         let mut shares = Vec::new();
         let mut error = Error::new(Code::Undecided, "the withdrawal was never signed; nothing of it moved");
-        if self.wallet.made(&request)?.is_none() {
+        for _ in 0..COPIES {
+            if self.wallet.made(&request)?.is_some() {
+                break;
+            }
             if new && let Err(e) = self.sign_withdrawal(network, secrets, &request, account, on_event).await {
                 error = e;
             }
@@ -339,6 +342,11 @@ impl CashWallet {
                     shares = submission.shares.pop().unwrap_or_default();
                     error = submission.outcomes.pop().and_then(Result::err).unwrap_or(error);
                 }
+            }
+            // Another copy of the wallet may have used the account's number; then it has the next one.
+            let moved = matches!(error.code, Code::BadSeq | Code::BadPrevHash | Code::PendingConflict | Code::Voided);
+            if !new || !moved || request.is_pending(&self.wallet) {
+                break;
             }
         }
         if self.wallet.made(&request)?.is_some() {
