@@ -20,6 +20,7 @@ use florin_core::authority::input::Input;
 use florin_core::authority::mint::NoteChecks;
 use florin_core::authority::query::settled_by;
 use florin_core::bearer;
+use florin_core::certificate::batch_id;
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -275,18 +276,15 @@ impl Shard {
 
     /// Settles, and signs what the settled orders ask for: after it is durable.
     pub async fn settle(&self, certificate: wire::Certificate, orders: Vec<Bytes>, shares: bool) -> Result<Reply> {
-        let (root, count) = (certificate.root.clone(), certificate.count as usize);
+        let batch = batch_id(&certificate.root, certificate.count)?;
         let kept = if shares { orders.clone() } else { Vec::new() };
         let mut reply = self.handle(Input::Settle { certificate, orders }).await?;
         if let (true, Reply::Settle(settled)) = (shares, &mut reply)
             && settled.acknowledgement.is_some()
         {
-            let bits = settled_by(settled, count);
+            let bits = settled_by(settled, batch.count);
             let (authority, store) = (self.authority.clone(), self.store.clone());
-            let sign = move || {
-                let orders = if kept.is_empty() { authority.orders_of(&store, &root)? } else { kept };
-                authority.note_shares(&orders, &bits)
-            };
+            let sign = move || authority.settled_shares(&store, &batch, &kept, &bits);
             settled.shares = self.note_work.run(sign).await?;
         }
         Ok(reply)

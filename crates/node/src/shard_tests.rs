@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use florin_core::authority::state::{TOTALS_KEY, Table, Totals, Write};
-use florin_core::testing::{Signer, TestCommittee, to};
+use florin_core::cash::testing::mint;
+use florin_core::testing::{Cluster, Signer, TestCommittee, to};
 use prost::Message;
 use tempfile::TempDir;
 
@@ -51,6 +52,31 @@ async fn an_order_is_shown_as_soon_as_it_is_voted_for() {
     let reply = shard.order(request).await.unwrap();
     assert_eq!(reply.state(), wire::order_reply::State::Voted);
     assert_eq!(reply.receipt.unwrap().transaction, order);
+    drop(shard);
+    threads.join();
+}
+
+/// A certificate proves the orders of its batch, and those alone get shares: not what somebody sends along with a
+/// certificate that has long settled.
+#[tokio::test]
+async fn shares_are_for_what_was_certified() {
+    let dir = TempDir::new().unwrap();
+    let (authority, store) = open(&dir);
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    let mut purse = cluster.make_cash(3);
+    authority.set_mint(mint(4, 3).remove(0));
+    let (shard, threads) = Shard::start(authority, store, Default::default()).unwrap();
+    let mut issuer = TestCommittee::issuer();
+    let paid = vec![issuer.withdraw(&purse.ask(&[0, 2]))];
+    let certificate = cluster.certify(0, &paid);
+    let mut shares = Vec::new();
+    let unpaid = vec![issuer.withdraw(&purse.ask(&[1, 1, 2]))];
+    for orders in [paid.clone(), paid, unpaid, vec![Bytes::from_static(b"?")], Vec::new()] {
+        let Reply::Settle(reply) = shard.settle(certificate.clone(), orders, true).await.unwrap() else { panic!() };
+        shares.push(reply.shares);
+    }
+    assert_eq!((shares[0].len(), shares[0][0].shares.len()), (1, 2));
+    assert!(shares.windows(2).all(|pair| pair[0] == pair[1]), "{shares:?}");
     drop(shard);
     threads.join();
 }

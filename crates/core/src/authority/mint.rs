@@ -24,12 +24,13 @@ use super::changes::Changes;
 use super::settle::{Step, conflict, entry_of, log_call};
 use super::state::{State, Table, get_record, get_u64, order_id_key};
 use super::vote::Pass;
-use crate::batch::DecodedBatch;
+use crate::batch::{DecodedBatch, decode_batch};
 use crate::bearer::{self, Bearer, NoteAsked, NoteSpent};
 use crate::bitmap::Bitmap;
 use crate::cash::batch::verify_notes;
 use crate::cash::blind::{Nonce, NoteSignature, TierKey};
 use crate::cash::mint_keys::MintKeys;
+use crate::certificate::BatchId;
 use crate::content::{Action, Content, TYPE_BEARER, TYPE_RECOVER_NOTES};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
@@ -326,6 +327,27 @@ impl Authority {
         _changes: &mut Changes<'_>,
     ) -> Result<Step> {
         Ok(Step::Waiting)
+    }
+
+    /// Signature shares for what a certificate has settled. `given` is what was handed in with it, and nobody has compared it with
+    /// the certificate if that settled nothing new: it counts only if it is the batch, and is asked for only if the batch is not
+    /// stored, which is so if all of its orders had settled in others. Anything else would be a share for nothing.
+    /// Errors: those of the storage.
+    pub fn settled_shares(
+        &self,
+        state: &dyn State,
+        batch: &BatchId,
+        given: &[Bytes],
+        settled: &Bitmap,
+    ) -> Result<Vec<wire::NoteShares>> {
+        let stored = self.orders_of(state, &batch.root)?;
+        if stored.len() == batch.count {
+            return self.note_shares(&stored, settled);
+        }
+        match decode_batch(given) {
+            Ok(decoded) if decoded.id == *batch => self.note_shares(given, settled),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// This authority's signature shares for the notes that settled orders of a batch ask for; none if it has no keys.

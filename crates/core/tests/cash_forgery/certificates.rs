@@ -196,3 +196,36 @@ pub fn forge(world: &mut World, count: usize, rng: &mut ChaCha20Rng) -> Tally {
     }
     tally
 }
+
+/// With a true certificate that has settled long ago, anything may come along in place of its orders.
+#[test]
+fn a_certificate_gives_shares_for_its_own_orders_alone() {
+    let mut world = World::new();
+    let orders: Vec<Bytes> = world.known[..2].iter().map(|known| world.deposit(&[known.note.spend()])).collect();
+    let reissues: Vec<Bytes> = world.known[2..4].iter().map(|known| world.reissue(known)).collect();
+    let certificates = [&orders, &reissues].map(|orders| world.cluster.certify(0, orders));
+    for (certificate, orders) in certificates.iter().zip([&orders, &reissues]) {
+        world.cluster.settle(0, certificate, orders).into_iter().for_each(|reply| drop(reply.unwrap()));
+    }
+    let node = &world.cluster.nodes[0][0];
+    let all = Bitmap::full(2);
+    let shares = |at: usize, given: &[Bytes]| {
+        let batch = batch_id(&certificates[at].root, certificates[at].count).unwrap();
+        node.authority.settled_shares(&node.state, &batch, given, &all).unwrap()
+    };
+    assert!(shares(0, &reissues).is_empty(), "deposits make no notes, whatever comes along");
+    let own = shares(1, &[]);
+    assert_eq!((own.len(), own[0].shares.len()), (2, 1));
+    let unpaid: Vec<Bytes> = world.known[4..6].iter().map(|known| world.reissue(known)).collect();
+    for given in [&reissues, &unpaid, &orders, &vec![Bytes::from_static(b"?"); 2]] {
+        assert_eq!(shares(1, given), own);
+    }
+    // A batch that is not stored, as it is when all of it had settled in others.
+    let batch = |orders: &[Bytes]| florin_core::batch::decode_batch(orders).unwrap().id;
+    let given = |named: &[Bytes], given: &[Bytes]| {
+        node.authority.settled_shares(&node.state, &batch(named), given, &all).unwrap()
+    };
+    let turned: Vec<Bytes> = reissues.iter().rev().cloned().collect();
+    assert_eq!(given(&turned, &turned)[0].shares, own[1].shares);
+    assert!(given(&turned, &unpaid).is_empty() && given(&turned, &[]).is_empty());
+}

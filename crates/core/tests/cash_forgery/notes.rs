@@ -91,6 +91,13 @@ impl World {
         build(NETWORK_ID, spends, vec![credit_output(&to(self.alice.address, worth))], "", None)
     }
 
+    /// An order that turns a note into another.
+    pub fn reissue(&self, known: &Known) -> Bytes {
+        let request = NoteAsked::request(known.note.tier, &known.blinded);
+        let output = wire::Output { kind: Some(wire::output::Kind::Note(request)) };
+        build(NETWORK_ID, &[known.note.spend()], vec![output], "", None)
+    }
+
     fn signed(&self, note: &Note, signature: Encoded) -> Option<Bytes> {
         (signature != note.signature.to_bytes()).then(|| self.deposit(&[Spend { signature, ..note.spend() }]))
     }
