@@ -95,8 +95,8 @@ pub(crate) struct Changes<'a> {
     undone: Vec<(u64, usize)>,
     /// Orders that this step has settled or undone.
     orders: BTreeMap<[u8; 20], Option<wire::OrderRecord>>,
-    /// Settled orders of networks without sequence numbers.
-    by_id: BTreeMap<[u8; 48], wire::OrderRecord>,
+    /// Orders without sequence numbers that this step has settled or undone.
+    by_id: BTreeMap<[u8; 48], Option<wire::OrderRecord>>,
     networks: BTreeMap<u64, Option<NetworkSlot>>,
     /// Whether a network's stream has grown.
     streamed: bool,
@@ -281,17 +281,22 @@ impl<'a> Changes<'a> {
         self.fresh.iter().any(|(k, order_id)| k == key && order_id[..] == id[..])
     }
 
-    /// The settled order of a network without sequence numbers, as this step sees it.
+    /// The settled order without a sequence number, as this step sees it.
     pub fn order_by_id(&self, key: &[u8; 48]) -> Result<Option<wire::OrderRecord>> {
         match self.by_id.get(key) {
-            Some(record) => Ok(Some(record.clone())),
+            Some(record) => Ok(record.clone()),
             None => get_record(self.state, Table::Orders, key),
         }
     }
 
-    /// Settles an order of a network without sequence numbers.
+    /// Settles an order without a sequence number.
     pub fn put_order_by_id(&mut self, key: [u8; 48], record: wire::OrderRecord) {
-        self.by_id.insert(key, record);
+        self.by_id.insert(key, Some(record));
+    }
+
+    /// Undoes one.
+    pub fn delete_order_by_id(&mut self, key: [u8; 48]) {
+        self.by_id.insert(key, None);
     }
 
     /// A PBTX network; `None` if this shard has not heard of it.
@@ -466,6 +471,11 @@ impl<'a> Changes<'a> {
         self.notes_of(tier).1 += 1;
     }
 
+    /// Takes back that a note was spent, as its order is void.
+    pub fn take_back_spend(&mut self, tier: u32) {
+        self.notes_of(tier).1 -= 1;
+    }
+
     /// Issues a note, with its posting.
     pub fn issue(&mut self, asked: &NoteAsked) -> Result<()> {
         self.notes_of(asked.tier).0 += 1;
@@ -568,7 +578,10 @@ impl<'a> Changes<'a> {
             }
         }
         for (key, record) in std::mem::take(&mut self.by_id) {
-            self.put(Table::Orders, key, record.encode_to_vec());
+            match record {
+                Some(record) => self.put(Table::Orders, key, record.encode_to_vec()),
+                None => self.delete(Table::Orders, key),
+            }
         }
         for (nonce, (record, changed)) in std::mem::take(&mut self.notes) {
             if changed {

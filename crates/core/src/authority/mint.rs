@@ -6,7 +6,7 @@
 //!    notes name. All notes are on shard 0, so an order locks all of its notes or none, in one step.
 //! 2. *Spent once.* A certified order spends its notes whatever they were locked by here: no other order that names them
 //!    can be certified, unless the log has freed them between the two. Then the second names how often, and
-//!    the first is void: what a note was freed from never settles ([`NoteSpent::recoveries`]).
+//!    the first is void: what a note was freed from never settles ([`super::recover_notes`]).
 //! 3. *Issued once.* Notes are issued where an order settles, with their posting. A signature share is computed from a
 //!    settled order and nothing else, and is the same whenever it is asked for.
 //!
@@ -21,11 +21,12 @@ use sha2::{Digest, Sha256};
 
 use super::Authority;
 use super::changes::Changes;
+use super::recover_notes::{taken, waits_no_more};
 use super::settle::{Step, conflict, entry_of, log_call};
 use super::state::{State, Table, get_record, get_u64, order_id_key};
 use super::vote::Pass;
 use crate::batch::{DecodedBatch, decode_batch};
-use crate::bearer::{self, Bearer, NoteAsked, NoteSpent};
+use crate::bearer::{self, Bearer, NoteAsked};
 use crate::bitmap::Bitmap;
 use crate::cash::batch::verify_notes;
 use crate::cash::blind::{Nonce, NoteSignature, TierKey};
@@ -164,7 +165,8 @@ impl Authority {
         }
         if order.transaction_type == TYPE_BEARER {
             for note in &bearer.notes {
-                changes.put_note(note.nonce, locked(order, pass.batch, index, note));
+                let before = changes.note(&note.nonce)?.clone();
+                changes.put_note(note.nonce, taken(order, pass.batch, index, note, &before));
             }
             pass.notes_locked = true;
         }
@@ -270,21 +272,30 @@ impl Authority {
             }
             _ => return Err(conflict(order, "it spends no notes")),
         };
+        let (mut waits, mut spent) = (false, None);
         for note in &bearer.notes {
             let record = changes.note(&note.nonce)?;
             if record.recoveries > note.recoveries {
                 return Ok(Step::Voided);
             }
-            if record.frozen && !by_log || record.recoveries < note.recoveries {
-                return self.hold_back(order, bearer, number, index, changes);
-            }
-            if record.spent {
-                return Err(conflict(order, &format!("note {:?} was spent by another certified one", note.nonce)));
-            }
+            waits |= record.frozen && !by_log || record.recoveries < note.recoveries;
+            spent = spent.or(record.spent.then_some(note.nonce));
         }
+        if waits && !by_log {
+            return self.hold_back(order, bearer, number, index, changes);
+        }
+        if let Some(nonce) = spent.filter(|_| !waits) {
+            return Err(conflict(order, &format!("note {nonce:?} was spent by another certified one")));
+        }
+        if waits {
+            return Err(conflict(order, "it names a recovery that the log does not know"));
+        }
+        waits_no_more(bearer, changes)?;
         for note in &bearer.notes {
             changes.spend(note.tier);
-            changes.put_note(note.nonce, wire::NoteRecord { spent: true, ..locked(order, number, index, note) });
+            let before = changes.note(&note.nonce)?.clone();
+            let spent = wire::NoteRecord { spent: true, ..taken(order, number, index, note, &before) };
+            changes.put_note(note.nonce, spent);
         }
         for asked in &bearer.asked {
             changes.issue(asked)?;
@@ -315,18 +326,6 @@ impl Authority {
             progress.by_log.set(index);
         }
         Ok(Step::Settled)
-    }
-
-    /// A certified order that spends a note which a recovery holds back.
-    fn hold_back(
-        &self,
-        _order: &Order,
-        _bearer: &Bearer,
-        _number: u64,
-        _index: usize,
-        _changes: &mut Changes<'_>,
-    ) -> Result<Step> {
-        Ok(Step::Waiting)
     }
 
     /// Signature shares for what a certificate has settled. `given` is what was handed in with it, and nobody has compared it with
@@ -463,17 +462,6 @@ fn share(keys: &MintKeys, tier: u32, blinded: &Bytes) -> Result<Bytes> {
 
 fn not_ready() -> Error {
     Error::new(Code::CashNotReady, "this authority has no keys of e-cash")
-}
-
-fn locked(order: &Order, batch: u64, index: usize, note: &NoteSpent) -> wire::NoteRecord {
-    wire::NoteRecord {
-        order_id: Bytes::copy_from_slice(&order.id),
-        batch,
-        index: index as u32,
-        spent: false,
-        frozen: false,
-        recoveries: note.recoveries,
-    }
 }
 
 fn bearer_call(order: &Order, batch: u64, index: usize) -> wire::LogCall {

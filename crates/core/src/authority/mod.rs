@@ -14,7 +14,8 @@
 //!
 //! The same for notes of e-cash, by their nonces: [`mint`].
 //!
-//! What only the ordered log may undo is in [`recover`]: the one vote for a seqnum that it has frozen and decided.
+//! What only the ordered log may undo is in [`recover`] and [`recover_notes`]: the one vote for a seqnum, or a note, that it
+//! has frozen and decided.
 //!
 //! Liveness: an order of a correct wallet is voted for by every honest authority that has settled its
 //! predecessors; one that has not gets them from its peers' settled streams ([`query::missing`]).
@@ -28,6 +29,7 @@ pub mod mint;
 mod pbtx;
 pub mod query;
 mod recover;
+pub(crate) mod recover_notes;
 pub(crate) mod settle;
 pub mod state;
 mod stream;

@@ -12,8 +12,9 @@
 use bytes::Bytes;
 
 use super::changes::Changes;
+use super::mint::is_bearer;
 use super::settle::entry_of;
-use super::state::{Table, corrupt, order_key};
+use super::state::{Table, corrupt, order_id_key, order_key};
 use super::{Authority, Meter, Phase};
 use crate::address::Address;
 use crate::content::{Action, Content};
@@ -37,7 +38,9 @@ impl Authority {
             Some(Kind::Actor(actor)) => self.log_actor(actor, changes),
             Some(Kind::Stream(stream)) => self.log_stream(&stream, changes),
             Some(Kind::Prune(prune)) => changes.prune(prune.network_id, prune.before_us, prune.max_rows),
-            Some(Kind::FreezeNote(_) | Kind::ResolveNote(_)) | None => {
+            Some(Kind::FreezeNote(freeze)) => self.freeze_note(&freeze, changes),
+            Some(Kind::ResolveNote(resolve)) => self.resolve_note(&resolve, changes),
+            None => {
                 Err(Error::new(Code::Decode, "a step of the log has no kind that this version knows"))
             }
         }
@@ -58,6 +61,9 @@ impl Authority {
     }
 
     fn place_of(&self, order: &Order, changes: &mut Changes<'_>) -> Result<(u64, usize)> {
+        if order.network_id == self.committee.network.id && is_bearer(order) {
+            return self.place_of_bearer(order, changes);
+        }
         let key = order_key(order.network_id, order.actor, order.seqnum);
         if let Some(record) = changes.order_record(&key)?
             && record.order_id.as_ref() == order.id
@@ -77,6 +83,29 @@ impl Authority {
                 return Ok((batch, index as usize));
             }
         }
+        self.own_batch(order, changes)
+    }
+
+    /// Where a bearer order is kept: where it has settled, or where its notes say.
+    fn place_of_bearer(&self, order: &Order, changes: &mut Changes<'_>) -> Result<(u64, usize)> {
+        if let Some(record) = changes.order_by_id(&order_id_key(order.network_id, order.actor, &order.id))? {
+            return Ok((record.batch, record.index as usize));
+        }
+        if let Action::Bearer(bearer) = Content::decode(order)?.action {
+            let note = &bearer.notes[0];
+            let held = changes.note(&note.nonce)?.clone();
+            let early = held.early.iter().find(|e| e.seqnum == note.recoveries).map(|e| (e.batch, e.index));
+            for (batch, index) in early.into_iter().chain([(held.batch, held.index)]) {
+                let kept = changes.stored_order(batch, index)?;
+                if kept.is_some_and(|kept| kept.id == order.id) && (index as usize) < changes.progress(batch)?.count {
+                    return Ok((batch, index as usize));
+                }
+            }
+        }
+        self.own_batch(order, changes)
+    }
+
+    fn own_batch(&self, order: &Order, changes: &mut Changes<'_>) -> Result<(u64, usize)> {
         let root = merkle::root(&[order.id]);
         if let Some(number) = changes.batch_of(&root)? {
             return Ok((number, 0));
@@ -158,17 +187,23 @@ impl Authority {
         }
         changes.holding_mut(network_id, &address)?.balance += content.total as i128;
         changes.totals.accounts += content.total as i128;
+        self.take_back_credits(&order, &content, changes)?;
+        changes.delete_order_record(key);
+        changes.undo(record.batch, record.index as usize)
+    }
+
+    /// Takes back every credit that a settled order has made.
+    pub(super) fn take_back_credits(&self, order: &Order, content: &Content, changes: &mut Changes<'_>) -> Result<()> {
         for (output, credit) in content.credits().iter().enumerate() {
-            let entry = entry_of(&order, &content, output, credit.amount, wire::credit_entry::Kind::Reversed);
+            let entry = entry_of(order, content, output, credit.amount, wire::credit_entry::Kind::Reversed);
             let shard = credit.address.shard(self.committee.shards);
             if shard == self.shard {
-                changes.take_back(network_id, &credit.address, credit.amount, entry)?;
+                changes.take_back(order.network_id, &credit.address, credit.amount, entry)?;
             } else {
                 let address = Bytes::copy_from_slice(credit.address.as_bytes());
                 changes.send(shard, wire::DeliveredCredit { address, amount: credit.amount, source: Some(entry) });
             }
         }
-        changes.delete_order_record(key);
-        changes.undo(record.batch, record.index as usize)
+        Ok(())
     }
 }

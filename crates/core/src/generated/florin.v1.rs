@@ -434,6 +434,9 @@ pub struct NoteReport {
     /// of that order: the report counts only after it
     #[prost(bytes = "bytes", tag = "2")]
     pub order_id: ::prost::bytes::Bytes,
+    /// how often the log had freed the note before
+    #[prost(uint32, tag = "3")]
+    pub recoveries: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionHeader {
@@ -1571,7 +1574,7 @@ pub struct LogCall {
     /// of a bearer order
     #[prost(bytes = "bytes", tag = "9")]
     pub order_id: ::prost::bytes::Bytes,
-    /// with `report`: a NoteReport for it instead
+    /// with `report`: a NoteReport for it instead, `seqnum`: its recoveries; with `shown`: of the frozen note
     #[prost(bytes = "bytes", tag = "10")]
     pub nonce: ::prost::bytes::Bytes,
 }
@@ -1987,7 +1990,7 @@ pub struct StreamRecord {
     pub time_us: u64,
 }
 /// A note that is locked or spent here, or that the log has freed.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NoteRecord {
     /// that holds it or has spent it; empty if it is free again
     #[prost(bytes = "bytes", tag = "1")]
@@ -2003,6 +2006,9 @@ pub struct NoteRecord {
     pub frozen: bool,
     #[prost(uint32, tag = "6")]
     pub recoveries: u32,
+    /// certified orders that wait; `seqnum`: the recoveries that they name for this note
+    #[prost(message, repeated, tag = "7")]
+    pub early: ::prost::alloc::vec::Vec<EarlyRecord>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreditsRecord {

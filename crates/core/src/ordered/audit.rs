@@ -48,6 +48,8 @@ pub struct LogAudit {
     pub sent: BTreeMap<u32, Flow>,
     /// Held by modules, minor units, by name.
     pub held: Vec<(&'static str, i128)>,
+    /// Bearer orders applied, with what their shared outputs are worth.
+    pub bearers: Flow,
     /// What it knows of accounts, by (network, actor).
     pub callers: BTreeMap<(u64, u64), CallerAudit>,
     /// PBTX networks and actors, by their shard.

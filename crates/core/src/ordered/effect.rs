@@ -1,6 +1,7 @@
 //! Everything that the log asks of the world around it: writes first, then a sync, and only then the rest.
 
 use crate::authority::state::Write;
+use crate::merkle::Hash;
 use crate::wire;
 
 /// What [`super::OrderedLog::handle`] returns.
@@ -16,4 +17,6 @@ pub struct Effects {
     pub closed: Option<(u64, wire::Signed)>,
     /// Orders whose outcome is decided now: (network, actor, seqnum).
     pub decided: Vec<(u64, u64, u32)>,
+    /// The same of bearer orders, by their ids.
+    pub decided_bearers: Vec<Hash>,
 }

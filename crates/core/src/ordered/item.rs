@@ -5,6 +5,7 @@ use prost::Message;
 
 use crate::authority::Authority;
 use crate::authority::changes::load_progress;
+use crate::authority::recover_notes::held_note;
 use crate::authority::settle::{read_order, stored_orders};
 use crate::authority::state::{Account, State, Table, corrupt, get_record, order_key};
 use crate::batch::leaf_id;
@@ -33,6 +34,13 @@ impl Authority {
         let mut offers = Vec::new();
         let mut at = 0;
         while at < calls.len() {
+            if calls[at].report && !calls[at].nonce.is_empty() {
+                let report = note_report(state, &calls[at])?;
+                let item = |report| wire::Item { kind: Some(wire::item::Kind::NoteReport(report)) }.encode_to_vec();
+                offers.extend(report.map(|report| Offer { item: item(report).into(), calls: vec![at] }));
+                at += 1;
+                continue;
+            }
             if calls[at].report {
                 let LogCall { network_id, actor, seqnum, .. } = calls[at];
                 let Some(order_id) = held(state, network_id, actor, seqnum)? else {
@@ -133,6 +141,18 @@ fn held(state: &dyn State, network_id: u64, actor: u64, seqnum: u32) -> Result<O
     let Some(early) = account.early.iter().find(follows) else { return Ok(Some(Bytes::new())) };
     let order = read_order(state, early.batch, early.index)?;
     Ok(Some(order.map(|o| Bytes::copy_from_slice(&o.id)).unwrap_or_default()))
+}
+
+/// The report on a note that is frozen here; `None` if the recovery is decided.
+fn note_report(state: &dyn State, call: &LogCall) -> Result<Option<wire::NoteReport>> {
+    let record: wire::NoteRecord = get_record(state, Table::Notes, &call.nonce)?.unwrap_or_default();
+    let Some(held) = held_note(&record, call.seqnum) else { return Ok(None) };
+    let order = match held {
+        Some((batch, index)) => read_order(state, batch, index)?,
+        None => None,
+    };
+    let order_id = order.map(|order| Bytes::copy_from_slice(&order.id)).unwrap_or_default();
+    Ok(Some(wire::NoteReport { nonce: call.nonce.clone(), order_id, recoveries: call.seqnum }))
 }
 
 /// An item in the making.

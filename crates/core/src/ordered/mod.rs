@@ -9,14 +9,16 @@
 //! 1. *One order.* The engine gives all honest authorities the same units of a session in the same order, and a
 //!    session ends at the same unit for all ([`session`]). A quorum signs what it came to: items and state.
 //! 2. *Once.* A CALL names the account's CALL before it, so it applies only as the next one of its account
-//!    ([`orders`]); one number an account is all that remembers it.
+//!    ([`orders`]); one number an account is all that remembers it. A bearer order is remembered by its id ([`bearers`]).
 //! 3. *Nothing made, nothing lost.* Each step's postings sum to zero, asserted before it is written ([`book`]).
 //!    A shared side that fails refunds what was debited, in the same step.
-//! 4. *Final means final.* A recovery voids a seqnum only if no final order can be there ([`recovery`]).
+//! 4. *Final means final.* A recovery voids a seqnum only if no final order can be there ([`recovery`]), and
+//!    frees a note only if no final order spends it ([`note_recovery`]).
 //!
 //! Liveness: every honest authority hands in what its shards have settled, again and again until it is applied.
 
 pub mod audit;
+mod bearers;
 pub mod book;
 pub mod dkg;
 pub mod effect;
@@ -24,6 +26,7 @@ pub mod engine;
 pub mod input;
 pub mod item;
 pub mod modules;
+mod note_recovery;
 mod orders;
 pub mod query;
 mod recovery;
@@ -176,7 +179,8 @@ impl OrderedLog {
             Some(Kind::Orders(orders)) => self.certified_orders(orders, at, step).map(Took::changed),
             Some(Kind::Report(report)) => self.report(&report, creator, step).map(Took::changed),
             Some(Kind::Dkg(item)) => self.dkg_item(&item, creator, step),
-            Some(Kind::NoteReport(_)) | None => return Ok(Took::Refused),
+            Some(Kind::NoteReport(report)) => self.note_report(&report, creator, step).map(Took::changed),
+            None => return Ok(Took::Refused),
         };
         match applied {
             Err(e) if !e.is_own_fault() => {

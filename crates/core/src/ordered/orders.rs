@@ -11,8 +11,9 @@ use super::modules::registry::{self, network_key};
 use super::modules::{self, Caller};
 use super::step::{Object, Step, actor_key, object_key};
 use crate::address::Address;
+use crate::authority::mint::is_bearer;
 use crate::certificate::{check_certificate, check_shape};
-use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER, TYPE_ROTATE};
+use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER, TYPE_ROTATE, placed};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::merkle::{Hash, root_from_parts};
@@ -73,6 +74,9 @@ impl OrderedLog {
         if order.network_id != self.committee().network.id {
             return is_pbtx_news(order, step);
         }
+        if is_bearer(order) {
+            return self.is_bearer_news(order, step);
+        }
         let open = open_recovery(order, step)?;
         if let Some(open) = &open
             && order.seqnum >= open.seqnum
@@ -94,6 +98,9 @@ impl OrderedLog {
         }
         if order.network_id != self.committee().network.id {
             return self.pbtx_order(order, at, step);
+        }
+        if is_bearer(order) {
+            return self.bearer_order(order, at, step);
         }
         let content = Content::decode(order)?;
         let mut changed = false;
@@ -120,7 +127,7 @@ impl OrderedLog {
         account: Address,
         call: &wire::Call,
         debit: u64,
-        (session, index): (u64, u32),
+        at: (u64, u32),
         step: &mut Step<'_>,
     ) -> Result<bool> {
         let mut record = caller(order.network_id, order.actor, step)?;
@@ -132,42 +139,79 @@ impl OrderedLog {
         record.last_call = order.seqnum;
         record.voided.retain(|v| *v > order.seqnum);
         step.put(actor_key(Object::Caller, order.network_id, order.actor), &record);
-        let caller = Caller {
+        let caller = self.caller_of(order, account, &call.memo);
+        let operation = Operation { inputs: &call.inputs, outputs: &call.outputs, first: 0, debit };
+        let failed = operation.carry_out(&caller, step)?;
+        step.book.orders += 1;
+        step.put(outcome_key(order.network_id, order.actor, order.seqnum), &outcome(&order.id, at, failed));
+        step.decided.push((order.network_id, order.actor, order.seqnum));
+        Ok(true)
+    }
+
+    /// In whose name an order is carried out.
+    pub(super) fn caller_of(&self, order: &Order, account: Address, memo: &str) -> Caller {
+        Caller {
             account,
             network_id: order.network_id,
             actor: order.actor,
             seqnum: order.seqnum,
             order_id: order.id,
-            memo: call.memo.clone(),
+            memo: memo.to_owned(),
             committee_id: *self.committee().id(),
             epoch: self.committee().epoch,
-        };
+        }
+    }
+}
+
+/// The shared side of an order.
+pub(super) struct Operation<'a> {
+    pub inputs: &'a [wire::Input],
+    pub outputs: &'a [wire::Output],
+    /// What the first of the outputs is of all outputs of the order.
+    pub first: usize,
+    /// What its spending side was debited for it, minor units.
+    pub debit: u64,
+}
+
+impl Operation<'_> {
+    /// All of it, or the refund of what was debited. Returns why it failed.
+    pub fn carry_out(&self, caller: &Caller, step: &mut Step<'_>) -> Result<Option<Error>> {
         let mark = step.mark();
-        step.book.received += debit as i128;
-        let failed = match apply(call, &caller, step) {
-            Ok(()) => None,
-            Err(e) if e.is_own_fault() => return Err(e),
+        step.book.received += self.debit as i128;
+        match self.apply(caller, step) {
+            Ok(()) => Ok(None),
+            Err(e) if e.is_own_fault() => Err(e),
             Err(e) => {
                 step.rollback(mark);
-                step.book.received += debit as i128;
-                if debit > 0 {
-                    let refund = caller.entry(0, debit, wire::credit_entry::Kind::Refund);
-                    step.credit(&caller.account, debit, refund);
+                step.book.received += self.debit as i128;
+                if self.debit > 0 {
+                    let refund = caller.entry(0, self.debit, wire::credit_entry::Kind::Refund);
+                    step.credit(&caller.account, self.debit, refund);
                 }
-                Some(e)
+                Ok(Some(e))
             }
-        };
-        step.book.orders += 1;
-        let outcome = wire::OutcomeRecord {
-            order_id: Bytes::copy_from_slice(&order.id),
-            session,
-            index,
-            code: failed.as_ref().map_or(0, |e| e.code as u32),
-            message: failed.map(|e| e.message).unwrap_or_default(),
-        };
-        step.put(outcome_key(order.network_id, order.actor, order.seqnum), &outcome);
-        step.decided.push((order.network_id, order.actor, order.seqnum));
-        Ok(true)
+        }
+    }
+
+    fn apply(&self, caller: &Caller, step: &mut Step<'_>) -> Result<()> {
+        for (i, input) in self.inputs.iter().enumerate() {
+            modules::apply_input(input, caller, step).map_err(|e| placed(e, "input", i))?;
+        }
+        for (i, output) in (self.first..).zip(self.outputs) {
+            modules::apply_output(output, i as u32, caller, step).map_err(|e| placed(e, "output", i))?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of an order, where it stands in the log.
+pub(super) fn outcome(order_id: &Hash, (session, index): (u64, u32), failed: Option<Error>) -> wire::OutcomeRecord {
+    wire::OutcomeRecord {
+        order_id: Bytes::copy_from_slice(order_id),
+        session,
+        index,
+        code: failed.as_ref().map_or(0, |e| e.code as u32),
+        message: failed.map(|e| e.message).unwrap_or_default(),
     }
 }
 
@@ -185,23 +229,21 @@ fn is_pbtx_news(order: &Order, step: &Step<'_>) -> Result<bool> {
 }
 
 impl OrderedLog {
-    fn pbtx_order(&self, order: &Order, (session, index): (u64, u32), step: &mut Step<'_>) -> Result<bool> {
+    fn pbtx_order(&self, order: &Order, at: (u64, u32), step: &mut Step<'_>) -> Result<bool> {
         let id = (order.network_id, order.actor);
         step.tell_settle(id, &order.body);
         let record = wire::CallerRecord { last_call: order.seqnum, ..Default::default() };
         step.put(actor_key(Object::Caller, id.0, id.1), &record);
-        let order_id = Bytes::copy_from_slice(&order.id);
         if order.transaction_type == TYPE_ROTATE {
             registry::rotate(order, step)?;
         }
         if step.get::<wire::NetworkRecord>(&network_key(id.0))?.is_some_and(|n| n.flags & ORDERED != 0) {
             let (network_id, actor) = id;
-            let place = wire::LogStream { network_id, actor, seqnum: order.seqnum, order_id: order_id.clone() };
+            let place = wire::LogStream { network_id, actor, seqnum: order.seqnum, order_id: Bytes::copy_from_slice(&order.id) };
             step.tell(id, Kind::Stream(place));
         }
         step.book.orders += 1;
-        let outcome = wire::OutcomeRecord { order_id, session, index, ..Default::default() };
-        step.put(outcome_key(id.0, id.1, order.seqnum), &outcome);
+        step.put(outcome_key(id.0, id.1, order.seqnum), &outcome(&order.id, at, None));
         step.decided.push((id.0, id.1, order.seqnum));
         Ok(true)
     }
@@ -215,21 +257,6 @@ fn open_recovery(order: &Order, step: &Step<'_>) -> Result<Option<wire::Recovery
 /// Whether the certified order is the one that a recovery looks for.
 fn decides(order: &Order, open: &wire::RecoveryRecord) -> bool {
     order.transaction_type != TYPE_RECOVER && (order.seqnum, order.prev_hash) == (open.seqnum, open.prev_hash)
-}
-
-fn apply(call: &wire::Call, caller: &Caller, step: &mut Step<'_>) -> Result<()> {
-    for (i, input) in call.inputs.iter().enumerate() {
-        modules::apply_input(input, caller, step).map_err(|e| at_place(e, "input", i))?;
-    }
-    for (i, output) in call.outputs.iter().enumerate() {
-        modules::apply_output(output, i as u32, caller, step).map_err(|e| at_place(e, "output", i))?;
-    }
-    Ok(())
-}
-
-fn at_place(mut e: Error, what: &str, i: usize) -> Error {
-    e.message = format!("{what} {i}: {}", e.message);
-    e
 }
 
 /// What the log remembers of an account.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::OrderedLog;
+use super::bearers::{bearer_key, note_key};
 use super::book::Book;
 use super::modules::bridge::redeem_key;
 use super::modules::contracts::contract_key;
@@ -87,10 +88,16 @@ impl OrderedLog {
         request: &wire::OrderStatusRequest,
         mut status: wire::OrderStatus,
     ) -> Result<wire::OrderStatus> {
-        let key = outcome_key(request.network_id, request.actor, request.seqnum);
+        let key = match request.order_id.is_empty() {
+            true => outcome_key(request.network_id, request.actor, request.seqnum),
+            false => bearer_key(&request.order_id),
+        };
         if let Some(outcome) = get_object::<wire::OutcomeRecord>(state, &key)? {
-            let failed = outcome.code != 0;
-            status.set_state(if failed { order_status::State::Failed } else { order_status::State::Ordered });
+            status.set_state(match outcome.code {
+                0 => order_status::State::Ordered,
+                freed if freed == Code::NoteFreed as u32 => order_status::State::Void,
+                _ => order_status::State::Failed,
+            });
             status.order_id = outcome.order_id;
             (status.session, status.index) = (outcome.session, outcome.index);
             (status.code, status.message) = (outcome.code, outcome.message);
@@ -174,6 +181,20 @@ impl OrderedLog {
 
     /// Whether the log needs nothing more of what a shard handed in.
     pub fn is_done(&self, state: &dyn State, call: &wire::LogCall) -> Result<bool> {
+        if !call.nonce.is_empty() {
+            let open: Option<wire::NoteRecoveryRecord> = get_object(state, &note_key(&call.nonce))?;
+            match open.filter(|open| open.due_ms != 0) {
+                None => return Ok(true),
+                Some(open) if call.report => {
+                    let reports = Bitmap::parse(&open.reports, self.committee().size())?;
+                    return Ok(open.recoveries != call.seqnum || reports.get(self.index() as usize));
+                }
+                Some(_) => {}
+            }
+        }
+        if !call.order_id.is_empty() {
+            return Ok(state.get(Table::Objects, &bearer_key(&call.order_id))?.is_some());
+        }
         if call.report || call.shown || call.recover {
             let recovery: Option<wire::RecoveryRecord> =
                 get_object(state, &actor_key(Object::Recovery, call.network_id, call.actor))?;

@@ -95,7 +95,7 @@ impl OrderedLog {
                 self.decide(network_id, actor, record, step)?;
             }
         }
-        Ok(())
+        self.decide_due_notes(step)
     }
 
     /// Voids the seqnum, if a quorum has reported; else the next report does.

@@ -14,6 +14,7 @@ use crate::address::Address;
 use crate::authority::state::{LOG, Link, State, Table, Write, corrupt, get_u64, link_key, outbox_key};
 use crate::committee::Committee;
 use crate::error::Result;
+use crate::merkle::Hash;
 use crate::wire;
 
 /// Bytes of one delivery to a shard, roughly.
@@ -24,6 +25,8 @@ const DELIVERY_BYTES: usize = 1 << 20;
 pub enum Object {
     /// (PBTX network, actor) -> `ActorRecord`.
     Actor = b'k' as isize,
+    /// Order id -> `OutcomeRecord` of a bearer order.
+    Bearer = b'b' as isize,
     /// (network, actor) -> `CallerRecord`.
     Caller = b'a' as isize,
     /// Nothing -> `CashKeys` in use; run (8) -> those that its run has come to, until they are.
@@ -38,6 +41,10 @@ pub enum Object {
     Deposit = b'd' as isize,
     /// Network id -> `NetworkRecord`.
     Network = b'n' as isize,
+    /// Nonce -> `NoteRecoveryRecord` of a note that the log was asked to free, or has seen spent.
+    Note = b'm' as isize,
+    /// (due ms, nonce) -> nothing: recoveries of notes by the time they are due.
+    NoteTimer = b'u' as isize,
     /// (network, actor, seqnum) -> `OutcomeRecord`.
     Outcome = b'o' as isize,
     /// Address -> balance on the embedded primary, u64; the empty key -> `PrimaryRecord`.
@@ -54,8 +61,9 @@ pub enum Object {
 
 impl Object {
     /// Every kind.
-    pub const ALL: [Object; 14] = [
+    pub const ALL: [Object; 17] = [
         Object::Actor,
+        Object::Bearer,
         Object::Caller,
         Object::CashKeys,
         Object::Ceremony,
@@ -64,6 +72,8 @@ impl Object {
         Object::Deposit,
         Object::Expiry,
         Object::Network,
+        Object::Note,
+        Object::NoteTimer,
         Object::Outcome,
         Object::Primary,
         Object::Redeem,
@@ -103,6 +113,8 @@ pub struct Step<'a> {
     steps: Vec<(u32, wire::LogStep)>,
     /// Orders whose outcome is decided.
     pub decided: Vec<(u64, u64, u32)>,
+    /// Bearer orders whose outcome is decided.
+    pub decided_bearers: Vec<Hash>,
 }
 
 /// A point to return to.
@@ -111,7 +123,7 @@ pub struct Mark {
     undo: usize,
     credits: usize,
     steps: usize,
-    decided: usize,
+    decided: (usize, usize),
 }
 
 impl<'a> Step<'a> {
@@ -128,6 +140,7 @@ impl<'a> Step<'a> {
             credits: Vec::new(),
             steps: Vec::new(),
             decided: Vec::new(),
+            decided_bearers: Vec::new(),
         })
     }
 
@@ -211,7 +224,7 @@ impl<'a> Step<'a> {
             undo: self.undo.len(),
             credits: self.credits.len(),
             steps: self.steps.len(),
-            decided: self.decided.len(),
+            decided: (self.decided.len(), self.decided_bearers.len()),
         }
     }
 
@@ -228,7 +241,8 @@ impl<'a> Step<'a> {
         self.book = mark.book;
         self.credits.truncate(mark.credits);
         self.steps.truncate(mark.steps);
-        self.decided.truncate(mark.decided);
+        self.decided.truncate(mark.decided.0);
+        self.decided_bearers.truncate(mark.decided.1);
     }
 
     /// Opens the session after the one with this header.
@@ -264,7 +278,8 @@ impl<'a> Step<'a> {
         self.book.state_hash = Bytes::copy_from_slice(&state_hash);
         let outbox = self.write_deliveries(&mut writes)?;
         writes.push(Write::put(Table::Meta, BOOK_KEY, self.book.encode().encode_to_vec()));
-        Ok(Effects { writes, outbox, decided: self.decided, ..Default::default() })
+        let (decided, decided_bearers) = (self.decided, self.decided_bearers);
+        Ok(Effects { writes, outbox, decided, decided_bearers, ..Default::default() })
     }
 
     fn write_deliveries(&mut self, writes: &mut Vec<Write>) -> Result<Vec<(u32, u64)>> {

@@ -32,6 +32,11 @@ impl Flow {
         Flow::one(&[&key[0], &key[1], &seqnum.to_be_bytes(), order_id, &debit.to_be_bytes()], i128::from(debit))
     }
 
+    /// A bearer order with shared outputs, and what these are worth.
+    pub(crate) fn bearer(order_id: &[u8], worth: u64) -> Flow {
+        Flow::one(&[b"bearer", order_id, &worth.to_be_bytes()], i128::from(worth))
+    }
+
     fn one(parts: &[&[u8]], amount: i128) -> Flow {
         let mut h = Sha256::new();
         for part in parts {

@@ -1,7 +1,7 @@
 //! What the units of the log come to: which orders applied is what their outcomes say, and what an order does then
 //! follows from its content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
@@ -13,11 +13,12 @@ use crate::address::Address;
 use crate::authority::audit::{Flow, read};
 use crate::authority::state::Table;
 use crate::certificate::check_certificate;
-use crate::content::{Action, Content, TYPE_CALL, TYPE_ROTATE};
+use crate::content::{Action, Content, TYPE_BEARER, TYPE_CALL, TYPE_ROTATE};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::merkle::{Hash, root_from_parts};
 use crate::network_flags::ORDERED;
+use crate::ordered::bearers::bearer_key;
 use crate::ordered::modules::bridge::redeem_key;
 use crate::ordered::modules::contracts::{contract_id, contract_key};
 use crate::ordered::modules::primary::{deposit_key, redeem_hash};
@@ -40,6 +41,8 @@ pub(super) struct Books {
     pub last_redeem: Bytes,
     pub networks: BTreeMap<u64, wire::NetworkRecord>,
     pub runs: Runs,
+    /// Bearer orders that the unit at hand has applied.
+    pub bearers: BTreeSet<Hash>,
     /// By (network, actor).
     pub actors: BTreeMap<(u64, u64), wire::ActorRecord>,
 }
@@ -54,7 +57,11 @@ impl Books {
 struct Applied {
     order: Order,
     account: Address,
-    call: wire::Call,
+    inputs: Vec<wire::Input>,
+    outputs: Vec<wire::Output>,
+    /// Outputs of the order before them.
+    first: u32,
+    memo: String,
     at: String,
 }
 
@@ -67,7 +74,7 @@ impl Applied {
             output,
             order_id: Bytes::copy_from_slice(&self.order.id),
             amount,
-            memo: self.call.memo.clone(),
+            memo: self.memo.clone(),
             kind: kind as i32,
         }
     }
@@ -87,6 +94,7 @@ impl Audit<'_> {
         sorted.sort_unstable();
         // The lower median: as many clocks say this or more as there are honest ones.
         self.books.time_ms = self.books.time_ms.max(sorted[(sorted.len() - 1) / 2]);
+        self.books.bearers.clear();
         for item in data.items {
             match wire::Item::decode(item).ok().and_then(|item| item.kind) {
                 Some(wire::item::Kind::Orders(orders)) => self.item(&orders, place)?,
@@ -107,6 +115,8 @@ impl Audit<'_> {
                 applied |= self.pbtx_order(&order, place)?;
             } else if order.transaction_type == TYPE_CALL {
                 applied |= self.order(order, place)?;
+            } else if order.transaction_type == TYPE_BEARER {
+                applied |= self.bearer_order(order, place)?;
             }
         }
         if let (true, true, Err(e)) = (applied, self.signatures, self.proved(item)) {
@@ -159,17 +169,44 @@ impl Audit<'_> {
         if caller.newest.len() > NEWEST_MAX {
             caller.newest.pop_front();
         }
+        let wire::Call { inputs, outputs, memo, .. } = *call;
+        self.came_to(&outcome, Applied { order, account, inputs, outputs, first: 0, memo, at }, debit)?;
+        Ok(true)
+    }
+
+    /// Books what an order came to.
+    fn came_to(&mut self, outcome: &wire::OutcomeRecord, applied: Applied, debit: u64) -> Result<()> {
         if (outcome.code == 0) != outcome.message.is_empty()
             || Code::from_number(outcome.code).is_none() && outcome.code != 0
         {
-            self.out.find(format!("{at}: expected a code with a message or neither, found {outcome:?}"));
+            self.out.find(format!("{}: expected a code with a message or neither, found {outcome:?}", applied.at));
         }
-        let applied = Applied { order, account, call: *call, at };
         match outcome.code {
             0 => self.settled(&applied)?,
-            _ if debit > 0 => self.credit(&account, applied.credit(0, debit, Kind::Refund)),
+            _ if debit > 0 => self.credit(&applied.account, applied.credit(0, debit, Kind::Refund)),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Books a bearer order, if this is where it has applied.
+    fn bearer_order(&mut self, order: Order, place: (u64, u32)) -> Result<bool> {
+        let key = bearer_key(&order.id);
+        let Some(outcome) = read::<wire::OutcomeRecord>(self.state, Table::Objects, &key)? else { return Ok(false) };
+        if (outcome.session, outcome.index) != place || !self.books.bearers.insert(order.id) {
+            return Ok(false);
+        }
+        let at = format!("bearer order {}", hex::encode(order.id));
+        self.out.expect(format!("{at}: order of its outcome"), hex::encode(order.id), hex::encode(&outcome.order_id));
+        let Ok(Content { action: Action::Bearer(bearer), .. }) = Content::decode(&order) else { return Ok(false) };
+        self.out.orders += 1;
+        self.out.received += i128::from(bearer.shared_value);
+        let Some(account) = bearer.refund else { return Ok(true) };
+        self.out.bearers.merge(&Flow::bearer(&order.id, bearer.shared_value));
+        let (first, outputs) = bearer.call();
+        let (first, outputs) = (first as u32, outputs.to_vec());
+        let applied = Applied { order, account, inputs: Vec::new(), outputs, first, memo: bearer.memo, at };
+        self.came_to(&outcome, applied, bearer.shared_value)?;
         Ok(true)
     }
 
@@ -209,7 +246,7 @@ impl Audit<'_> {
     }
 
     fn settled(&mut self, applied: &Applied) -> Result<()> {
-        for input in &applied.call.inputs {
+        for input in &applied.inputs {
             match &input.kind {
                 Some(input::Kind::ContractClaim(c)) => {
                     self.close(&c.contract, input.amount, Some(&c.preimage), applied)?
@@ -218,13 +255,13 @@ impl Audit<'_> {
                 None => {}
             }
         }
-        for (i, out) in applied.call.outputs.iter().enumerate() {
+        for (i, out) in (applied.first..).zip(&applied.outputs) {
             match &out.kind {
                 Some(output::Kind::Credit(credit)) => {
                     let address = Address::from_slice(&credit.address)?;
-                    self.credit(&address, applied.credit(i as u32, credit.amount, Kind::Call));
+                    self.credit(&address, applied.credit(i, credit.amount, Kind::Call));
                 }
-                Some(output::Kind::ContractFund(fund)) => self.fund(i as u32, fund, applied)?,
+                Some(output::Kind::ContractFund(fund)) => self.fund(i, fund, applied)?,
                 Some(output::Kind::PrimaryRedeem(redeem)) => self.redeem(redeem, applied)?,
                 Some(output::Kind::PrimaryDeposit(deposit)) => self.deposit(deposit, applied)?,
                 Some(output::Kind::Network(command)) => self.network(command, applied),

@@ -65,7 +65,7 @@ impl Audit<'_> {
                 (Some(Object::CashKeys | Object::Ceremony | Object::CeremonyBlob), _) => self.dkg_object(&key, &value),
                 (Some(Object::Deposit), 8) => found.deposits += 1,
                 (Some(Object::Redeem), 8) => found.redeems += 1,
-                (Some(Object::Outcome), 20) => found.outcomes += 1,
+                (Some(Object::Outcome), 20) | (Some(Object::Bearer), 32) => found.outcomes += 1,
                 (Some(Object::Network), 8) => {
                     let record: wire::NetworkRecord = decode(Table::Objects, &key, value)?;
                     let shard = self.log.committee().shard_of(number(&rest), 0);

@@ -3,9 +3,11 @@
 use super::Audit;
 use crate::address::Address;
 use crate::authority::audit::{Flow, Pages, decode, read};
+use crate::authority::mint::is_bearer;
 use crate::authority::state::{LOG, Link, Table, get_u64, link_key, outbox_key};
 use crate::envelope::Order;
 use crate::error::Result;
+use crate::ordered::bearers::bearer_key;
 use crate::ordered::modules::registry::network_key;
 use crate::ordered::orders::outcome_key;
 use crate::ordered::step::{Object, actor_key};
@@ -104,10 +106,13 @@ impl Audit<'_> {
 
     /// Whether the log has settled an order, or a recovery has found it.
     fn has_applied(&self, order: &Order) -> bool {
-        let key = outcome_key(order.network_id, order.actor, order.seqnum);
+        let key = match order.network_id == self.log.committee().network.id && is_bearer(order) {
+            true => bearer_key(&order.id),
+            false => outcome_key(order.network_id, order.actor, order.seqnum),
+        };
         let outcome: Option<wire::OutcomeRecord> = read(self.state, Table::Objects, &key).ok().flatten();
         let recovered = self.out.callers.get(&(order.network_id, order.actor)).map_or(0, |c| c.recovered);
-        outcome.is_some_and(|o| o.order_id == order.id[..]) || recovered >= order.seqnum
+        outcome.is_some_and(|o| o.order_id == order.id[..]) || order.seqnum > 0 && recovered >= order.seqnum
     }
 
     fn link(&mut self, shard: u32) -> Result<()> {

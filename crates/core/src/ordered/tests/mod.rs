@@ -13,6 +13,7 @@ use crate::testing::*;
 use crate::wire::{self, input, order_status::State as S, output};
 
 mod audit;
+mod bearer;
 mod codes;
 mod dkg;
 mod items;
