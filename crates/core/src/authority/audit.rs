@@ -460,6 +460,7 @@ impl Audit<'_> {
             self.out.find("totals: expected a record, found none");
         }
         let out = &self.out;
+        let freed = out.freed_notes.values().map(|times| u64::from(*times)).sum::<u64>();
         let order_records = out.orders.saturating_sub(self.books.recover_orders) + self.books.voids;
         let numbers = [
             ("batches", out.batches, totals.next.0),
@@ -467,7 +468,7 @@ impl Audit<'_> {
             ("credit records", count(self.state, Table::Credits)?, totals.next.2),
             ("orders", out.orders, totals.orders),
             ("order records", order_records, count(self.state, Table::Orders)?),
-            ("voided seqnums", self.books.voids, totals.voided),
+            ("voided seqnums and freed notes", self.books.voids + freed, totals.voided),
         ];
         let sums = [
             ("balances", out.balances, totals.accounts),

@@ -281,14 +281,11 @@ impl Authority {
             waits |= record.frozen && !by_log || record.recoveries < note.recoveries;
             spent = spent.or(record.spent.then_some(note.nonce));
         }
-        if waits && !by_log {
-            return self.hold_back(order, bearer, number, index, changes);
-        }
-        if let Some(nonce) = spent.filter(|_| !waits) {
-            return Err(conflict(order, &format!("note {nonce:?} was spent by another certified one")));
-        }
-        if waits {
-            return Err(conflict(order, "it names a recovery that the log does not know"));
+        match spent {
+            _ if waits && by_log => return Err(conflict(order, "it names a recovery that the log does not know")),
+            _ if waits => return self.hold_back(order, bearer, number, index, changes),
+            Some(nonce) => return Err(conflict(order, &format!("note {nonce:?} was spent by another certified one"))),
+            None => {}
         }
         waits_no_more(bearer, changes)?;
         for note in &bearer.notes {

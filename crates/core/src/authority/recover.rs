@@ -40,9 +40,7 @@ impl Authority {
             Some(Kind::Prune(prune)) => changes.prune(prune.network_id, prune.before_us, prune.max_rows),
             Some(Kind::FreezeNote(freeze)) => self.freeze_note(&freeze, changes),
             Some(Kind::ResolveNote(resolve)) => self.resolve_note(&resolve, changes),
-            None => {
-                Err(Error::new(Code::Decode, "a step of the log has no kind that this version knows"))
-            }
+            None => Err(Error::new(Code::Decode, "a step of the log has no kind that this version knows")),
         }
     }
 

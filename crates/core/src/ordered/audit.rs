@@ -3,7 +3,7 @@
 //!
 //! What it takes from the records, because nothing else says it without applying every unit again: why an order
 //! failed (code and message), in which of several units with the order it was applied, what recoveries have decided or are about to (`CallerRecord.voided`, `recovered`,
-//! `RecoveryRecord`; the shards are held to them by [`crate::authority::audit::audit_authority`]), and the state hash
+//! `RecoveryRecord`, `NoteRecoveryRecord`; the shards are held to them by [`crate::authority::audit::audit_authority`]), and the state hash
 //! inside an open session. Units of an open session that no order came of are held to nothing either: the next
 //! header is. Memory grows with accounts and networks, not with history.
 
@@ -12,7 +12,7 @@ mod dkg;
 mod objects;
 mod outbox;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -48,7 +48,7 @@ pub struct LogAudit {
     pub sent: BTreeMap<u32, Flow>,
     /// Held by modules, minor units, by name.
     pub held: Vec<(&'static str, i128)>,
-    /// Bearer orders applied, with what their shared outputs are worth.
+    /// Bearer orders with shared outputs that are applied.
     pub bearers: Flow,
     /// What it knows of accounts, by (network, actor).
     pub callers: BTreeMap<(u64, u64), CallerAudit>,
@@ -56,6 +56,10 @@ pub struct LogAudit {
     pub registry: BTreeMap<u32, Known>,
     /// Seqnum of open recoveries, by (network, actor).
     pub recoveries: BTreeMap<(u64, u64), u32>,
+    /// Nonces of open recoveries.
+    pub note_recoveries: BTreeSet<Vec<u8>>,
+    /// Nonces that recoveries have freed, with how often.
+    pub freed_notes: BTreeMap<Vec<u8>, u32>,
     /// Last delivery acknowledged and last sent, by shard.
     pub links: BTreeMap<u32, (u64, u64)>,
     /// Deliveries that are still kept, by shard and sequence.
@@ -233,7 +237,7 @@ impl Audit<'_> {
             redeems: books.redeems,
             last_redeem: books.last_redeem,
             orders: self.out.orders,
-            open_recoveries: self.out.recoveries.len() as u64,
+            open_recoveries: (self.out.recoveries.len() + self.out.note_recoveries.len()) as u64,
             // Held to the sessions before.
             ..book.clone()
         };

@@ -37,7 +37,13 @@ const DUE_MAX: usize = 64;
 impl OrderedLog {
     /// Opens a recovery of each note that may have one. Once for each order: after a recovery that frees nothing there is
     /// nothing to free, after another one it takes an order that names it.
-    pub(super) fn recover_notes(&self, order: &Order, bearer: &Bearer, at: (u64, u32), step: &mut Step<'_>) -> Result<()> {
+    pub(super) fn recover_notes(
+        &self,
+        order: &Order,
+        bearer: &Bearer,
+        at: (u64, u32),
+        step: &mut Step<'_>,
+    ) -> Result<()> {
         for note in &bearer.notes {
             let key = note_key(&note.nonce.0);
             let before: wire::NoteRecoveryRecord = step.get(&key)?.unwrap_or_default();

@@ -239,7 +239,12 @@ impl OrderedLog {
         }
         if step.get::<wire::NetworkRecord>(&network_key(id.0))?.is_some_and(|n| n.flags & ORDERED != 0) {
             let (network_id, actor) = id;
-            let place = wire::LogStream { network_id, actor, seqnum: order.seqnum, order_id: Bytes::copy_from_slice(&order.id) };
+            let place = wire::LogStream {
+                network_id,
+                actor,
+                seqnum: order.seqnum,
+                order_id: Bytes::copy_from_slice(&order.id),
+            };
             step.tell(id, Kind::Stream(place));
         }
         step.book.orders += 1;

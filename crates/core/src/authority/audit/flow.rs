@@ -32,9 +32,9 @@ impl Flow {
         Flow::one(&[&key[0], &key[1], &seqnum.to_be_bytes(), order_id, &debit.to_be_bytes()], i128::from(debit))
     }
 
-    /// A bearer order with shared outputs, and what these are worth.
-    pub(crate) fn bearer(order_id: &[u8], worth: u64) -> Flow {
-        Flow::one(&[b"bearer", order_id, &worth.to_be_bytes()], i128::from(worth))
+    /// A note that the log knows to be spent.
+    pub(crate) fn note(nonce: &[u8], spent_by: &[u8]) -> Flow {
+        Flow::one(&[nonce, spent_by], 0)
     }
 
     fn one(parts: &[&[u8]], amount: i128) -> Flow {

@@ -82,7 +82,11 @@ impl Audit<'_> {
             if record.spent {
                 spent += 1;
             } else if !record.order_id.is_empty() {
-                self.lock(&key, &record)?;
+                let at = (record.batch, record.index, record.recoveries);
+                self.names(&key, "holds it", at, Some(&record.order_id))?;
+            }
+            for early in &record.early {
+                self.names(&key, "waits for it", (early.batch, early.index, early.seqnum), None)?;
             }
         }
         for entry in Pages::new(self.state, Table::Issued) {
@@ -105,24 +109,23 @@ impl Audit<'_> {
         Ok(())
     }
 
-    fn lock(&mut self, nonce: &[u8], record: &wire::NoteRecord) -> Result<()> {
-        let batch: Option<wire::BatchRecord> = read(self.state, Table::Batches, &record.batch.to_be_bytes())?;
-        let raw = batch.and_then(|b| b.orders.into_iter().nth(record.index as usize));
-        let order = raw.and_then(|raw| Order::decode(raw).ok()).filter(|order| order.id[..] == record.order_id);
+    /// Whether the order at (batch, index) names the note with that many recoveries.
+    fn names(&mut self, nonce: &[u8], what: &str, at: (u64, u32, u32), id: Option<&[u8]>) -> Result<()> {
+        let (batch, index, recoveries) = at;
+        let record: Option<wire::BatchRecord> = read(self.state, Table::Batches, &batch.to_be_bytes())?;
+        let raw = record.and_then(|r| r.orders.into_iter().nth(index as usize));
+        let order = raw.and_then(|raw| Order::decode(raw).ok()).filter(|order| id.is_none_or(|id| order.id[..] == *id));
         let content = order.as_ref().and_then(|order| Content::decode(order).ok());
         let named = content.is_some_and(|content| match content.action {
             Action::Bearer(bearer) => {
-                let named = |n: &crate::bearer::NoteSpent| n.nonce.0 == *nonce && n.recoveries == record.recoveries;
+                let named = |n: &crate::bearer::NoteSpent| n.nonce.0 == *nonce && n.recoveries == recoveries;
                 bearer.notes.iter().any(named)
             }
             _ => false,
         });
         if !named {
-            let at = format!("{} of batch {}", record.index, record.batch);
-            self.out.find(format!(
-                "note {}: expected the order that holds it at {at}, found another or none",
-                hex::encode(nonce)
-            ));
+            let (note, at) = (hex::encode(nonce), format!("{index} of batch {batch}"));
+            self.out.find(format!("note {note}: expected the order that {what} at {at}, found another or none"));
         }
         Ok(())
     }

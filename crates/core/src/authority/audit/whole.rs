@@ -99,6 +99,9 @@ pub fn audit_authority(shards: &[(u32, ShardAudit)], log: Option<&LogAudit>) -> 
                     ));
                 }
                 recoveries(*a, sender, log, of_shard, &mut findings);
+                if *a == 0 {
+                    bearers(sender, log, &mut findings);
+                }
             }
         }
     }
@@ -195,6 +198,25 @@ fn calls(
     }
 }
 
+/// Bearer orders with shared outputs, once shard 0 has applied all that the log has said: the log has what is settled, and
+/// at most what is kept for it is still missing there.
+fn bearers(shard: &ShardAudit, log: &LogAudit, findings: &mut Vec<String>) {
+    let missing = shard.bearers.without(&log.bearers);
+    let kept = shard.bearers_kept;
+    let holds = match missing.count {
+        0 => missing == Flow::default(),
+        some if some == kept.count => missing == kept,
+        some => some < kept.count && (0..kept.amount).contains(&missing.amount),
+    };
+    if !holds {
+        let (expected, found) = (shard.bearers.shown("bearer orders"), log.bearers.shown("bearer orders"));
+        findings.push(format!(
+            "shard 0 to the log: expected {expected} as settled, less {} kept, found {found}",
+            kept.shown("bearer orders")
+        ));
+    }
+}
+
 /// CALLs above a seqnum that the shard keeps for the log.
 fn kept(audit: &ShardAudit, id: &(u64, u64), above: u32) -> Flow {
     let mut flow = Flow::default();
@@ -242,6 +264,13 @@ fn recoveries(
     findings: &mut Vec<String>,
 ) {
     let open = log.recoveries.iter().filter(|(id, _)| of_shard(id));
+    if shard == 0 && (audit.frozen_notes != log.note_recoveries || audit.freed_notes != log.freed_notes) {
+        let expected = (log.note_recoveries.len(), log.freed_notes.len());
+        let found = (audit.frozen_notes.len(), audit.freed_notes.len());
+        findings.push(format!(
+            "shard 0: expected {expected:?} notes as frozen and freed as the log knows them, found {found:?}, or others"
+        ));
+    }
     if !open.clone().eq(audit.frozen.iter()) {
         let open: Vec<_> = open.collect();
         findings.push(format!("shard {shard}: expected accounts {open:?} as frozen, found {:?}", audit.frozen));

@@ -11,14 +11,16 @@ use super::dkg::Runs;
 use super::{Audit, NEWEST_MAX};
 use crate::address::Address;
 use crate::authority::audit::{Flow, read};
+use crate::authority::mint::is_bearer;
 use crate::authority::state::Table;
+use crate::bearer::Bearer;
 use crate::certificate::check_certificate;
-use crate::content::{Action, Content, TYPE_BEARER, TYPE_CALL, TYPE_ROTATE};
+use crate::content::{Action, Content, TYPE_CALL, TYPE_ROTATE};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::merkle::{Hash, root_from_parts};
 use crate::network_flags::ORDERED;
-use crate::ordered::bearers::bearer_key;
+use crate::ordered::bearers::{bearer_key, note_key};
 use crate::ordered::modules::bridge::redeem_key;
 use crate::ordered::modules::contracts::{contract_id, contract_key};
 use crate::ordered::modules::primary::{deposit_key, redeem_hash};
@@ -43,6 +45,13 @@ pub(super) struct Books {
     pub runs: Runs,
     /// Bearer orders that the unit at hand has applied.
     pub bearers: BTreeSet<Hash>,
+    /// Bearer orders with an outcome, and those of them that settle.
+    pub bearers_made: u64,
+    pub bearers_applied: u64,
+    /// Notes that these spend.
+    pub spent: Flow,
+    /// By nonce: 1 more than the highest number of recoveries that an order to free it names.
+    pub recovered: BTreeMap<[u8; 32], u32>,
     /// By (network, actor).
     pub actors: BTreeMap<(u64, u64), wire::ActorRecord>,
 }
@@ -115,7 +124,7 @@ impl Audit<'_> {
                 applied |= self.pbtx_order(&order, place)?;
             } else if order.transaction_type == TYPE_CALL {
                 applied |= self.order(order, place)?;
-            } else if order.transaction_type == TYPE_BEARER {
+            } else if is_bearer(&order) {
                 applied |= self.bearer_order(order, place)?;
             }
         }
@@ -189,7 +198,7 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// Books a bearer order, if this is where it has applied.
+    /// Books a bearer order, if this is where it has come to something.
     fn bearer_order(&mut self, order: Order, place: (u64, u32)) -> Result<bool> {
         let key = bearer_key(&order.id);
         let Some(outcome) = read::<wire::OutcomeRecord>(self.state, Table::Objects, &key)? else { return Ok(false) };
@@ -198,16 +207,54 @@ impl Audit<'_> {
         }
         let at = format!("bearer order {}", hex::encode(order.id));
         self.out.expect(format!("{at}: order of its outcome"), hex::encode(order.id), hex::encode(&outcome.order_id));
-        let Ok(Content { action: Action::Bearer(bearer), .. }) = Content::decode(&order) else { return Ok(false) };
+        self.books.bearers_made += 1;
+        let bearer = match Content::decode(&order).map(|content| content.action) {
+            Ok(Action::Bearer(bearer)) => bearer,
+            Ok(Action::RecoverNotes(bearer)) => {
+                self.out.expect(format!("{at}: code"), 0, outcome.code);
+                for note in &bearer.notes {
+                    let named = self.books.recovered.entry(note.nonce.0).or_default();
+                    *named = note.recoveries.saturating_add(1).max(*named);
+                }
+                return Ok(true);
+            }
+            _ => return Ok(false),
+        };
+        if outcome.code == Code::NoteFreed as u32 {
+            self.void_bearer(&order, &bearer, &at)?;
+            return Ok(true);
+        }
         self.out.orders += 1;
-        self.out.received += i128::from(bearer.shared_value);
-        let Some(account) = bearer.refund else { return Ok(true) };
-        self.out.bearers.merge(&Flow::bearer(&order.id, bearer.shared_value));
+        self.books.bearers_applied += 1;
+        for note in &bearer.notes {
+            self.books.spent.merge(&Flow::note(&note.nonce.0, &order.id));
+        }
+        let worth = bearer.shared_value;
         let (first, outputs) = bearer.call();
         let (first, outputs) = (first as u32, outputs.to_vec());
+        // One without shared outputs, which a recovery has found.
+        let Some(account) = bearer.refund else { return Ok(true) };
+        self.out.received += i128::from(worth);
+        self.out.bearers.merge(&Flow::call(order.network_id, order.actor, order.seqnum, &order.id, worth));
         let applied = Applied { order, account, inputs: Vec::new(), outputs, first, memo: bearer.memo, at };
-        self.came_to(&outcome, applied, bearer.shared_value)?;
+        self.came_to(&outcome, applied, worth)?;
         Ok(true)
+    }
+
+    /// An order that came when one of its notes was freed: what is freed stays so.
+    fn void_bearer(&mut self, order: &Order, bearer: &Bearer, at: &str) -> Result<()> {
+        let mut void = false;
+        for note in &bearer.notes {
+            let record: Option<wire::NoteRecoveryRecord> = read(self.state, Table::Objects, &note_key(&note.nonce.0))?;
+            let other = |r: wire::NoteRecoveryRecord| {
+                r.recoveries > note.recoveries || !r.spent_by.is_empty() && r.spent_by != order.id[..]
+            };
+            void |= record.is_some_and(other);
+        }
+        if !void || bearer.shared.is_empty() {
+            self.out.find(format!("{at}: expected shared outputs, and a note that is freed, found it void without"));
+        }
+        Ok(())
     }
 
     /// Books an order of a PBTX network, if this is where it has applied.

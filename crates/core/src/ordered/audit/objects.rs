@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Audit;
 use prost::Message;
 
-use crate::authority::audit::{Pages, decode, known_of_actor, read};
+use crate::authority::audit::{Flow, Pages, decode, known_of_actor, read};
 use crate::authority::state::{Table, corrupt};
 use crate::bitmap::Bitmap;
 use crate::error::Result;
@@ -26,6 +26,7 @@ struct Counts {
     deposits: u64,
     redeems: u64,
     outcomes: u64,
+    bearers: u64,
 }
 
 impl Audit<'_> {
@@ -33,6 +34,8 @@ impl Audit<'_> {
         let mut found = Counts::default();
         let mut timers: BTreeMap<(u64, u64), u64> = BTreeMap::new();
         let mut due: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        let (mut notes_due, mut note_timers) = (BTreeMap::new(), BTreeMap::new());
+        let mut spent = Flow::default();
         let mut networks = BTreeMap::new();
         let mut primary = BTreeMap::new();
         let mut callers = 0;
@@ -65,7 +68,21 @@ impl Audit<'_> {
                 (Some(Object::CashKeys | Object::Ceremony | Object::CeremonyBlob), _) => self.dkg_object(&key, &value),
                 (Some(Object::Deposit), 8) => found.deposits += 1,
                 (Some(Object::Redeem), 8) => found.redeems += 1,
-                (Some(Object::Outcome), 20) | (Some(Object::Bearer), 32) => found.outcomes += 1,
+                (Some(Object::Outcome), 20) => found.outcomes += 1,
+                (Some(Object::Bearer), 32) => found.bearers += 1,
+                (Some(Object::Note), 32) => {
+                    let record: wire::NoteRecoveryRecord = decode(Table::Objects, &key, value)?;
+                    if record.due_ms != 0 {
+                        notes_due.insert(rest.to_vec(), record.due_ms);
+                    }
+                    self.note(&rest, &record);
+                    if !record.spent_by.is_empty() {
+                        spent.merge(&Flow::note(&rest, &record.spent_by));
+                    }
+                }
+                (Some(Object::NoteTimer), 40) if value.is_empty() => {
+                    note_timers.insert(rest[8..].to_vec(), number(&rest[..8]));
+                }
                 (Some(Object::Network), 8) => {
                     let record: wire::NetworkRecord = decode(Table::Objects, &key, value)?;
                     let shard = self.log.committee().shard_of(number(&rest), 0);
@@ -105,7 +122,8 @@ impl Audit<'_> {
             expiries: self.books.contracts_open,
             deposits: self.books.deposits,
             redeems: self.books.redeems,
-            outcomes: self.out.orders,
+            outcomes: self.out.orders - self.books.bearers_applied,
+            bearers: self.books.bearers_made,
         };
         self.out.expect("records", expected, found);
         self.out.expect("networks", &self.books.networks, &networks);
@@ -116,6 +134,9 @@ impl Audit<'_> {
         // A recovery that is due and lacks reports has no timer: the next report decides it.
         due.retain(|id, due_ms| *due_ms > book.time_ms || timers.contains_key(id));
         self.out.expect("recoveries by the time that they are due", due, timers);
+        notes_due.retain(|nonce, due_ms| *due_ms > book.time_ms || note_timers.contains_key(nonce));
+        self.out.expect("recoveries of notes by the time that they are due", notes_due, note_timers);
+        self.out.expect("notes that settled orders have spent", self.books.spent, spent);
         let any = self.books.deposits + self.books.redeems > 0;
         let there = self.state.get(Table::Objects, &balance_key(&[]))?.is_some();
         self.out.expect("whether the primary has a record", any, there);
@@ -150,6 +171,30 @@ impl Audit<'_> {
             record.open.is_empty() || Permission::address_of(id.0, &record.open).as_bytes()[..] == record.account;
         if !opened || record.account.len() != 32 || (record.seqnum == 1) == record.open.is_empty() {
             self.out.find(format!("{at}: expected its account, found {record:?}"));
+        }
+    }
+
+    /// A note that the log knows. How often it was freed only its recoveries say, each of which an order has asked for.
+    fn note(&mut self, nonce: &[u8], record: &wire::NoteRecoveryRecord) {
+        let at = format!("note {}", hex::encode(nonce));
+        let named = <[u8; 32]>::try_from(nonce).ok().and_then(|n| self.books.recovered.get(&n).copied()).unwrap_or(0);
+        let open = record.due_ms != 0;
+        if record.recoveries + u32::from(open) > named {
+            self.out.find(format!("{at}: expected at most {named} recoveries as orders ask, found {record:?}"));
+        }
+        let reports = match open {
+            true => Bitmap::parse(&record.reports, self.log.committee().size()).is_ok(),
+            false => record.reports.is_empty(),
+        };
+        let ended = record.spent_by.len() == 32 || record.spent_by.is_empty() && record.recoveries > 0;
+        if !reports || if open { !record.spent_by.is_empty() } else { !ended } {
+            self.out.find(format!("{at}: expected an open recovery, or what one came to, found {record:?}"));
+        }
+        if open {
+            self.out.note_recoveries.insert(nonce.to_vec());
+        }
+        if record.recoveries > 0 {
+            self.out.freed_notes.insert(nonce.to_vec(), record.recoveries);
         }
     }
 

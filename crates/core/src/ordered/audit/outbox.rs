@@ -6,8 +6,8 @@ use crate::authority::audit::{Flow, Pages, decode, read};
 use crate::authority::mint::is_bearer;
 use crate::authority::state::{LOG, Link, Table, get_u64, link_key, outbox_key};
 use crate::envelope::Order;
-use crate::error::Result;
-use crate::ordered::bearers::bearer_key;
+use crate::error::{Code, Result};
+use crate::ordered::bearers::{bearer_key, note_key};
 use crate::ordered::modules::registry::network_key;
 use crate::ordered::orders::outcome_key;
 use crate::ordered::step::{Object, actor_key};
@@ -93,11 +93,23 @@ impl Audit<'_> {
                 let outcome: Option<wire::OutcomeRecord> = read(self.state, Table::Objects, &key).ok().flatten();
                 (Some((s.network_id, s.actor)), outcome.is_some_and(|o| o.order_id == s.order_id))
             }
-            Some(Kind::FreezeNote(_) | Kind::ResolveNote(_)) | None => (None, false),
+            Some(Kind::FreezeNote(f)) => (Some((self.out.network_id, 0)), self.known_note(&f.nonce).is_some()),
+            Some(Kind::ResolveNote(r)) => {
+                let holds = self.known_note(&r.nonce).is_some_and(|note| match r.void {
+                    true => (1..=note.recoveries).contains(&r.recoveries),
+                    false => note.recoveries == r.recoveries && !note.spent_by.is_empty(),
+                });
+                (Some((self.out.network_id, 0)), holds)
+            }
+            None => (None, false),
         };
         if id.map(|id| self.shard(id)) != Some(to_shard) || !holds {
             self.out.find(format!("{at}: expected a step that the log has taken, found another"));
         }
+    }
+
+    fn known_note(&self, nonce: &[u8]) -> Option<wire::NoteRecoveryRecord> {
+        read(self.state, Table::Objects, &note_key(nonce)).ok().flatten()
     }
 
     fn is_network(&self, network_id: u64) -> bool {
@@ -112,7 +124,8 @@ impl Audit<'_> {
         };
         let outcome: Option<wire::OutcomeRecord> = read(self.state, Table::Objects, &key).ok().flatten();
         let recovered = self.out.callers.get(&(order.network_id, order.actor)).map_or(0, |c| c.recovered);
-        outcome.is_some_and(|o| o.order_id == order.id[..]) || order.seqnum > 0 && recovered >= order.seqnum
+        let settles = |o: wire::OutcomeRecord| o.order_id == order.id[..] && o.code != Code::NoteFreed as u32;
+        outcome.is_some_and(settles) || order.seqnum > 0 && recovered >= order.seqnum
     }
 
     fn link(&mut self, shard: u32) -> Result<()> {

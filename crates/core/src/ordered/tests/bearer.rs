@@ -13,14 +13,11 @@ pub(super) fn with_notes(shards: u32, tiers: &[u32]) -> (Cluster, Signer, Signer
     (cluster, alice, bob, purse, notes)
 }
 
-pub(super) fn worth(notes: &[Note]) -> u64 {
-    notes.iter().map(|note| 1 << note.tier).sum()
-}
-
 /// An order that spends notes for outputs of any kind, with the refund to an account.
 pub(super) fn spend(notes: &[Note], outputs: Vec<wire::Output>, refund: Option<&Signer>) -> Bytes {
     let spends: Vec<_> = notes.iter().map(Note::spend).collect();
-    build(NETWORK_ID, &spends, outputs, "memo", refund.map(|r| &r.address))
+    let memo = if outputs.is_empty() { "" } else { "memo" };
+    build(NETWORK_ID, &spends, outputs, memo, refund.map(|r| &r.address))
 }
 
 fn shared(kind: output::Kind) -> wire::Output {
