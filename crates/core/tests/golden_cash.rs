@@ -64,13 +64,20 @@ fn locks_bundles_and_records() {
         memo: "for bread".into(),
     };
     golden("cash_bundle", bundle.encode_to_vec());
-    let record =
-        wire::NoteRecord { order_id: bytes32(6), batch: 300, index: 7, spent: true, frozen: true, recoveries: 1 };
+    let record = wire::NoteRecord {
+        order_id: bytes32(6),
+        batch: 300,
+        index: 7,
+        spent: true,
+        frozen: true,
+        recoveries: 1,
+        early: vec![wire::EarlyRecord { seqnum: 2, batch: 301, index: 4, ..Default::default() }],
+    };
     golden("record_note", record.encode_to_vec());
     let recovery =
         wire::NoteRecoveryRecord { recoveries: 1, due_ms: 9, reports: Bytes::from_static(&[3]), spent_by: bytes32(8) };
     golden("record_note_recovery", recovery.encode_to_vec());
-    let report = wire::NoteReport { nonce: bytes32(1), order_id: bytes32(2) };
+    let report = wire::NoteReport { nonce: bytes32(1), order_id: bytes32(2), recoveries: 3 };
     let item = wire::Item { kind: Some(wire::item::Kind::NoteReport(report)) };
     golden("item_note_report", item.encode_to_vec());
     for (name, kind) in [
