@@ -4,9 +4,10 @@
 //! spent. Only of those that are not the shares are looked at, so a long history costs little. A note that was final is
 //! known to `f + 1` of any quorum that answers, so fewer answers are an error and not an empty wallet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use florin_core::cash::mint_keys::MintKeys;
 use florin_core::wire::{self, note_state::State as Seen};
 use florin_core::{Code, Error, Result};
 
@@ -15,7 +16,7 @@ use super::amounts::value;
 use super::order::issued_everywhere;
 use super::records::{Hex32, NoteRecord, Origin, Record, State};
 use super::shares::{Blind, unblind};
-use super::states::{NOTES_SHARD, states};
+use super::states::{NOTES_SHARD, NoteState, states};
 use super::store::Secrets;
 use crate::network::Network;
 use crate::wallet::need;
@@ -98,31 +99,10 @@ impl CashWallet {
         let unspent: Vec<_> = new.into_iter().zip(seen).filter(|(_, s)| s.state != Seen::Spent).collect();
         found.spent = nonces.len() - unspent.len();
         let keys = self.known_keys()?;
-        let mut notes = Vec::new();
-        for chunk in unspent.chunks(CHUNK) {
-            let best = |c: &Candidate| {
-                let enough = c.made.iter().filter(|(_, shares)| shares.len() >= self.wallet.committee().quorum());
-                enough.max_by_key(|((_, tier), _)| *tier).map(|((_, tier), shares)| (*tier, shares.clone()))
-            };
-            let chosen: Vec<_> = chunk.iter().map(|(c, s)| (c, s, best(c))).collect();
-            found.unsettled += chosen.iter().filter(|(_, _, best)| best.is_none()).count();
-            let whole = || chosen.iter().filter_map(|(c, s, best)| Some((c, s, best.as_ref()?)));
-            let asked: Vec<Blind> =
-                whole().map(|(c, _, (tier, _))| Blind::new(secrets, c.counter, *tier, None)).collect();
-            let shares: Vec<_> = whole().map(|(_, _, (_, shares))| shares.clone()).collect();
-            let made = unblind(&keys, &asked, &shares)?;
-            self.liars.extend(&made.liars);
-            for ((candidate, seen, (tier, _)), signature) in whole().zip(&made.signatures) {
-                let Some(signature) = signature else {
-                    found.unsettled += 1;
-                    continue;
-                };
-                let origin = Origin::Own { counter: candidate.counter };
-                let signature = hex::encode(signature.to_bytes());
-                let (nonce, recoveries) = (candidate.nonce, seen.recoveries);
-                notes.push(NoteRecord { nonce, tier: *tier, signature, recoveries, origin });
-            }
-        }
+        let assembled = assemble(&keys, secrets, committee.quorum(), &unspent)?;
+        self.liars.extend(assembled.liars);
+        found.unsettled = assembled.unsettled;
+        let notes = assembled.notes;
         found.notes = notes.len();
         found.total = notes.iter().map(|n| u128::from(value(n.tier))).sum();
         self.store.record(vec![Record::Found { next, notes }])?;
@@ -176,6 +156,49 @@ impl CashWallet {
     }
 }
 
+/// Notes made of shares.
+#[derive(Default)]
+struct Assembled {
+    notes: Vec<NoteRecord>,
+    liars: BTreeSet<usize>,
+    /// Of which there are too few true shares.
+    unsettled: usize,
+}
+
+/// Makes the notes again; of one that was asked for twice, the more valuable one.
+fn assemble(
+    keys: &MintKeys,
+    secrets: &Secrets,
+    quorum: usize,
+    unspent: &[(&Candidate, NoteState)],
+) -> Result<Assembled> {
+    let mut assembled = Assembled::default();
+    for chunk in unspent.chunks(CHUNK) {
+        let best = |c: &Candidate| {
+            let enough = c.made.iter().filter(|(_, shares)| shares.len() >= quorum);
+            enough.max_by_key(|((_, tier), _)| *tier).map(|((_, tier), shares)| (*tier, shares.clone()))
+        };
+        let chosen: Vec<_> = chunk.iter().filter_map(|(c, s)| Some((*c, s, best(c)?))).collect();
+        assembled.unsettled += chunk.len() - chosen.len();
+        let asked: Vec<Blind> =
+            chosen.iter().map(|(c, _, (tier, _))| Blind::new(secrets, c.counter, *tier, None)).collect();
+        let shares: Vec<_> = chosen.iter().map(|(_, _, (_, shares))| shares.clone()).collect();
+        let made = unblind(keys, &asked, &shares)?;
+        assembled.liars.extend(&made.liars);
+        for ((candidate, seen, (tier, _)), signature) in chosen.into_iter().zip(&made.signatures) {
+            let Some(signature) = signature else {
+                assembled.unsettled += 1;
+                continue;
+            };
+            let origin = Origin::Own { counter: candidate.counter };
+            let signature = hex::encode(signature.to_bytes());
+            let (nonce, recoveries) = (candidate.nonce, seen.recoveries);
+            assembled.notes.push(NoteRecord { nonce, tier, signature, recoveries, origin });
+        }
+    }
+    Ok(assembled)
+}
+
 /// What was made of number `i`: by shard and tier, the shares; only what `enough` authorities say.
 fn made(
     replies: &[Vec<Result<wire::NotesReply>>],
@@ -197,3 +220,7 @@ fn made(
     made.retain(|_, shares| shares.len() >= enough);
     made
 }
+
+#[cfg(test)]
+#[path = "search_tests.rs"]
+mod tests;

@@ -102,3 +102,7 @@ pub fn nonce_of(blind: &Blind, lock: Option<&Lock>) -> Hex32 {
         None => blind.nonce().into(),
     }
 }
+
+#[cfg(test)]
+#[path = "shares_tests.rs"]
+pub(super) mod tests;
