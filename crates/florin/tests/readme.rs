@@ -66,7 +66,7 @@ fn the_readme_works_as_it_stands() {
     let said = run(dir, &format!("{setting}{export}{}", block(&readme, "A receipt", 0)));
     assert!(said.contains("final"), "the receipt: {said}");
 
-    // Shared objects, with alice's wallet for the other party's.
+    // Shared objects and cash, with alice's wallet for the other party's.
     let setting = format!("{setting}{export}cp florin-devnet/alice.wallet theirs.wallet\n");
     let theirs = run(dir, "florin wallet address --wallet florin-devnet/alice.wallet");
     let contract = block(&readme, "Shared objects", 0).replace("ADDRESS", theirs.trim());
@@ -81,6 +81,9 @@ fn the_readme_works_as_it_stands() {
     assert!(said.contains("ordered") && said.contains("nothing is pending"), "{said}");
     let said = run(dir, &format!("{setting}{}", block(&readme, "Shared objects", 3)));
     assert!(said.contains("not locked"), "{said}");
+
+    let said = run(dir, &format!("{setting}{}", block(&readme, "Cash", 0)));
+    assert!(said.contains("received:  1.50 flr") && said.contains("cash:  0.50 flr"), "{said}");
 
     let said = run(dir, &format!("{setting}{}", block(&readme, "PBTX networks", 0)));
     assert!(said.contains("2 settled, 0 refused") && said.contains("EXECTRX") && said.contains("final"), "{said}");

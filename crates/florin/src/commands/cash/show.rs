@@ -50,7 +50,7 @@ fn show(cash: &CashWallet, committee: &Committee, notes: bool, out: Output) {
     let text = |counts: &Counts| format!("{} in {} notes", amount(committee, counts.total()), counts.notes());
     let mut rows = vec![("cash", text(&free))];
     let others = [
-        ("received", &received, "not exchanged yet: the sender can still spend them"),
+        ("received", &received, "not exchanged yet"),
         ("sent", &sent, "not known to be claimed"),
         ("in orders", &held, "of orders that are not finished"),
     ];
