@@ -30,6 +30,7 @@ use crate::bearer::{self, Bearer, NoteAsked};
 use crate::bitmap::Bitmap;
 use crate::cash::batch::verify_notes;
 use crate::cash::blind::{Nonce, NoteSignature, TierKey};
+use crate::cash::lately::Lately;
 use crate::cash::mint_keys::MintKeys;
 use crate::certificate::BatchId;
 use crate::content::{Action, Content, TYPE_BEARER, TYPE_RECOVER_NOTES};
@@ -130,7 +131,7 @@ impl Authority {
             }
             candidates.push(Candidate { raw, order, bearer });
         }
-        for (candidate, verdict) in candidates.iter().zip(verify(&candidates, &keys)) {
+        for (candidate, verdict) in candidates.iter().zip(verify(&candidates, &keys, &self.lately)) {
             checks.verdicts.insert(candidate.raw, verdict);
         }
         Ok(())
@@ -242,7 +243,9 @@ impl Authority {
             let what = format!("the orders before this one ask for the {NOTES_PER_BATCH_MAX} notes of a batch");
             return Err(Error::new(Code::Busy, format!("{what}; ask again with fewer of them")));
         }
-        asked.iter().try_for_each(|asked| check_tier(&keys, asked.tier).and_then(|()| asked.point().map(drop)))
+        asked.iter().try_for_each(|asked| {
+            check_tier(&keys, asked.tier).and_then(|()| self.lately.keep(&asked.blinded).map(drop))
+        })
     }
 
     /// Settles a certified bearer order: spends its notes, issues and credits; what is shared goes to the log.
@@ -356,7 +359,7 @@ impl Authority {
                 if order.network_id == self.committee.network.id { Content::decode(&order).map(Some) } else { Ok(None) }
             })?;
             let Some(content) = content.filter(|content| !content.notes.is_empty()) else { continue };
-            let shares = content.notes.iter().map(|asked| share(&keys, asked.tier, &asked.blinded));
+            let shares = content.notes.iter().map(|asked| self.share(&keys, asked.tier, &asked.blinded));
             out.push(wire::NoteShares { index: index as u32, shares: shares.collect::<Result<_>>()? });
         }
         Ok(out)
@@ -377,7 +380,7 @@ impl Authority {
             let bits = get_u64(state, Table::Issued, blinded)?.unwrap_or(0);
             let tiers: Vec<u32> = (0..u64::BITS).filter(|tier| bits >> tier & 1 == 1).collect();
             let shares = match &keys {
-                Some(keys) => tiers.iter().map(|tier| share(keys, *tier, blinded)).collect::<Result<_>>()?,
+                Some(keys) => tiers.iter().map(|tier| self.share(keys, *tier, blinded)).collect::<Result<_>>()?,
                 None => Vec::new(),
             };
             reply.issued.push(wire::IssuedNote { tiers, shares });
@@ -395,11 +398,17 @@ impl Authority {
         }
         Ok(reply)
     }
+
+    fn share(&self, keys: &MintKeys, tier: u32, blinded: &Bytes) -> Result<Bytes> {
+        let share = keys.share(tier).ok_or_else(not_ready)?;
+        let point = self.lately.parse(blinded)?;
+        Ok(Bytes::copy_from_slice(&share.sign(&point).to_bytes()))
+    }
 }
 
 /// What the signatures of each candidate are worth: first those of the owners, all together, then what the points are, then the
 /// committee's, all together.
-fn verify(candidates: &[Candidate<'_>], keys: &MintKeys) -> Vec<Result<()>> {
+fn verify(candidates: &[Candidate<'_>], keys: &MintKeys, lately: &Lately) -> Vec<Result<()>> {
     let mut owners = Vec::new();
     let messages: Vec<[u8; 48]> = candidates.iter().map(|c| bearer::order_message(&c.order.id)).collect();
     for (i, c) in candidates.iter().enumerate() {
@@ -418,7 +427,7 @@ fn verify(candidates: &[Candidate<'_>], keys: &MintKeys) -> Vec<Result<()>> {
         }
     }
     for (c, verdict) in candidates.iter().zip(&mut verdicts).filter(|(_, verdict)| verdict.is_ok()) {
-        *verdict = c.bearer.asked.iter().try_for_each(|asked| asked.point().map(drop));
+        *verdict = c.bearer.asked.iter().try_for_each(|asked| lately.keep(&asked.blinded).map(drop));
     }
     let mut notes: Vec<(TierKey, Nonce, NoteSignature)> = Vec::new();
     let mut of = Vec::new();
@@ -449,12 +458,6 @@ fn check_tier(keys: &MintKeys, tier: u32) -> Result<()> {
         true => Ok(()),
         false => Err(Error::expected(Code::BadContent, "tier", format!("below {}", keys.tiers()), tier)),
     }
-}
-
-fn share(keys: &MintKeys, tier: u32, blinded: &Bytes) -> Result<Bytes> {
-    let share = keys.share(tier).ok_or_else(not_ready)?;
-    let point = crate::cash::blind::BlindedNonce::parse(blinded)?;
-    Ok(Bytes::copy_from_slice(&share.sign(&point).to_bytes()))
 }
 
 fn not_ready() -> Error {

@@ -40,6 +40,7 @@ use std::sync::{Arc, RwLock};
 use sha2::{Digest, Sha256};
 
 use crate::address::Address;
+use crate::cash::lately::Lately;
 use crate::cash::mint_keys::MintKeys;
 use crate::committee::Committee;
 use crate::error::{Code, Error, Result};
@@ -85,6 +86,8 @@ pub struct Authority {
     issuer: Address,
     /// Keys of e-cash, once they are made.
     mint: RwLock<Option<Arc<MintKeys>>>,
+    /// Blinded nonces of orders that it has checked.
+    lately: Lately,
 }
 
 impl Authority {
@@ -98,7 +101,7 @@ impl Authority {
             "an authority and shard of the committee"
         );
         let issuer = committee.network.issuer_address();
-        Authority { committee, index, shard, key, issuer, mint: RwLock::new(None) }
+        Authority { committee, index, shard, key, issuer, mint: RwLock::new(None), lately: Lately::default() }
     }
 
     /// Its committee.

@@ -2,6 +2,7 @@
 //!
 //! - [`curve`]: arithmetic of BLS12-381, the one place that calls the library
 //! - [`blind`]: threshold blind signatures: nonces, blinding, shares, notes
+//! - [`lately`]: blinded nonces that need not be checked again
 //! - [`combine`]: from shares to a signature, and who lied
 //! - [`batch`]: many notes verified together
 //! - [`derive`]: a wallet's secrets from its seed
@@ -15,6 +16,7 @@ pub mod combine;
 pub mod curve;
 pub mod derive;
 pub mod dkg;
+pub mod lately;
 pub mod mint_keys;
 #[doc(hidden)]
 pub mod testing;
