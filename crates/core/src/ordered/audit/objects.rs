@@ -179,7 +179,7 @@ impl Audit<'_> {
         let at = format!("note {}", hex::encode(nonce));
         let named = <[u8; 32]>::try_from(nonce).ok().and_then(|n| self.books.recovered.get(&n).copied()).unwrap_or(0);
         let open = record.due_ms != 0;
-        if record.recoveries + u32::from(open) > named {
+        if record.recoveries.saturating_add(open.into()) > named {
             self.out.find(format!("{at}: expected at most {named} recoveries as orders ask, found {record:?}"));
         }
         let reports = match open {

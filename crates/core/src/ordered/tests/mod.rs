@@ -18,6 +18,7 @@ mod codes;
 mod dkg;
 mod items;
 mod modules;
+mod note_model;
 mod note_recovery;
 mod pbtx;
 mod race;
