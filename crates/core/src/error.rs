@@ -75,7 +75,7 @@ codes! {
     NetworkClosed = 415, "NETWORK_CLOSED", "have the network's admin register the actor";
     Precheck = 416, "PRECHECK", "send what the network's listeners take: see `florin network show`";
     NoteSpent = 417, "NOTE_SPENT", "the note is gone: it was spent by the order that is named; whoever gave it to you spent it first";
-    NoteLocked = 418, "NOTE_LOCKED", "finish the order that holds the note; if it can't be finished, run `florin cash free`";
+    NoteLocked = 418, "NOTE_LOCKED", "finish the order that holds the note; if it can't be finished, run `florin cash recover`";
     BadNote = 419, "BAD_NOTE", "take notes only after `florin cash receive` has checked them: the committee never signed this one";
     NoteNotDue = 420, "NOTE_NOT_DUE", "wait for the date in the note's lock; until then only its receiver can spend it";
     NoteFreed = 421, "NOTE_FREED", "sign again, and name how often the log has freed the note";

@@ -6,11 +6,9 @@
 //! - [`keys`], [`shares`]: the committee's keys; from signature shares to notes
 //! - `order`: orders that make and spend notes, finished whatever crashes
 //! - `give`, `take`: from and to other people; the account
-//! - [`free`]: notes that two orders have locked
 //! - `search`: notes found again from the seed words
 
 pub mod amounts;
-pub mod free;
 mod give;
 pub mod keys;
 mod order;

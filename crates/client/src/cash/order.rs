@@ -179,12 +179,12 @@ impl CashWallet {
         Ok(build(self.wallet.committee().network.id, &spends, outputs, &draft.memo, None))
     }
 
-    pub(super) fn note(&self, nonce: &Hex32) -> Result<&Note> {
+    fn note(&self, nonce: &Hex32) -> Result<&Note> {
         let missing = || Error::new(Code::BadFile, "the wallet's journal of cash does not have a note that it needs");
         self.book().notes.get(nonce).ok_or_else(missing)
     }
 
-    pub(super) fn spend(&self, secrets: &Secrets, nonce: &Hex32, note: &Note) -> Result<Spend> {
+    fn spend(&self, secrets: &Secrets, nonce: &Hex32, note: &Note) -> Result<Spend> {
         let note = &note.note;
         let seed = match &note.origin {
             Origin::Own { counter } | Origin::Lent { counter, .. } => secrets.notes.note(*counter).secret(),

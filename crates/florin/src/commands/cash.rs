@@ -1,7 +1,6 @@
 //! `florin cash`: notes of e-cash.
 
 mod deposit;
-mod free;
 mod purse;
 mod receive;
 mod recover;
@@ -44,11 +43,6 @@ pub enum Command {
     /// A wallet whose cash was never asked for does so by itself. What was sent and not claimed counts as the wallet's own
     /// again.
     Recover(recover::RecoverArgs),
-    /// Free notes of an order that can't be finished, because another order holds some of them
-    ///
-    /// As after two copies of a wallet have spent the same note at the same time. The log asks all authorities for a certified
-    /// order: if there is one, it settles; if not, the notes are free again after ten minutes.
-    Free(free::FreeArgs),
 }
 
 /// Runs one.
@@ -63,6 +57,5 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Request(args) => receive::request(args, out),
         Command::Deposit(args) => deposit::deposit(args, out),
         Command::Recover(args) => recover::recover(args, out),
-        Command::Free(args) => free::free(args, out),
     }
 }
