@@ -299,3 +299,25 @@ fn a_dead_authority_keeps_nobody_from_paying() {
     net.run_with("cash receive --wallet bob", &[&string]).ok();
     assert_eq!(balance(&net, "bob"), "9.99");
 }
+
+#[test]
+fn notes_that_two_orders_hold_are_frozen_by_the_log() {
+    let mut net = start(1);
+    net.funded("alice", "50.00");
+    cash(&net, "withdraw 10", "alice").ok();
+    copy(&net, "alice", "again");
+    // Each of two orders for the same notes gets two votes.
+    [3, 4].iter().for_each(|i| net.down(*i));
+    cash(&net, "deposit --all --memo one --timeout 2s", "alice").fails(4, "QUORUM_UNREACHABLE");
+    [3, 4].iter().for_each(|i| net.up(*i));
+    [1, 2].iter().for_each(|i| net.down(*i));
+    cash(&net, "deposit --all --memo two --timeout 2s", "again").fails(4, "QUORUM_UNREACHABLE");
+    [1, 2].iter().for_each(|i| net.up(*i));
+    let held = cash(&net, "balance", "alice").ok();
+    assert!(held.stderr.contains("still open") && held.json()["in_orders_minor"] == "1000", "{held:?}");
+    // The log needs ten minutes to decide; simulations wait for it.
+    let waiting = cash(&net, "recover --wait 5s", "alice").fails(4, "TIMEOUT");
+    assert!(waiting.stderr.contains("asked to free"), "{waiting:?}");
+    wait("the notes to be frozen", || cash(&net, "balance", "again").ok().stderr.contains("RECOVERING"));
+    cash(&net, "recover --wait 2s", "again").fails(4, "TIMEOUT");
+}

@@ -7,8 +7,10 @@
 //! - `order`: orders that make and spend notes, finished whatever crashes
 //! - `give`, `take`: from and to other people; the account
 //! - `search`: notes found again from the seed words
+//! - `free`: notes that different orders have locked
 
 pub mod amounts;
+mod free;
 mod give;
 pub mod keys;
 mod order;

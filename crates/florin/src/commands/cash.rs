@@ -40,7 +40,8 @@ pub enum Command {
     Deposit(deposit::DepositArgs),
     /// Find the notes of the seed words again, and what became of those that are known
     ///
-    /// A wallet whose cash was never asked for does so by itself. What was sent and not claimed counts as the wallet's own
+    /// Notes that different orders have locked are freed by the log, which takes ten minutes; stopped and run again, it goes on
+    /// waiting. A wallet whose cash was never asked for looks for it by itself. What was sent and not claimed counts as the wallet's own
     /// again.
     Recover(recover::RecoverArgs),
 }

@@ -56,7 +56,8 @@ impl PurseArgs {
 }
 
 impl Purse {
-    async fn resume(&mut self) -> Result<()> {
+    /// Finishes what earlier commands could not, as far as it goes.
+    pub async fn resume(&mut self) -> Result<()> {
         let searched = self.cash.book().searched;
         if !searched {
             self.out.note("looking for notes of these seed words");
