@@ -10,6 +10,7 @@ fn main() {
     let authorities = number(3, 4) as u32;
     let seconds = number(4, 10);
     let shards = number(5, 2) as u32;
+    let mut marks = std::collections::BTreeMap::<String, u64>::new();
     let (mut simulated, mut wall, mut bad, mut events) = (0.0, 0.0, 0, 0);
     for seed in from..from + count {
         let begin = Instant::now();
@@ -22,6 +23,7 @@ fn main() {
         if count == 1 || !report.violations.is_empty() {
             println!("{report}");
         }
+        report.marks.iter().for_each(|(mark, n)| *marks.entry(mark.clone()).or_default() += n);
         bad += u64::from(!report.violations.is_empty());
     }
     println!(
@@ -29,4 +31,5 @@ fn main() {
         simulated / wall,
         events as f64 / wall
     );
+    println!("marks: {marks:?}");
 }

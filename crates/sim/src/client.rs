@@ -3,7 +3,7 @@
 use florin_core::address::Address;
 use florin_core::content::{
     Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_SET_PERMISSION, encode_call, encode_pay, encode_recover,
-    encode_set_permission,
+    encode_set_permission, encode_withdraw,
 };
 use florin_core::envelope::{self, Body, next_hash, order_id};
 use florin_core::keys::{Curve, SecretKey};
@@ -12,6 +12,7 @@ use florin_core::wire;
 
 use bytes::Bytes;
 
+use crate::checkers::cash::Held;
 use crate::message::{Addr, Envelope};
 use crate::rng::Rng;
 use crate::world::{Micros, Timer, World};
@@ -26,6 +27,10 @@ pub trait Client {
     fn on_timer(&mut self, world: &mut World, tag: u64);
     /// What it still waits for; asked once faults are over.
     fn unfinished(&self) -> Option<String>;
+    /// Notes that it has, for the checkers.
+    fn notes(&self) -> Vec<Held> {
+        Vec::new()
+    }
 }
 
 /// Somebody with a chain of orders, who can sign more than one for a place in it.
@@ -82,6 +87,8 @@ pub struct Purse {
 pub enum Wish {
     /// Pay these.
     Pay(Vec<Credit>),
+    /// Ask for notes.
+    Withdraw(Vec<wire::NoteRequest>),
     /// Change to this key.
     Rekey(SecretKey),
     /// Operate on shared objects.
@@ -127,6 +134,7 @@ impl Purse {
         let open = (seqnum == 1).then(|| self.permission.clone());
         let (transaction_type, content) = match wish {
             Wish::Pay(credits) => (TYPE_PAY, encode_pay(credits, "", open)),
+            Wish::Withdraw(notes) => (TYPE_PAY, encode_withdraw(&[], notes, "", open)),
             Wish::Rekey(key) => {
                 (TYPE_SET_PERMISSION, encode_set_permission(Permission::single(key.public()).encode(), open))
             }

@@ -65,13 +65,36 @@ pub struct Driver {
     jobs: BTreeMap<u64, Job>,
     next_job: u64,
     certified: BTreeSet<[u8; 32]>,
+    refused: BTreeMap<[u8; 32], Code>,
     tally: Tally,
 }
 
 impl Driver {
     /// Without a batch.
     pub fn new(addr: Addr, tally: Tally) -> Self {
-        Driver { addr, jobs: BTreeMap::new(), next_job: 1, certified: BTreeSet::new(), tally }
+        Driver { addr, jobs: BTreeMap::new(), next_job: 1, certified: BTreeSet::new(), refused: BTreeMap::new(), tally }
+    }
+
+    /// Its process has died: what was under way is forgotten, and answers to it are nobody's.
+    pub fn crashed(&mut self) {
+        self.jobs.clear();
+        self.certified.clear();
+        self.refused.clear();
+    }
+
+    /// The orders of a batch that is under way.
+    pub fn ids(&self, number: u64) -> &[[u8; 32]] {
+        self.jobs.get(&number).map_or(&[], |job| &job.ids)
+    }
+
+    /// Whether it has had a certificate for an order.
+    pub fn has_certified(&self, id: &[u8; 32]) -> bool {
+        self.certified.contains(id)
+    }
+
+    /// Why an order was refused last.
+    pub fn refusal(&self, id: &[u8; 32]) -> Option<Code> {
+        self.refused.get(id).copied()
     }
 
     /// Begins with a batch for one shard: envelopes and their ids.
@@ -167,11 +190,11 @@ impl Driver {
     /// Takes the outcomes of a batch; what is not final goes into another one.
     fn finish(&mut self, world: &mut World, number: u64) -> Vec<Outcome> {
         let Some(job) = self.jobs.remove(&number) else { return Vec::new() };
-        let outcomes = job.quorum.outcomes().into_iter().zip(&job.ids);
-        outcomes.map(|(outcome, id)| (*id, self.is_final(world, *id, outcome))).collect()
+        let outcomes = job.quorum.outcomes().into_iter().zip(job.ids);
+        outcomes.map(|(outcome, id)| (id, self.is_final(world, id, outcome))).collect()
     }
 
-    fn is_final(&self, world: &mut World, id: [u8; 32], outcome: Result<wire::Receipt>) -> bool {
+    fn is_final(&mut self, world: &mut World, id: [u8; 32], outcome: Result<wire::Receipt>) -> bool {
         match outcome {
             Ok(proof) => {
                 if let Err(e) = receipt::verify(&world.committee, &proof) {
@@ -181,7 +204,10 @@ impl Driver {
                 return true;
             }
             Err(e) if matches!(e.code, Code::NotFinal | Code::QuorumUnreachable) => {}
-            Err(_) => self.tally.add(|c| c.refused += 1),
+            Err(e) => {
+                self.refused.insert(id, e.code);
+                self.tally.add(|c| c.refused += 1);
+            }
         }
         false
     }

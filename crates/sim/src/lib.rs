@@ -7,6 +7,7 @@
 
 pub mod attackers;
 mod calls;
+pub mod cash;
 pub mod checkers;
 pub mod client;
 pub mod disk;
@@ -127,6 +128,10 @@ pub struct Operations {
     pub transactions: u64,
     /// Of them, acknowledged by a quorum.
     pub transacted: u64,
+    /// Orders with notes that honest wallets have signed.
+    pub cash_orders: u64,
+    /// Of them, ended with their notes in hand.
+    pub cash_finals: u64,
 }
 
 /// What a run came to.
@@ -148,6 +153,8 @@ pub struct Report {
     pub faults: BTreeMap<String, u64>,
     /// What honest authorities answered besides "done", by kind or error code: what the run has reached.
     pub replies: BTreeMap<String, u64>,
+    /// Rare things that happened, by kind.
+    pub marks: BTreeMap<String, u64>,
     /// Rules broken; empty is good.
     pub violations: Vec<String>,
     /// sha256 over all events, hex.
@@ -176,7 +183,8 @@ impl fmt::Display for Report {
             o.sessions, o.ordered, o.failed, o.claimed, o.refunded, o.voided, o.kept
         )?;
         writeln!(f, "pbtx: {} transactions of honest actors, {} final", o.transactions, o.transacted)?;
-        for (what, counts) in [("faults", &self.faults), ("replies", &self.replies)] {
+        writeln!(f, "cash: {} orders of honest wallets, {} ended", o.cash_orders, o.cash_finals)?;
+        for (what, counts) in [("faults", &self.faults), ("replies", &self.replies), ("marks", &self.marks)] {
             let all: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             writeln!(f, "{what}: {}", if all.is_empty() { "none".into() } else { all.join(", ") })?;
         }

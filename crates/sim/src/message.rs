@@ -35,6 +35,8 @@ pub enum Body {
     Sessions(u64),
     /// `Units` of a session, from a position on.
     Units(u64, u32),
+    /// `Notes`: shares for what was asked for, and what is known of nonces.
+    Notes(wire::NotesRequest),
     /// To `Vote`.
     Voted(Result<wire::VoteReply>),
     /// To `Settle`.
@@ -51,6 +53,8 @@ pub enum Body {
     SessionsAre(wire::SessionsReply),
     /// To `Units`: the session, and its units from the position on.
     UnitsAre(u64, u32, wire::UnitsReply),
+    /// To `Notes`.
+    NotesAre(Result<wire::NotesReply>),
     /// One-way: a signature of a session's header.
     Signature(u64, wire::Signed),
 }
@@ -71,7 +75,10 @@ pub struct Envelope {
 impl Body {
     /// Whether it asks for something.
     pub fn is_request(&self) -> bool {
-        matches!(self, Body::Vote(_) | Body::Settle(..) | Body::Deliver(_) | Body::Follow(_) | Body::Batch(..))
+        matches!(
+            self,
+            Body::Vote(_) | Body::Settle(..) | Body::Deliver(_) | Body::Follow(_) | Body::Batch(..) | Body::Notes(_)
+        )
     }
 
     /// The answer with which a shell refuses this request; none for what is no request of clients or shards.
@@ -117,6 +124,8 @@ impl Envelope {
             Body::SessionsAre(reply) => part(13, &reply.encode_to_vec()),
             Body::Units(session, from) => part(15, format!("{session} {from}").as_bytes()),
             Body::UnitsAre(_, from, reply) => part(16 + (*from > 0) as u8, &reply.encode_to_vec()),
+            Body::Notes(request) => part(19, &request.encode_to_vec()),
+            Body::NotesAre(reply) => part(20, &answer(reply)),
             Body::Signature(session, signed) => {
                 part(18, &[&session.to_be_bytes()[..], &signed.encode_to_vec()].concat())
             }

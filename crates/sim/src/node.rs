@@ -14,11 +14,14 @@ use florin_core::address::Address;
 use florin_core::authority::audit::{ShardAudit, audit_shard};
 use florin_core::authority::effect::Reply;
 use florin_core::authority::input::Input;
-use florin_core::authority::state::LOG;
+use florin_core::authority::state::{LOG, Table};
 use florin_core::authority::{Authority, NoMeter};
+use florin_core::bitmap::Bitmap;
+use florin_core::cash::mint_keys::MintKeys;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result, wire};
+use prost::Message as _;
 
 use crate::checkers::{Promise, Rule};
 use crate::disk::{Disk, Image};
@@ -44,6 +47,8 @@ struct Held {
     id: u64,
     body: Body,
     promise: Option<Promise>,
+    /// Notes whose shares it has.
+    shares: Vec<(Bytes, u32)>,
 }
 
 /// A shard of an honest authority.
@@ -100,6 +105,11 @@ impl Node {
             handed: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
         }
+    }
+
+    /// Gives it the keys of e-cash.
+    pub fn set_mint(&self, keys: Arc<MintKeys>) {
+        self.core.set_mint(keys);
     }
 
     /// Its disk, for checkers.
@@ -275,7 +285,18 @@ impl Node {
 
     fn reply(&mut self, world: &mut World, request: &Envelope, body: Body, promise: Option<Promise>) {
         world.replied(&body);
-        let held = Held { step: self.disk.last_step(), to: request.from, id: request.id, body, promise };
+        self.reply_with(world, request, body, promise, Vec::new());
+    }
+
+    fn reply_with(
+        &mut self,
+        world: &mut World,
+        request: &Envelope,
+        body: Body,
+        promise: Option<Promise>,
+        shares: Vec<(Bytes, u32)>,
+    ) {
+        let held = Held { step: self.disk.last_step(), to: request.from, id: request.id, body, promise, shares };
         if self.shell == Shell::RepliesBeforeSync || held.step <= self.disk.durable_step() {
             self.leave(world, held);
         } else {
@@ -286,6 +307,9 @@ impl Node {
     fn leave(&mut self, world: &mut World, held: Held) {
         if let Some(promise) = held.promise {
             world.checks.left(self.id(), &self.disk, promise);
+        }
+        if !held.shares.is_empty() {
+            world.checks.shares_left(self.id(), &self.disk, &held.shares);
         }
         world.send(self.addr(), held.to, held.id, held.body);
     }
@@ -368,6 +392,14 @@ impl Node {
                 let reply = self.core.batch(self.view(), &request).unwrap_or_default();
                 world.send(self.addr(), envelope.from, envelope.id, Body::Batches(reply));
             }
+            Body::Notes(notes) => {
+                let reply = self.core.notes(self.view(), notes);
+                let shares = reply.as_ref().map_or(Vec::new(), |reply| {
+                    let issued = notes.blinded.iter().zip(&reply.issued);
+                    issued.flat_map(|(b, n)| n.tiers.iter().map(|tier| (b.clone(), *tier))).collect()
+                });
+                self.reply_with(world, &envelope, Body::NotesAre(reply), None, shares);
+            }
             Body::Delivered(Ok(reply)) => {
                 if let Addr::Shard(authority, shard) = envelope.from
                     && authority == self.authority
@@ -390,6 +422,7 @@ impl Node {
             }
             Body::Handed(done) => self.on_handed(world, &envelope, done),
             Body::Batches(reply) => {
+                let before = world.checks.cash.bearers(self.id());
                 for certificate in reply.certificates.clone() {
                     let root = certificate.root.clone();
                     let input = Input::Fetched { certificate, orders: reply.orders.clone() };
@@ -398,14 +431,19 @@ impl Node {
                         _ => world.fault("refused batches of peers"),
                     }
                 }
+                if world.checks.cash.bearers(self.id()) > before {
+                    world.checks.cash.mark("bearer order settled by catching up");
+                }
             }
             _ => {}
         }
     }
 
     fn on_vote(&mut self, world: &mut World, request: &Envelope, orders: Vec<Bytes>) {
+        world.checks.seen(&orders);
         match self.step(world, Input::vote(orders.clone())) {
             Ok(Reply::Vote(reply)) => {
+                world.checks.cash.clock_ms = world.clock_ms(self.authority);
                 let vote = reply.vote.as_ref();
                 let promise = vote.map(|v| world.checks.voted(self.id(), &self.disk, &orders, v));
                 self.reply(world, request, Body::Voted(Ok(reply)), promise);
@@ -419,17 +457,50 @@ impl Node {
         let root = certificate.root.clone();
         let expired = certificate.epoch != world.committee.epoch;
         match self.settle(world, Input::Settle { certificate, orders: orders.clone() }, &orders) {
-            Ok(Reply::Settle(reply)) => {
+            Ok(Reply::Settle(mut reply)) => {
                 if expired {
                     world.violation(Rule::Impossible, format!("{:?} takes a certificate of another epoch", self.id()));
                 }
                 let signed = reply.acknowledgement.as_ref();
                 let promise = signed.map(|s| world.checks.acknowledged(self.id(), &self.disk, &root, s));
-                self.reply(world, request, Body::Settled(Ok(reply)), promise);
+                let shares = self.note_shares(world, &root, orders, &mut reply);
+                world.replied(&Body::Settled(Ok(reply.clone())));
+                self.reply_with(world, request, Body::Settled(Ok(reply)), promise, shares);
             }
             Ok(_) => world.violation(Rule::Impossible, "a certificate is answered with something else"),
             Err(e) => self.reply(world, request, Body::Settled(Err(e)), None),
         }
+    }
+
+    /// Adds the shares for notes that settled orders of a batch ask for.
+    fn note_shares(
+        &self,
+        world: &mut World,
+        root: &Bytes,
+        given: Vec<Bytes>,
+        reply: &mut wire::SettleReply,
+    ) -> Vec<(Bytes, u32)> {
+        if self.core.mint().is_none() {
+            return Vec::new();
+        }
+        // Those of the request may be anything where the batch is known.
+        let orders = self.orders_of(root).unwrap_or(given);
+        if orders.is_empty() {
+            return Vec::new();
+        }
+        let bitmap = reply.acknowledgement.as_ref().and_then(|a| Bitmap::parse(&a.bitmap, orders.len()).ok());
+        match self.core.note_shares(&orders, &bitmap.unwrap_or_else(|| Bitmap::empty(orders.len()))) {
+            Ok(shares) => reply.shares = shares,
+            Err(e) => world.violation(Rule::Impossible, format!("{:?} can't sign settled notes: {e}", self.id())),
+        }
+        reply.shares.iter().flat_map(|s| world.checks.asked_by(&orders[s.index as usize])).collect()
+    }
+
+    /// The orders of a batch that it keeps.
+    fn orders_of(&self, root: &Bytes) -> Option<Vec<Bytes>> {
+        let number = self.view().value(Table::Roots, root)?;
+        let record = self.view().value(Table::Batches, number)?;
+        wire::BatchRecord::decode(record.clone()).ok().map(|record| record.orders)
     }
 
     fn settle(&mut self, world: &mut World, input: Input, orders: &[Bytes]) -> Result<Reply> {

@@ -11,11 +11,16 @@ use florin_core::signatures::AuthorityKey;
 use sha2::{Digest, Sha256};
 
 use crate::attackers::LogLiar;
+use crate::attackers::forges_notes::ForgesNotes;
 use crate::attackers::lies_in_recovery::report;
 use crate::attackers::old_chains::OldChains;
 use crate::attackers::replays::Replays;
 use crate::attackers::signs_twice::SignsTwice;
+use crate::attackers::spends_twice::SpendsTwice;
 use crate::attackers::votes_for_everything::VotesForEverything;
+use crate::cash::has_cash;
+use crate::cash::wallet::CashWallet;
+use crate::checkers::cash::Held;
 use crate::checkers::{Checkers, Facts, Rule};
 use crate::client::{Client, Purse, Signer};
 use crate::driver::Tally;
@@ -40,6 +45,10 @@ const CALM_SECONDS: u64 = 30;
 const CHEATS: usize = 6;
 /// Accounts of the wallet that locks itself and recovers.
 const LOCKED: usize = 4;
+/// Wallets with e-cash, in runs that have it.
+const CASH_WALLETS: usize = 3;
+/// What each of them starts with, minor units.
+const CASH_FUNDS: u64 = 500;
 
 enum Slot {
     Honest(Box<Node>),
@@ -58,8 +67,8 @@ struct Run {
     /// By authority, then shard.
     shards: Vec<Vec<Slot>>,
     clients: Vec<Box<dyn Client>>,
-    /// Of wallets, and of actors.
-    tallies: (Tally, Tally),
+    /// Of wallets, of actors, and of wallets with e-cash.
+    tallies: [Tally; 3],
 }
 
 /// Runs it.
@@ -80,7 +89,8 @@ pub fn run(options: Options) -> Report {
             break;
         }
     }
-    if left.is_empty() {
+    // The operator's audit does not follow bearer orders yet.
+    if left.is_empty() && run.world.cash.keys.is_empty() {
         run.audit();
     }
     left.into_iter().for_each(|l| run.world.violation(Rule::Unfinished, l));
@@ -103,6 +113,9 @@ impl Run {
         }
         let locked: Vec<Purse> = (0..LOCKED).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
         genesis.extend(cheats.iter().chain(&locked).map(|p| (p.address, 1_000)));
+        let cash = if has_cash(options.seed) { CASH_WALLETS } else { 0 };
+        let cash: Vec<Purse> = (0..cash).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
+        genesis.extend(cash.iter().map(|p| (p.address, CASH_FUNDS)));
         let (committee, keys) = committee(&options, &issuer, &genesis, &mut rng);
         let byzantine = liars(&options, &committee, &mut rng);
         let pbtx = Plan::draw(&mut rng, options.attackers);
@@ -118,28 +131,37 @@ impl Run {
         };
         let mut world = World::new(options, rng, committee.clone(), byzantine, Checkers::new(facts));
         world.pbtx = pbtx;
-        world.directory = honest.iter().map(|p| p.address).chain([issuer.address]).collect();
+        world.directory = honest.iter().chain(&cash).map(|p| p.address).chain([issuer.address]).collect();
+        if !cash.is_empty() {
+            world.cash.keys = crate::cash::keys(world.options.authorities);
+        }
 
         let genesis = Arc::new(genesis);
         let slot = |authority: u32, shard: u32| {
             let key = keys[authority as usize].clone();
+            let mint = world.cash.keys.get(authority as usize).cloned();
             if world.byzantine.contains(&authority) {
-                return Slot::Liar(VotesForEverything::new(committee.clone(), key, (authority, shard)));
+                let mut liar = VotesForEverything::new(committee.clone(), key, (authority, shard));
+                mint.into_iter().for_each(|keys| liar.set_mint(keys));
+                return Slot::Liar(liar);
             }
             let shell = world.options.shell;
-            Slot::Honest(Box::new(Node::new(committee.clone(), key, (authority, shard), genesis.clone(), shell)))
+            let node = Node::new(committee.clone(), key, (authority, shard), genesis.clone(), shell);
+            mint.into_iter().for_each(|keys| node.set_mint(keys));
+            Slot::Honest(Box::new(node))
         };
         let shards = (0..committee.size() as u32).map(|a| (0..committee.shards).map(|s| slot(a, s)).collect());
         let shards = shards.collect();
         let logs = (0..committee.size() as u32).map(|authority| log_slot(&world, &keys, authority)).collect();
         break_the_world(&mut world);
-        let tallies = (Tally::default(), Tally::default());
+        let tallies = [(); 3].map(|()| Tally::default());
         let mut clients = clients(&mut world, issuer, honest, cheats, &genesis, &tallies);
         let mut locked = locked.into_iter();
         while locked.len() > 0 {
             let purses = locked.by_ref().take(LOCKED / 2).collect();
             clients.push(Box::new(Recoverer::new(Addr::Client(clients.len() as u32), purses)));
         }
+        add_cash(&mut world, &mut clients, cash, &tallies[2]);
         Run { world, logs, shards, clients, tallies }
     }
 
@@ -250,7 +272,8 @@ impl Run {
             LogSlot::Liar(_) => None,
         });
         let (honest, logs) = (honest.collect::<Vec<_>>(), logs.collect::<Vec<_>>());
-        let mut left = self.world.checks.unfinished(&honest, &logs);
+        let notes: Vec<Held> = self.clients.iter().flat_map(|c| c.notes()).collect();
+        let mut left = self.world.checks.unfinished(&honest, &logs, &notes);
         left.extend(self.clients.iter().filter_map(|c| c.unfinished()));
         left
     }
@@ -286,7 +309,7 @@ impl Run {
     }
 
     fn report(self) -> Report {
-        let (counts, actors) = (self.tallies.0.get(), self.tallies.1.get());
+        let [counts, actors, cash] = self.tallies.each_ref().map(Tally::get);
         let [ordered, failed, claimed, refunded, sessions, voided, kept] = self.world.checks.log.counts();
         Report {
             seed: self.world.options.seed,
@@ -309,9 +332,12 @@ impl Run {
                 kept,
                 transactions: actors.signed,
                 transacted: actors.finals,
+                cash_orders: cash.signed,
+                cash_finals: cash.finals,
             },
             faults: self.world.faults().clone(),
             replies: self.world.replies.clone(),
+            marks: self.world.checks.cash.marks.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
             violations: self.world.checks.violations().to_vec(),
             trace: self.world.trace_hash(),
             wall_seconds: None,
@@ -378,6 +404,22 @@ fn liars(options: &Options, committee: &Committee, rng: &mut Rng) -> BTreeSet<u3
     liars
 }
 
+/// Wallets with e-cash, and those who are after their notes.
+fn add_cash(world: &mut World, clients: &mut Vec<Box<dyn Client>>, purses: Vec<Purse>, tally: &Tally) {
+    let any = !purses.is_empty();
+    for purse in purses {
+        let addr = Addr::Client(clients.len() as u32);
+        let wallet = CashWallet::new(world, addr, purse, i128::from(CASH_FUNDS), tally.clone());
+        clients.push(Box::new(wallet));
+    }
+    if any && world.options.attackers {
+        let cheat = SpendsTwice::new(world, Addr::Client(clients.len() as u32));
+        clients.push(Box::new(cheat));
+        let forger = ForgesNotes::new(world, Addr::Client(clients.len() as u32));
+        clients.push(Box::new(forger));
+    }
+}
+
 /// Every third wallet is alone; the others share workers. The issuer is a wallet too.
 fn clients(
     world: &mut World,
@@ -385,7 +427,7 @@ fn clients(
     honest: Vec<Purse>,
     cheats: Vec<Purse>,
     genesis: &[(Address, u64)],
-    tallies: &(Tally, Tally),
+    tallies: &[Tally; 3],
 ) -> Vec<Box<dyn Client>> {
     let issued: u64 = genesis.iter().map(|(_, amount)| amount).sum();
     let mut groups: Vec<Vec<(Purse, i128)>> = vec![vec![(issuer, i128::from(ISSUER_LIMIT - issued))], Vec::new()];
@@ -404,7 +446,7 @@ fn clients(
     let mut clients: Vec<Box<dyn Client>> = Vec::new();
     for purses in groups {
         let addr = Addr::Client(clients.len() as u32);
-        clients.push(Box::new(Worker::new(addr, purses, tallies.0.clone())));
+        clients.push(Box::new(Worker::new(addr, purses, tallies[0].clone())));
     }
     let networks = world.pbtx.networks.clone();
     let purses: Vec<Purse> = networks.iter().map(|_| Purse::new(NETWORK_ID, &mut world.rng)).collect();
@@ -415,9 +457,9 @@ fn clients(
         (purse, admin)
     });
     let addr = Addr::Client(clients.len() as u32);
-    clients.push(Box::new(Worker::of_admins(addr, admins.collect(), tallies.0.clone())));
+    clients.push(Box::new(Worker::of_admins(addr, admins.collect(), tallies[0].clone())));
     let addr = Addr::Client(clients.len() as u32);
-    clients.push(Box::new(Actors::new(addr, &networks, tallies.1.clone())));
+    clients.push(Box::new(Actors::new(addr, &networks, tallies[1].clone())));
     if world.options.attackers {
         let cheats: Vec<Box<dyn Signer>> = cheats.into_iter().map(|c| Box::new(c) as Box<dyn Signer>).collect();
         clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));

@@ -139,7 +139,7 @@ impl Worker {
             Wish::Pay(credits) => (credits, None),
             Wish::Rekey(key) => (Vec::new(), Some(key)),
             // What a CALL credits is known when the log has decided.
-            Wish::Call(..) | Wish::Recover => (Vec::new(), None),
+            Wish::Call(..) | Wish::Recover | Wish::Withdraw(_) => (Vec::new(), None),
         };
         wallet.chain.push_back(Pending {
             raw: order.raw,

@@ -16,6 +16,7 @@ use florin_core::committee::Committee;
 use sha2::{Digest, Sha256};
 
 use crate::Options;
+use crate::cash::Cash;
 use crate::checkers::{Checkers, Rule};
 use crate::message::{Addr, Body, Envelope};
 use crate::pbtx::Plan;
@@ -162,6 +163,8 @@ pub struct World {
     pub deals: Vec<Deal>,
     /// Preimages by hash.
     pub secrets: BTreeMap<bytes::Bytes, [u8; 32]>,
+    /// E-cash: keys, and what goes from hand to hand.
+    pub cash: Cash,
 }
 
 /// A contract, as its two parties know it.
@@ -224,6 +227,7 @@ impl World {
             pbtx: Plan::default(),
             deals: Vec::new(),
             secrets: BTreeMap::new(),
+            cash: Cash::default(),
         }
     }
 

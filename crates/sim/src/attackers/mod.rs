@@ -2,10 +2,12 @@
 
 pub mod false_sessions;
 pub mod floods_the_log;
+pub mod forges_notes;
 pub mod lies_in_recovery;
 pub mod old_chains;
 pub mod replays;
 pub mod signs_twice;
+pub mod spends_twice;
 pub mod votes_for_everything;
 pub mod wrong_clock;
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use florin_core::batch::decode_batch;
 use florin_core::bitmap::Bitmap;
+use florin_core::cash::blind::BlindedNonce;
+use florin_core::cash::mint_keys::MintKeys;
 use florin_core::certificate::{BatchId, Promise, sign};
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
@@ -25,12 +27,18 @@ pub struct VotesForEverything {
     authority: u32,
     shard: u32,
     batches: VecDeque<(BatchId, Vec<Bytes>)>,
+    keys: Option<Arc<MintKeys>>,
 }
 
 impl VotesForEverything {
     /// A shard of the authority with this key.
     pub fn new(committee: Arc<Committee>, key: Arc<AuthorityKey>, (authority, shard): (u32, u32)) -> Self {
-        VotesForEverything { committee, key, authority, shard, batches: VecDeque::new() }
+        VotesForEverything { committee, key, authority, shard, batches: VecDeque::new(), keys: None }
+    }
+
+    /// Gives it keys of e-cash: it signs whatever it is shown, or something else.
+    pub fn set_mint(&mut self, keys: Arc<MintKeys>) {
+        self.keys = Some(keys);
     }
 
     /// A message arrives.
@@ -41,6 +49,7 @@ impl VotesForEverything {
         let body = match &envelope.body {
             Body::Vote(orders) => self.vote(world, orders),
             Body::Settle(certificate, _) => self.settle(world, certificate),
+            Body::Notes(request) => self.notes(world, request),
             Body::Follow(from) => self.follow(world, *from),
             Body::Batch(root) => self.batch(world, root),
             _ => return,
@@ -90,7 +99,46 @@ impl VotesForEverything {
         let batch = BatchId { root, count: certificate.count as usize };
         let acknowledgement = Some(self.signed(world, Promise::Settled, &batch));
         let batch_missing = world.rng.chance(100);
-        Body::Settled(Ok(wire::SettleReply { acknowledgement, batch_missing, ..Default::default() }))
+        let known = self.batches.iter().find(|(id, _)| id.root == root).map(|(_, orders)| orders.clone());
+        let mut shares = Vec::new();
+        for (index, raw) in known.iter().flatten().enumerate() {
+            let asked = world.checks.asked_by(raw);
+            let signed: Vec<Bytes> = asked.iter().filter_map(|(b, tier)| self.share(world, *tier, b)).collect();
+            if !signed.is_empty() {
+                shares.push(wire::NoteShares { index: index as u32, shares: signed });
+            }
+        }
+        Body::Settled(Ok(wire::SettleReply { acknowledgement, batch_missing, shares, ..Default::default() }))
+    }
+
+    /// A share for a note, whether it is paid or not: a true one, or one of another tier, of other bytes, or none.
+    fn share(&self, world: &mut World, tier: u32, blinded: &Bytes) -> Option<Bytes> {
+        let keys = self.keys.as_ref()?;
+        let tiers = keys.tiers() as u32;
+        let (tier, way) = (tier % tiers, world.rng.below(8));
+        world.fault("shares of a liar");
+        let tier = if way == 0 { (tier + 1) % tiers } else { tier };
+        let point = BlindedNonce::parse(blinded).ok()?;
+        let share = Bytes::copy_from_slice(&keys.share(tier)?.sign(&point).to_bytes());
+        match way {
+            1 => None,
+            2 => Some(flip(world, &share)),
+            // The identity.
+            3 => Some([&[0xc0][..], &[0; 47]].concat().into()),
+            4 => Some(blinded.clone()),
+            5 => Some(share.slice(..40)),
+            _ => Some(share),
+        }
+    }
+
+    fn notes(&self, world: &mut World, request: &wire::NotesRequest) -> Body {
+        let mut issued = Vec::new();
+        for blinded in &request.blinded {
+            let tiers: Vec<u32> = (0..self.keys.as_ref().map_or(0, |k| k.tiers()) as u32).collect();
+            let shares = tiers.iter().map(|t| self.share(world, *t, blinded).unwrap_or_default()).collect();
+            issued.push(wire::IssuedNote { tiers, shares });
+        }
+        Body::NotesAre(Ok(wire::NotesReply { issued, states: Vec::new() }))
     }
 
     /// A stream of things that never were, or not like this.

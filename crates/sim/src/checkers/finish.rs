@@ -6,6 +6,7 @@ use florin_core::authority::state::Table;
 use florin_core::wire;
 use prost::Message as _;
 
+use super::cash::Held;
 use super::ledger::{self, signed};
 use super::orders::{Id, Known, Place};
 use super::{Checkers, NodeId, log_record, order_id, order_key, place_of};
@@ -22,7 +23,7 @@ impl Checkers {
     }
 
     /// What is not yet as it has to be once all faults are over.
-    pub fn unfinished(&self, disks: &[(NodeId, &Disk)], logs: &[(u32, &Disk)]) -> Vec<String> {
+    pub fn unfinished(&self, disks: &[(NodeId, &Disk)], logs: &[(u32, &Disk)], held: &[Held]) -> Vec<String> {
         let mut found = Vec::new();
         // What only one had settled and lost in a crash before anybody heard of it may be gone.
         let mut expected = self.lasting(disks);
@@ -63,6 +64,7 @@ impl Checkers {
         let model = ledger::model(&self.facts, &self.orders, &expected, self.log.credits());
         found.extend(self.ledger.differs(&model, disks));
         found.extend(self.unheard(&expected, disks));
+        found.extend(self.cash.unfinished(&expected, &self.orders, disks, held));
         found
     }
 

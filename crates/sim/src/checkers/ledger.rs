@@ -6,7 +6,7 @@ use florin_core::authority::state::{Table, Write};
 use florin_core::wire::{self, credit_entry::Kind};
 use prost::Message as _;
 
-use super::orders::{Id, Orders, Place};
+use super::orders::{Id, Known, Orders, Place};
 use super::{Facts, NodeId, Rule, follows, number, order_id, place_of};
 use crate::disk::Disk;
 
@@ -24,6 +24,8 @@ struct Sums {
     from_log: i128,
     genesis: i128,
     genesis_lines: u64,
+    /// Value of the notes issued less that of those spent.
+    notes: i128,
 }
 
 /// What undoes one unsynced step.
@@ -31,15 +33,24 @@ struct Undo {
     step: u64,
     sums: Sums,
     balances: Vec<(Address, Option<i128>)>,
-    calls: Vec<(Place, Option<i128>)>,
+    calls: Vec<(Place, Option<Moves>)>,
+}
+
+/// What a settled order moves besides credits, minor units.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Moves {
+    /// Debit of an operation.
+    called: i128,
+    /// Notes issued less notes spent.
+    notes: i128,
 }
 
 #[derive(Default)]
 struct Shard {
     sums: Sums,
     balances: BTreeMap<Address, i128>,
-    /// Settled operations and their debits.
-    calls: BTreeMap<Place, i128>,
+    /// Settled operations, and orders with notes.
+    calls: BTreeMap<Place, Moves>,
     undo: VecDeque<Undo>,
 }
 
@@ -77,12 +88,14 @@ impl Ledger {
             if w.table == Table::Orders && number(&w.key[..8]) == self.facts.network_id {
                 let place = place_of(&w.key, orders);
                 let known = w.value.as_deref().and_then(order_id).and_then(|id| orders.get(&id));
-                let debit = known.filter(|o| o.call.is_some()).map(|o| i128::from(o.debit));
-                let before = match debit {
-                    Some(debit) => shard.calls.insert(place, debit),
+                let moves = known.map(moves).filter(|moves| *moves != Moves::default());
+                let before = match moves {
+                    Some(moves) => shard.calls.insert(place, moves),
                     None => shard.calls.remove(&place),
                 };
-                shard.sums.called += debit.unwrap_or(0) - before.unwrap_or(0);
+                let (now, then) = (moves.unwrap_or_default(), before.unwrap_or_default());
+                shard.sums.called += now.called - then.called;
+                shard.sums.notes += now.notes - then.notes;
                 undo.calls.push((place, before));
             }
             let Some(value) = w.value.as_deref() else { continue };
@@ -111,7 +124,7 @@ impl Ledger {
                 Table::Credits => {
                     for credit in wire::CreditsRecord::decode(value).unwrap_or_default().credits {
                         let Some(entry) = credit.entry else { continue };
-                        if entry.seqnum == 0 {
+                        if entry.seqnum == 0 && entry.actor != 0 {
                             shard.sums.genesis += i128::from(entry.amount);
                         } else if is_from_log(&entry) {
                             shard.sums.from_log += i128::from(entry.amount);
@@ -133,7 +146,7 @@ impl Ledger {
         }
         let issued = issued(&self.facts, node.1, shard.sums.genesis_lines);
         let s = shard.sums;
-        let sum = s.accounts + s.sent + s.called - s.received - s.from_log - s.genesis + issued;
+        let sum = s.accounts + s.sent + s.called - s.received - s.from_log - s.genesis + issued + s.notes;
         if sum != 0 {
             found.push((Rule::SumZero, format!("{node:?} the postings sum to {sum}: {s:?}, issued {issued}")));
         }
@@ -194,7 +207,7 @@ impl Ledger {
             shard.sums = undo.sums;
             for (place, before) in undo.calls.into_iter().rev() {
                 match before {
-                    Some(debit) => shard.calls.insert(place, debit),
+                    Some(moves) => shard.calls.insert(place, moves),
                     None => shard.calls.remove(&place),
                 };
             }
@@ -236,6 +249,11 @@ impl Ledger {
         }
         found
     }
+}
+
+/// What an order moves when it settles, besides what it credits.
+fn moves(order: &Known) -> Moves {
+    Moves { called: if order.call.is_some() { i128::from(order.debit) } else { 0 }, notes: order.notes() }
 }
 
 /// Whether a credit comes from the log: refunds, deposits, and what operations pay.
@@ -289,7 +307,14 @@ pub fn model(
             *balances.entry(from).or_default() -= i128::from(*amount);
             *balances.entry(*to).or_default() += i128::from(*amount);
         }
-        *balances.entry(from).or_default() -= i128::from(order.debit);
+        *balances.entry(from).or_default() -= i128::from(order.debit) + order.notes();
+    }
+    // Bearer orders have no account: what they credit is paid with notes.
+    let bearers = settled.iter().filter(|(place, _)| place.network == facts.network_id && place.id.is_some());
+    for order in bearers.filter_map(|(_, id)| orders.get(id.as_ref()?)) {
+        for (to, amount) in &order.outputs {
+            *balances.entry(*to).or_default() += i128::from(*amount);
+        }
     }
     let broke = |(address, balance): (&Address, &i128)| {
         let limit = if *address == facts.issuer { facts.issuer_limit } else { 0 };

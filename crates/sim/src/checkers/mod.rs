@@ -4,6 +4,7 @@
 //! honest authority writes, and votes are counted where they leave their signer, not where somebody claims
 //! to have them. For Byzantine authorities the worst is assumed: that they sign everything.
 
+pub mod cash;
 mod finish;
 pub mod ledger;
 pub mod log;
@@ -23,6 +24,7 @@ use prost::Message as _;
 use sha2::{Digest, Sha256};
 
 use crate::disk::{Disk, Image};
+use cash::Cash;
 use ledger::Ledger;
 use ledger::signed;
 use log::Log;
@@ -41,6 +43,8 @@ pub struct Checkers {
     pub now: u64,
     /// What the ordered log must do.
     pub log: Log,
+    /// What is known of notes.
+    pub cash: Cash,
     facts: Facts,
     orders: Orders,
     ledger: Ledger,
@@ -71,6 +75,7 @@ impl Checkers {
         Checkers {
             now: 0,
             log: Log::new(&facts),
+            cash: Cash::new(facts.clone()),
             streams: Streams::default(),
             accounts: BTreeMap::new(),
             ledger: Ledger::new(facts.clone()),
@@ -139,6 +144,8 @@ impl Checkers {
             }
         }
         self.check_pbtx(node, disk.current(), writes);
+        let found = self.cash.wrote(node, disk.current(), writes, &self.orders);
+        found.into_iter().for_each(|(rule, v)| self.violation(rule, v));
     }
 
     fn check_account(&mut self, node: NodeId, image: &Image, key: &[u8]) {
@@ -206,6 +213,8 @@ impl Checkers {
         let actors: BTreeSet<(u64, u64)> = actors.collect();
         actors.into_iter().for_each(|(network, actor)| self.check_votes(node, disk.current(), network, actor));
         self.streams.restarted(node, disk.current());
+        let found = self.cash.restarted(node, disk.current(), &self.orders);
+        found.into_iter().for_each(|(rule, v)| self.violation(rule, v));
         let acked: Vec<(Place, Id)> =
             self.acked.get(&node).into_iter().flat_map(|a| a.iter().map(|(p, id)| (*p, *id))).collect();
         for (place, id) in acked {
@@ -282,6 +291,23 @@ impl Checkers {
                 self.violation(Rule::NotDurable, format!("log {authority} takes {:?}", (call.actor, seqnum)));
             }
         }
+    }
+
+    /// Signature shares leave an honest authority, by blinded nonce and tier.
+    pub fn shares_left(&mut self, node: NodeId, disk: &Disk, given: &[(Bytes, u32)]) {
+        let found = self.cash.shares_left(node, disk, given, &self.orders);
+        found.into_iter().for_each(|(rule, v)| self.violation(rule, v));
+    }
+
+    /// The notes that an order asks for.
+    pub fn asked_by(&self, raw: &Bytes) -> Vec<(Bytes, u32)> {
+        let order = orders::id_of(raw).and_then(|id| self.orders.get(&id));
+        order.map_or(Vec::new(), |o| o.asked.iter().map(|(tier, blinded)| (blinded.clone(), *tier)).collect())
+    }
+
+    /// Whether an order has settled at some honest authority.
+    pub fn has_settled(&self, id: &Id) -> bool {
+        self.orders.get(id).is_some_and(|o| self.settled.get(&o.place) == Some(id))
     }
 
     /// A client believes that an order has a certificate.

@@ -58,6 +58,43 @@ pub struct Known {
     pub recover: bool,
     /// What it is in a PBTX network.
     pub foreign: Option<Foreign>,
+    /// Notes that it asks for: tier and blinded nonce.
+    pub asked: Vec<(u32, Bytes)>,
+    /// Notes that it spends; only bearer orders do.
+    pub spends: Vec<Spent>,
+    /// What its outputs are worth less what its notes are, minor units: 0 in a bearer order that balances.
+    pub short: i128,
+}
+
+/// A note that an order spends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spent {
+    /// What is marked spent.
+    pub nonce: Id,
+    /// It is worth 2^tier minor units.
+    pub tier: u32,
+    /// How often the log has freed it, as the order says.
+    pub recoveries: u32,
+    /// If its sender takes it back: from when on it may.
+    pub after_ms: Option<u64>,
+}
+
+impl Known {
+    /// Whether it spends notes, and so has no account.
+    pub fn is_bearer(&self) -> bool {
+        !self.spends.is_empty()
+    }
+
+    /// Value of the notes that it issues less that of those that it spends, minor units.
+    pub fn notes(&self) -> i128 {
+        let issued: i128 = self.asked.iter().map(|(tier, _)| worth(*tier)).sum();
+        issued - self.spends.iter().map(|note| worth(note.tier)).sum::<i128>()
+    }
+}
+
+/// What a note of a tier is worth, minor units.
+pub fn worth(tier: u32) -> i128 {
+    1 << tier.min(62)
 }
 
 /// An order of a PBTX network.
@@ -171,6 +208,9 @@ impl Orders {
             debit: 0,
             recover: false,
             foreign: None,
+            asked: Vec::new(),
+            spends: Vec::new(),
+            short: 0,
         };
         if body.network_id != self.own {
             let (kind, content, cosignors) = (body.transaction_type, body.transaction_content, body.cosignors);
@@ -182,10 +222,36 @@ impl Orders {
             1 => {
                 let pay = wire::Pay::decode(content).ok()?;
                 for output in pay.outputs {
-                    let Some(wire::output::Kind::Credit(credit)) = output.kind else { return None };
-                    known.outputs.push((<[u8; 32]>::try_from(credit.address.as_ref()).ok()?, credit.amount));
+                    match output.kind? {
+                        wire::output::Kind::Credit(credit) => {
+                            known.outputs.push((<[u8; 32]>::try_from(credit.address.as_ref()).ok()?, credit.amount));
+                        }
+                        wire::output::Kind::Note(note) => known.asked.push((note.tier, note.blinded)),
+                        _ => return None,
+                    }
                 }
                 pay.open
+            }
+            kind @ (5 | 6) => {
+                let bearer = wire::Bearer::decode(content).ok()?;
+                known.place = Place { id: Some(id), ..place };
+                known.recover = kind == 6;
+                known.short = bearer.outputs.iter().map(taken).sum();
+                for output in bearer.outputs {
+                    match output.kind? {
+                        wire::output::Kind::Credit(credit) => {
+                            known.outputs.push((<[u8; 32]>::try_from(credit.address.as_ref()).ok()?, credit.amount));
+                        }
+                        wire::output::Kind::Note(note) => known.asked.push((note.tier, note.blinded)),
+                        // What the log settles.
+                        _ => {}
+                    }
+                }
+                for note in bearer.notes {
+                    known.short -= worth(note.tier);
+                    known.spends.push(spent(&note)?);
+                }
+                return (!known.spends.is_empty()).then_some(known);
             }
             3 => {
                 let call = wire::Call::decode(content).ok()?;
@@ -241,13 +307,27 @@ fn body_of(envelope: &Bytes) -> Option<Bytes> {
     (canonical && ids_fit && !transaction.body.is_empty()).then_some(transaction.body)
 }
 
-/// The value that an output of a CALL takes.
+/// A note that a bearer order spends. The nonce of a locked one is a hash of its lock.
+fn spent(note: &wire::NoteInput) -> Option<Spent> {
+    let (nonce, after_ms) = match &note.lock {
+        None => (Id::try_from(note.nonce.as_ref()).ok()?, None),
+        Some(lock) => {
+            let hash = Sha256::new().chain_update(b"florin-cash-lock-v1").chain_update(&lock.receiver);
+            let hash = hash.chain_update(&lock.sender).chain_update(lock.after_ms.to_be_bytes());
+            (hash.finalize().into(), note.returned.then_some(lock.after_ms))
+        }
+    };
+    Some(Spent { nonce, tier: note.tier, recoveries: note.recoveries, after_ms })
+}
+
+/// The value that an output takes.
 fn taken(output: &wire::Output) -> i128 {
     use wire::output::Kind;
     match &output.kind {
         Some(Kind::Credit(credit)) => i128::from(credit.amount),
         Some(Kind::ContractFund(fund)) => i128::from(fund.amount),
         Some(Kind::PrimaryRedeem(redeem)) => i128::from(redeem.amount),
-        Some(Kind::PrimaryDeposit(_) | Kind::Network(_) | Kind::Note(_)) | None => 0,
+        Some(Kind::Note(note)) => worth(note.tier),
+        Some(Kind::PrimaryDeposit(_) | Kind::Network(_)) | None => 0,
     }
 }

@@ -16,6 +16,15 @@ impl Checkers {
         let ids = self.bits(node, &root, vote);
         self.check_may_vote(node, disk.current(), raw, vote);
         for id in &ids {
+            let Some(order) = self.orders.get(id).filter(|o| o.is_bearer()) else { continue };
+            let mut found = self.cash.may_vote(node, disk.current(), order);
+            if !self.cash.has_all(disk.current(), order) {
+                let what = format!("{node:?} votes for {} and does not hold its notes", hex::encode(id));
+                found.push((Rule::FalsePromise, what));
+            }
+            found.into_iter().for_each(|(rule, what)| self.violation(rule, what));
+        }
+        for id in &ids {
             if !self.takes_no_lock(id) && !self.is_locked(disk.current(), id) {
                 self.violation(Rule::FalsePromise, format!("{node:?} votes for {} without a lock", hex::encode(id)));
             }
@@ -106,11 +115,15 @@ impl Checkers {
 
     fn vote_left(&mut self, node: NodeId, disk: &Disk, id: Id) {
         let Some(place) = self.orders.get(&id).map(|o| o.place) else { return };
-        if self.is_recover(&id) {
-            return;
-        }
         if place.id.is_some() {
             self.votes.entry(place).or_default().entry(id).or_default().insert(node.0);
+            if let Some(order) = self.orders.get(&id).filter(|o| o.is_bearer() && !o.recover) {
+                let found = self.cash.vote_left(node, disk.synced(), order);
+                found.into_iter().for_each(|(rule, what)| self.violation(rule, what));
+            }
+            return;
+        }
+        if self.is_recover(&id) {
             return;
         }
         self.voted.entry(node).or_default().entry(place).or_default().insert(id);

@@ -60,6 +60,10 @@ pub enum Rule {
     Registry,
     /// A network's stream has each of its settled orders once, in its actor's order; with ORDERED in the log's.
     Stream,
+    /// A note is held by one order at a time and spent once; who asked for one and paid is known.
+    Notes,
+    /// No note is spent by two orders.
+    SpentTwice,
     /// Where nothing is wrong, the core's audit finds nothing.
     Audit,
     /// Without faults everything comes to its end, alike everywhere.
