@@ -12,6 +12,7 @@ use florin_core::wire;
 
 use bytes::Bytes;
 
+use crate::cash::odd_request;
 use crate::checkers::cash::Held;
 use crate::message::{Addr, Envelope};
 use crate::rng::Rng;
@@ -51,6 +52,10 @@ impl Signer for Purse {
     }
 
     fn draft_after(&self, world: &mut World, seqnum: u32, prev_hash: u64) -> SignedOrder {
+        let secret = [&self.address.as_bytes()[..24], &(seqnum as u64).to_be_bytes()].concat();
+        if let Some(odd) = odd_request(world, secret.try_into().unwrap_or_default()) {
+            return Purse::draft_after(self, seqnum, prev_hash, &Wish::Withdraw(vec![odd]));
+        }
         let amount = world.rng.between(1, 400);
         let pay = Wish::Pay(vec![Credit { address: payee(world), amount }]);
         Purse::draft_after(self, seqnum, prev_hash, &pay)

@@ -93,6 +93,10 @@ pub enum Shell {
     ForgedReports,
     /// 2f + 1 clocks are a day off.
     ClocksBeyond,
+    /// Locks of notes are not written.
+    ForgetsNotes,
+    /// Shares leave for all orders of a batch, settled or not.
+    SharesOfAnything,
     /// Shards never fetch the batches that the log has ordered, nor follow their peers.
     NeverFetches,
 }

@@ -233,6 +233,9 @@ impl Node {
         let stale = self.shell == Shell::ReadsMissUnsynced && matches!(input, Input::Vote { .. });
         let view = if stale { self.disk.synced() } else { self.disk.current() };
         let mut effects = self.core.handle(world.clock_ms(self.authority) * 1_000, input, view, &mut NoMeter)?;
+        if self.shell == Shell::ForgetsNotes && matches!(effects.reply, Reply::Vote(_)) {
+            effects.writes.retain(|w| w.table != Table::Notes);
+        }
         if !effects.writes.is_empty() {
             // Their order within the step means nothing; the core leaves it open.
             effects.writes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
@@ -489,7 +492,11 @@ impl Node {
             return Vec::new();
         }
         let bitmap = reply.acknowledgement.as_ref().and_then(|a| Bitmap::parse(&a.bitmap, orders.len()).ok());
-        match self.core.note_shares(&orders, &bitmap.unwrap_or_else(|| Bitmap::empty(orders.len()))) {
+        let bitmap = match self.shell {
+            Shell::SharesOfAnything => Bitmap::full(orders.len()),
+            _ => bitmap.unwrap_or_else(|| Bitmap::empty(orders.len())),
+        };
+        match self.core.note_shares(&orders, &bitmap) {
             Ok(shares) => reply.shares = shares,
             Err(e) => world.violation(Rule::Impossible, format!("{:?} can't sign settled notes: {e}", self.id())),
         }

@@ -186,3 +186,55 @@ fn more_wrong_clocks_than_liars_are_caught() {
 fn a_shard_that_never_fetches_is_caught() {
     caught(Shell::NeverFetches, "Unfinished");
 }
+
+#[test]
+fn notes_under_faults_and_attack() {
+    let seeds = [1, 2, 4, 5, 7, 8, 10, 11];
+    let reports: Vec<Report> =
+        seeds.into_iter().map(|seed| clean(Options { seconds: 8, ..Options::new(seed) })).collect();
+    let seen = |kind: &str| {
+        let all = |r: &Report| [&r.faults, &r.replies, &r.marks].into_iter().any(|of| of.contains_key(kind));
+        reports.iter().any(all)
+    };
+    for kind in [
+        "crashes of cash wallets",
+        "forged notes",
+        "notes spent twice",
+        "notes thrown into the crowd",
+        "odd requests of notes",
+        "notes of others asked for and taken back",
+        "locked notes taken back",
+        "shares of a liar",
+        "NOTE_LOCKED",
+        "NOTE_SPENT",
+        "NOTE_FREED",
+        "BAD_NOTE",
+        "bad share found and named",
+        "bearer order settled by catching up",
+        "certificate over another lock",
+        "note spent by another wallet",
+        "wallet resumed between settle and shares",
+    ] {
+        assert!(seen(kind), "no run has seen {kind}: {}", reports[0]);
+    }
+    assert!(reports.iter().map(|r| r.operations.cash_finals).sum::<u64>() > 50, "{}", reports[0]);
+}
+
+#[test]
+fn locks_of_notes_that_are_not_written_are_caught() {
+    caught(Shell::ForgetsNotes, "does not hold its notes");
+}
+
+#[test]
+fn shares_for_what_has_not_settled_are_caught() {
+    caught(Shell::SharesOfAnything, "that nobody has paid for");
+}
+
+#[test]
+fn a_note_spent_twice_by_one_liar_more_is_noticed() {
+    let found = (1..=30).any(|seed| {
+        let report = run(Options { seconds: 4, liars_beyond: 1, ..Options::new(seed) });
+        report.violations.iter().any(|v| v.contains("certificates can be made for note"))
+    });
+    assert!(found, "two orders for one note were certified, and nobody noticed");
+}

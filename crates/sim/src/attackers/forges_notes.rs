@@ -1,6 +1,7 @@
 //! Somebody without notes, who makes orders of those that he sees: another payee, another tier, another note's signature,
 //! his own key, or a note that he claims the log has freed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,37 +21,56 @@ use crate::world::{MS, World};
 pub struct ForgesNotes {
     addr: Addr,
     own: Arc<NoteSecrets>,
+    seen: VecDeque<Seen>,
 }
+
+/// An order that somebody has sent.
+#[derive(Clone, PartialEq)]
+struct Seen {
+    raw: Bytes,
+    /// What it spends, with the committee's signatures.
+    notes: Vec<(NoteInput, [u8; 48])>,
+}
+
+/// Orders that it remembers.
+const SEEN_MAX: usize = 12;
 
 impl ForgesNotes {
     /// At this address.
     pub fn new(world: &mut World, addr: Addr) -> ForgesNotes {
         let seed = CashSeed::new(&world.rng.bytes(), world.committee.network.id);
-        ForgesNotes { addr, own: Arc::new(seed.note(1)) }
+        ForgesNotes { addr, own: Arc::new(seed.note(1)), seen: VecDeque::new() }
     }
 
-    /// The notes of an order that somebody has sent, with the committee's signatures.
-    fn seen(world: &mut World) -> Option<(Bytes, Vec<(NoteInput, [u8; 48])>)> {
-        if world.recorded.is_empty() {
-            return None;
-        }
-        let at = world.rng.index(world.recorded.len());
-        let Body::Vote(orders) = &world.recorded[at].body else { return None };
-        orders.iter().find_map(|raw| {
+    /// Looks at what others have sent.
+    fn listen(&mut self, world: &World) {
+        let requests = world.recorded.iter().filter_map(|e| match &e.body {
+            Body::Vote(orders) => Some(orders),
+            _ => None,
+        });
+        let read = |raw: &Bytes| {
             let transaction = pbtx::Transaction::decode(raw.clone()).ok()?;
             let body = pbtx::TransactionBody::decode(transaction.body.clone()).ok()?;
             let bearer = (body.transaction_type == 5).then(|| wire::Bearer::decode(body.transaction_content))?.ok()?;
             let sigs = transaction.authorities.iter().flat_map(|a| &a.sigs);
             let of = |(note, sig): (NoteInput, &Bytes)| Some((note, <[u8; 48]>::try_from(sig.get(..48)?).ok()?));
-            Some((raw.clone(), bearer.notes.into_iter().zip(sigs).filter_map(of).collect()))
-        })
+            Some(Seen { raw: raw.clone(), notes: bearer.notes.into_iter().zip(sigs).filter_map(of).collect() })
+        };
+        for seen in requests.flatten().filter_map(read) {
+            if !self.seen.contains(&seen) && !seen.notes.is_empty() {
+                self.seen.push_back(seen);
+            }
+        }
+        while self.seen.len() > SEEN_MAX {
+            self.seen.pop_front();
+        }
     }
 
     fn forge(&self, world: &mut World) {
-        let Some((raw, mut notes)) = Self::seen(world) else { return };
-        if notes.is_empty() {
+        if self.seen.is_empty() {
             return;
         }
+        let Seen { raw, mut notes } = self.seen[world.rng.index(self.seen.len())].clone();
         let at = world.rng.index(notes.len());
         let mut extra = 0;
         match world.rng.below(8) {
@@ -108,6 +128,7 @@ impl Client for ForgesNotes {
 
     fn on_timer(&mut self, world: &mut World, _: u64) {
         if !world.calm {
+            self.listen(world);
             self.forge(world);
             wake(world, self.addr, 100 * MS, 500 * MS, 0);
         }

@@ -14,6 +14,9 @@ use crate::client::{Client, payee, wake};
 use crate::message::{Addr, Body, Envelope};
 use crate::world::{MS, World};
 
+/// Orders for one note.
+const SIDES_MAX: usize = 8;
+
 struct Side {
     raw: Bytes,
     root: [u8; 32],
@@ -47,7 +50,7 @@ impl SpendsTwice {
             for tier in tiers {
                 let one = Asked::new(tier, Arc::new(self.seed.note(self.next)), None);
                 self.next += 1;
-                world.checks.cash.made(one.bytes(), one.nonce().0, false);
+                world.checks.cash.made(one.bytes(), one.nonce().0);
                 asked.push(one);
             }
             bearer(world, coins, &[], &asked)
@@ -65,9 +68,14 @@ impl SpendsTwice {
         self.round += 1;
         // Others beside it are held up with it, or go free.
         let beside: Vec<Coin> = self.coins.pop().into_iter().collect();
-        let first = self.order(world, &[&[coin.clone()], &beside[..]].concat());
-        let second = self.order(world, &[&beside[..], &[coin.clone()]].concat());
-        self.sides = vec![first, self.order(world, std::slice::from_ref(&coin)), second];
+        let (mut both, mut turned) = (beside.clone(), beside.clone());
+        both.push(coin.clone());
+        turned.insert(0, coin.clone());
+        self.sides = vec![self.order(world, &both), self.order(world, std::slice::from_ref(&coin))];
+        for _ in 0..world.rng.index(SIDES_MAX - 1) {
+            let side = self.order(world, &turned);
+            self.sides.push(side);
+        }
         if world.rng.chance(400) && !world.cash.receivers.is_empty() {
             world.fault("notes given away after they were spent");
             let at = world.rng.index(world.cash.receivers.len());
@@ -85,7 +93,7 @@ impl SpendsTwice {
             for side in 0..self.sides.len() {
                 if side == mine || everywhere || world.byzantine.contains(&authority) {
                     let body = Body::Vote(vec![self.sides[side].raw.clone()]);
-                    world.send(self.addr, Addr::Shard(authority, 0), self.round * 4 + side as u64, body);
+                    world.send(self.addr, Addr::Shard(authority, 0), self.round * SIDES_MAX as u64 + side as u64, body);
                 }
             }
         }
@@ -125,8 +133,8 @@ impl Client for SpendsTwice {
 
     fn on_message(&mut self, _: &mut World, envelope: Envelope) {
         if let Body::Voted(Ok(wire::VoteReply { vote: Some(vote), .. })) = envelope.body
-            && envelope.id / 4 == self.round
-            && let Some(side) = self.sides.get_mut((envelope.id % 4) as usize)
+            && envelope.id / SIDES_MAX as u64 == self.round
+            && let Some(side) = self.sides.get_mut(envelope.id as usize % SIDES_MAX)
             && side.votes.iter().all(|v| v.authority != vote.authority)
         {
             side.votes.push(vote);

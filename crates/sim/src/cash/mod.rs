@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use florin_core::bearer::{NoteAsked, Spend, lock_nonce};
 use florin_core::cash::blind::{BlindedNonce, Nonce, NoteSignature};
-use florin_core::cash::derive::NoteSecrets;
+use florin_core::cash::derive::{CashSeed, NoteSecrets};
 use florin_core::cash::mint_keys::MintKeys;
 use florin_core::cash::testing;
 use florin_core::content::Credit;
 use florin_core::wire;
 
+use crate::attackers::votes_for_everything::flip;
 use crate::checkers::cash::Held;
 use crate::message::Addr;
 use crate::world::World;
@@ -46,6 +47,8 @@ pub struct Cash {
     pub mail: BTreeMap<Addr, Vec<Gift>>,
     /// Keys to which notes for a wallet can be locked, and whose they are.
     pub receivers: Vec<(Addr, Arc<NoteSecrets>)>,
+    /// What wallets have asked for: tier and blinded nonce, which others may ask for, too.
+    pub requests: Vec<(u32, Bytes)>,
     /// Somebody who spends twice, if there is such a one.
     pub cheat: Option<Addr>,
     /// Notes asked for so far.
@@ -176,6 +179,39 @@ pub fn bearer(world: &mut World, coins: &[Coin], credits: &[Credit], asked: &[As
     let id = crate::checkers::orders::id_of(&raw).unwrap_or_default();
     coins.iter().for_each(|coin| world.checks.cash.signed(id, coin.nonce().0));
     (raw, id)
+}
+
+/// Notes for which somebody with bad intentions asks: what another has asked for, what nobody may have, or own ones.
+pub fn odd_request(world: &mut World, secret: [u8; 32]) -> Option<wire::NoteRequest> {
+    if world.cash.keys.is_empty() || !world.rng.chance(250) {
+        return None;
+    }
+    world.fault("odd requests of notes");
+    let tier = world.rng.below(u64::from(TIERS)) as u32;
+    let own = CashSeed::new(&secret, world.committee.network.id).note(1);
+    let blinded = Bytes::copy_from_slice(&own.blinded().to_bytes());
+    let known = (!world.cash.requests.is_empty()).then(|| {
+        let at = world.rng.index(world.cash.requests.len());
+        world.cash.requests[at].clone()
+    });
+    let (tier, blinded) = match (world.rng.below(6), known) {
+        (0, _) => (tier, [&[0xc0][..], &[0; 47]].concat().into()),
+        (1, _) => (TIERS + tier, blinded),
+        (2, _) => {
+            let flipped = flip(world, &blinded);
+            // The sign of a point is a bit: without it nobody has a nonce for it.
+            if BlindedNonce::parse(&flipped).is_ok() {
+                world.checks.cash.made(flipped.clone(), [0; 32]);
+            }
+            (tier, flipped)
+        }
+        (_, Some(known)) => known,
+        _ => {
+            world.checks.cash.made(blinded.clone(), own.nonce().0);
+            (tier, blinded)
+        }
+    };
+    Some(wire::NoteRequest { tier, blinded })
 }
 
 /// The tiers of which an amount is made, biggest first.

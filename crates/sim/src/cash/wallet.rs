@@ -122,7 +122,8 @@ impl CashWallet {
                 (wire::NoteLock { sender, ..lock.clone() }, *to)
             });
             let asked = Asked::new(*tier, secrets, lock);
-            world.checks.cash.made(asked.bytes(), asked.nonce().0, true);
+            world.checks.cash.made(asked.bytes(), asked.nonce().0);
+            world.cash.requests.push((asked.tier, asked.bytes()));
             asked
         };
         tiers.iter().map(&mut make).collect()
@@ -131,6 +132,7 @@ impl CashWallet {
     /// Writes an order down that spends notes; it goes out with the next batch.
     fn spend(&mut self, world: &mut World, coins: Vec<Coin>, credits: Vec<Credit>, asked: Vec<Asked>) {
         let (raw, id) = bearer(world, &coins, &credits, &asked);
+        world.checks.cash.owned(id);
         self.disk.orders.push(Order { raw, id, shard: 0, asked, spends: coins, credits });
         self.tally.add(|c| c.signed += 1);
     }
@@ -148,6 +150,7 @@ impl CashWallet {
         self.disk.available -= i128::from(amount);
         let shard = self.disk.purse.shard(world.committee.shards);
         let (spends, credits) = (Vec::new(), Vec::new());
+        world.checks.cash.owned(order.id);
         self.disk.orders.push(Order { raw: order.raw, id: order.id, shard, asked, spends, credits });
         self.tally.add(|c| c.signed += 1);
     }

@@ -9,6 +9,7 @@ use florin_core::authority::state::{Table, Write};
 use florin_core::wire;
 use prost::Message as _;
 
+use super::log::Log;
 use super::orders::{Id, Known, Orders, Place, worth};
 use super::{Facts, NodeId, Rule, number, order_id, order_key};
 use crate::disk::{Disk, Image};
@@ -26,14 +27,6 @@ pub struct Held {
     pub tier: u32,
     /// Whether the committee's signature verifies.
     pub is_true: bool,
-}
-
-/// Who asked for a note.
-#[derive(Clone, Debug)]
-struct Made {
-    nonce: Id,
-    /// Whether it belongs to honest wallets, which must not lose it.
-    honest: bool,
 }
 
 /// What one shard of an honest authority has written.
@@ -58,10 +51,12 @@ pub struct Cash {
     /// Rare things that have happened.
     pub marks: BTreeMap<&'static str, u64>,
     shards: BTreeMap<NodeId, Shard>,
-    /// By blinded nonce.
-    made: BTreeMap<Bytes, Made>,
+    /// Nonces by what they look like blinded.
+    made: BTreeMap<Bytes, Id>,
     /// Which key has signed which order: that of the nonce, or of the sender of a locked note.
     signed: BTreeSet<(Id, Id)>,
+    /// Orders of honest wallets with notes.
+    owned: BTreeSet<Id>,
     /// Whose shares have left.
     shares: BTreeMap<(Bytes, u32), BTreeSet<u32>>,
     votes: BTreeMap<Key, BTreeMap<Id, BTreeSet<u32>>>,
@@ -81,6 +76,7 @@ impl Cash {
             shards: BTreeMap::new(),
             made: BTreeMap::new(),
             signed: BTreeSet::new(),
+            owned: BTreeSet::new(),
             shares: BTreeMap::new(),
             votes: BTreeMap::new(),
             spent: BTreeMap::new(),
@@ -94,8 +90,13 @@ impl Cash {
     }
 
     /// Somebody asks for a note.
-    pub fn made(&mut self, blinded: Bytes, nonce: Id, honest: bool) {
-        self.made.entry(blinded).or_insert(Made { nonce, honest });
+    pub fn made(&mut self, blinded: Bytes, nonce: Id) {
+        self.made.entry(blinded).or_insert(nonce);
+    }
+
+    /// An honest wallet has signed an order with notes: what it asks for must not be lost.
+    pub fn owned(&mut self, order: Id) {
+        self.owned.insert(order);
     }
 
     /// The owner of a note has signed an order.
@@ -296,13 +297,19 @@ impl Cash {
         order.spends.iter().all(kept)
     }
 
-    /// An honest authority has signed a vote for a bearer order: what must be so of it.
+    /// An honest authority has signed a vote for an order with notes: what must be so of it.
     pub(super) fn may_vote(&mut self, node: NodeId, image: &Image, order: &Known) -> Found {
         let mut found = Found::new();
         let settled = image.value(Table::Orders, &order_key(order.place)).is_some();
         let again = self.shards.get(&node).is_some_and(|s| s.promised.contains(&order.id));
         if settled || again {
             return found;
+        }
+        for (tier, blinded) in &order.asked {
+            if !self.made.contains_key(blinded) || *tier >= crate::cash::TIERS {
+                let what = format!("{node:?} votes for what can't be signed, in {}", hex::encode(order.id));
+                found.push((Rule::FalsePromise, what));
+            }
         }
         let name = hex::encode(order.id);
         let mut wrong = |what: String| found.push((Rule::FalsePromise, format!("{node:?} votes for {name}: {what}")));
@@ -326,8 +333,8 @@ impl Cash {
     /// Whether enough authorities have given their shares of a note, if all liars have.
     fn is_note(&self, nonce: &Id, tier: u32) -> bool {
         let needed = self.facts.honest_quorum();
-        let of = |(blinded, made): (&Bytes, &Made)| {
-            made.nonce == *nonce && self.shares.get(&(blinded.clone(), tier)).map_or(0, BTreeSet::len) >= needed
+        let of = |(blinded, made): (&Bytes, &Id)| {
+            made == nonce && self.shares.get(&(blinded.clone(), tier)).map_or(0, BTreeSet::len) >= needed
         };
         self.made.iter().any(of)
     }
@@ -352,13 +359,23 @@ impl Cash {
     }
 
     /// Signature shares have left an honest authority: only for what has settled there, durably.
-    pub(super) fn shares_left(&mut self, node: NodeId, disk: &Disk, given: &[(Bytes, u32)], orders: &Orders) -> Found {
+    /// Those of orders that a recovery has taken back meanwhile do no harm: too few had settled them.
+    pub(super) fn shares_left(
+        &mut self,
+        node: NodeId,
+        disk: &Disk,
+        given: &[(Bytes, u32)],
+        orders: &Orders,
+        log: &Log,
+    ) -> Found {
         let mut found = Found::new();
         for (blinded, tier) in given {
             let stored = self.shards.get(&node).into_iter().flat_map(|s| &s.settled);
             let durable = stored.filter(|(key, _)| disk.synced().value(Table::Orders, key).is_some());
             let mut all = durable.filter_map(|(_, id)| orders.get(id));
-            if !all.any(|o| o.asked.iter().any(|(t, b)| t == tier && b == blinded)) {
+            let asks = |o: &Known| o.asked.iter().any(|(t, b)| t == tier && b == blinded);
+            let void = || orders.all().any(|o| asks(o) && log.void_at_or_below(o.place).is_some());
+            if !all.any(asks) && !void() {
                 let what = format!("{node:?} gives a share of tier {tier} that nobody has paid for");
                 found.push((Rule::NotDurable, what));
             }
@@ -451,11 +468,12 @@ impl Cash {
         let mut found = Vec::new();
         let mut issued: BTreeMap<Id, BTreeSet<u32>> = BTreeMap::new();
         let mut owned: BTreeSet<(Id, u32)> = BTreeSet::new();
-        for (tier, blinded) in settled.flat_map(|o| &o.asked) {
+        for (order, tier, blinded) in settled.flat_map(|o| o.asked.iter().map(|(t, b)| (o.id, t, b))) {
             let Some(made) = self.made.get(blinded) else { continue };
-            issued.entry(made.nonce).or_default().insert(*tier);
-            if made.honest && !spent.contains_key(&made.nonce) && !self.contested.contains(&made.nonce) {
-                owned.insert((made.nonce, *tier));
+            issued.entry(*made).or_default().insert(*tier);
+            // Others may ask for the same and never know: it is their loss.
+            if self.owned.contains(&order) && !spent.contains_key(made) && !self.contested.contains(made) {
+                owned.insert((*made, *tier));
             }
         }
         for note in held {

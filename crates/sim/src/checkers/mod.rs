@@ -295,7 +295,7 @@ impl Checkers {
 
     /// Signature shares leave an honest authority, by blinded nonce and tier.
     pub fn shares_left(&mut self, node: NodeId, disk: &Disk, given: &[(Bytes, u32)]) {
-        let found = self.cash.shares_left(node, disk, given, &self.orders);
+        let found = self.cash.shares_left(node, disk, given, &self.orders, &self.log);
         found.into_iter().for_each(|(rule, v)| self.violation(rule, v));
     }
 

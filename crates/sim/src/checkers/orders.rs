@@ -145,6 +145,11 @@ impl Orders {
         self.by_id.get(id)
     }
 
+    /// All orders.
+    pub fn all(&self) -> impl Iterator<Item = &Known> {
+        self.by_id.values()
+    }
+
     /// The order that this one is chained to.
     pub fn parent(&self, order: &Known) -> Option<&Known> {
         self.by_id.get(self.by_link.get(&(order.place.before()?, order.prev_hash))?)

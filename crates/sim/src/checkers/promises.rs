@@ -16,9 +16,11 @@ impl Checkers {
         let ids = self.bits(node, &root, vote);
         self.check_may_vote(node, disk.current(), raw, vote);
         for id in &ids {
-            let Some(order) = self.orders.get(id).filter(|o| o.is_bearer()) else { continue };
+            let Some(order) = self.orders.get(id).filter(|o| o.is_bearer() || !o.asked.is_empty()) else {
+                continue;
+            };
             let mut found = self.cash.may_vote(node, disk.current(), order);
-            if !self.cash.has_all(disk.current(), order) {
+            if order.is_bearer() && !self.cash.has_all(disk.current(), order) {
                 let what = format!("{node:?} votes for {} and does not hold its notes", hex::encode(id));
                 found.push((Rule::FalsePromise, what));
             }
