@@ -18,6 +18,7 @@ use florin_core::authority::state::{LOG, Table};
 use florin_core::authority::{Authority, NoMeter};
 use florin_core::bitmap::Bitmap;
 use florin_core::cash::mint_keys::MintKeys;
+use florin_core::certificate::BatchId;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result, wire};
@@ -483,20 +484,20 @@ impl Node {
         given: Vec<Bytes>,
         reply: &mut wire::SettleReply,
     ) -> Vec<(Bytes, u32)> {
-        if self.core.mint().is_none() {
-            return Vec::new();
-        }
-        // Those of the request may be anything where the batch is known.
-        let orders = self.orders_of(root).unwrap_or(given);
+        let Ok(root) = <[u8; 32]>::try_from(root.as_ref()) else { return Vec::new() };
+        let stored = self.orders_of(&root).unwrap_or_default();
+        let orders = if stored.is_empty() { given } else { stored };
         if orders.is_empty() {
             return Vec::new();
         }
-        let bitmap = reply.acknowledgement.as_ref().and_then(|a| Bitmap::parse(&a.bitmap, orders.len()).ok());
-        let bitmap = match self.shell {
-            Shell::SharesOfAnything => Bitmap::full(orders.len()),
-            _ => bitmap.unwrap_or_else(|| Bitmap::empty(orders.len())),
+        let batch = BatchId { root, count: orders.len() };
+        let bitmap = reply.acknowledgement.as_ref().and_then(|a| Bitmap::parse(&a.bitmap, batch.count).ok());
+        let shares = match (self.shell, bitmap) {
+            (Shell::SharesOfAnything, _) => self.core.note_shares(&orders, &Bitmap::full(batch.count)),
+            (_, Some(settled)) => self.core.settled_shares(self.view(), &batch, &orders, &settled),
+            (_, None) => Ok(Vec::new()),
         };
-        match self.core.note_shares(&orders, &bitmap) {
+        match shares {
             Ok(shares) => reply.shares = shares,
             Err(e) => world.violation(Rule::Impossible, format!("{:?} can't sign settled notes: {e}", self.id())),
         }
@@ -504,7 +505,7 @@ impl Node {
     }
 
     /// The orders of a batch that it keeps.
-    fn orders_of(&self, root: &Bytes) -> Option<Vec<Bytes>> {
+    fn orders_of(&self, root: &[u8; 32]) -> Option<Vec<Bytes>> {
         let number = self.view().value(Table::Roots, root)?;
         let record = self.view().value(Table::Batches, number)?;
         wire::BatchRecord::decode(record.clone()).ok().map(|record| record.orders)
