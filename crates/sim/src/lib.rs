@@ -95,8 +95,6 @@ pub enum Shell {
     ClocksBeyond,
     /// Locks of notes are not written.
     ForgetsNotes,
-    /// Shares leave for all orders of a batch, settled or not.
-    SharesOfAnything,
     /// Shards never fetch the batches that the log has ordered, nor follow their peers.
     NeverFetches,
 }

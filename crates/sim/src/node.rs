@@ -492,12 +492,8 @@ impl Node {
         }
         let batch = BatchId { root, count: orders.len() };
         let bitmap = reply.acknowledgement.as_ref().and_then(|a| Bitmap::parse(&a.bitmap, batch.count).ok());
-        let shares = match (self.shell, bitmap) {
-            (Shell::SharesOfAnything, _) => self.core.note_shares(&orders, &Bitmap::full(batch.count)),
-            (_, Some(settled)) => self.core.settled_shares(self.view(), &batch, &orders, &settled),
-            (_, None) => Ok(Vec::new()),
-        };
-        match shares {
+        let Some(settled) = bitmap else { return Vec::new() };
+        match self.core.settled_shares(self.view(), &batch, &orders, &settled) {
             Ok(shares) => reply.shares = shares,
             Err(e) => world.violation(Rule::Impossible, format!("{:?} can't sign settled notes: {e}", self.id())),
         }

@@ -13,7 +13,7 @@ fn clean(options: Options) -> Report {
 
 #[test]
 fn four_authorities_one_of_which_lies() {
-    let reports: Vec<Report> = (1..=4).map(|seed| clean(Options { seconds: 5, ..Options::new(seed) })).collect();
+    let reports: Vec<Report> = (1..=6).map(|seed| clean(Options { seconds: 5, ..Options::new(seed) })).collect();
     let seen = |kind: &str| reports.iter().any(|r| r.faults.contains_key(kind) || r.replies.contains_key(kind));
     for kind in [
         "lost",
@@ -226,14 +226,14 @@ fn locks_of_notes_that_are_not_written_are_caught() {
 }
 
 #[test]
-fn shares_for_what_has_not_settled_are_caught() {
-    caught(Shell::SharesOfAnything, "that nobody has paid for");
+fn shares_for_what_is_not_settled_on_disk_are_caught() {
+    caught(Shell::RepliesBeforeSync, "that nobody has paid for");
 }
 
 #[test]
 fn a_note_spent_twice_by_one_liar_more_is_noticed() {
-    let found = (1..=30).any(|seed| {
-        let report = run(Options { seconds: 4, liars_beyond: 1, ..Options::new(seed) });
+    let found = (1..=60).any(|seed| {
+        let report = run(Options { seconds: 10, liars_beyond: 1, ..Options::new(seed) });
         report.violations.iter().any(|v| v.contains("certificates can be made for note"))
     });
     assert!(found, "two orders for one note were certified, and nobody noticed");

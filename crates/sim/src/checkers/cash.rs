@@ -352,7 +352,7 @@ impl Cash {
             here.entry(order.id).or_default().insert(node.0);
             if here.len() > 1 && here.values().filter(|voters| voters.len() >= quorum).count() > 1 {
                 let what = format!("two certificates can be made for note {}", hex::encode(note.nonce));
-                found.push((Rule::OneCertificate, what));
+                found.push((Rule::SpentTwice, what));
             }
         }
         found

@@ -62,7 +62,7 @@ pub enum Rule {
     Stream,
     /// A note is held by one order at a time and spent once; who asked for one and paid is known.
     Notes,
-    /// No note is spent by two orders.
+    /// Of the orders that spend a note at most one can have a certificate, and it alone spends it.
     SpentTwice,
     /// Where nothing is wrong, the core's audit finds nothing.
     Audit,
