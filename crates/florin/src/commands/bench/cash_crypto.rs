@@ -301,21 +301,21 @@ fn time(runs: usize, count: usize, mut all: impl FnMut() -> bool) -> Result<f64>
     Ok(median(&mut times))
 }
 
-fn p1(bytes: &[u8]) -> Result<blst_p1_affine> {
+pub(super) fn p1(bytes: &[u8]) -> Result<blst_p1_affine> {
     let signature = Signature::from_bytes(bytes).map_err(refused)?;
     Ok(signature.into())
 }
 
-fn p2(bytes: &[u8]) -> Result<blst_p2_affine> {
+pub(super) fn p2(bytes: &[u8]) -> Result<blst_p2_affine> {
     let key = blst::min_sig::PublicKey::from_bytes(bytes).map_err(refused)?;
     Ok(key.into())
 }
 
-fn refused(e: BLST_ERROR) -> Error {
+pub(super) fn refused(e: BLST_ERROR) -> Error {
     Error::new(Code::BadKey, format!("a point of the benchmark: {e:?}"))
 }
 
-fn wrong() -> Error {
+pub(super) fn wrong() -> Error {
     Error::new(Code::BadKey, "a note of the benchmark is not true")
 }
 

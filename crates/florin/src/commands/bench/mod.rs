@@ -1,6 +1,7 @@
 //! `florin bench`: what it costs, beside what it can't cost less than, measured in the same run.
 
 pub mod burst;
+mod cash;
 mod cash_crypto;
 mod cpu;
 mod envelopes;
@@ -22,6 +23,8 @@ pub enum Command {
     Ordered(ordered::Args),
     /// CPU of checking one signed envelope by kind of key, beside the plain library call
     Envelopes(envelopes::Args),
+    /// CPU that a note of e-cash costs an authority, beside the plain library calls; latency of reissues; recovery
+    Cash(cash::Args),
     /// CPU of each operation of e-cash's cryptography, beside the plain library calls
     CashCrypto(cash_crypto::Args),
 }
@@ -32,6 +35,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Transfers(args) => transfers::run(args, out),
         Command::Ordered(args) => ordered::run(args, out),
         Command::Envelopes(args) => envelopes::run(args, out),
+        Command::Cash(args) => cash::run(args, out),
         Command::CashCrypto(args) => cash_crypto::run(args, out),
     }
 }

@@ -116,7 +116,7 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     Ok(())
 }
 
-fn cpu_of_all(local: &LocalCommittee) -> Result<Cpu> {
+pub(super) fn cpu_of_all(local: &LocalCommittee) -> Result<Cpu> {
     let mut sum = Cpu::default();
     for (i, http) in local.http.iter().enumerate() {
         let pid =
