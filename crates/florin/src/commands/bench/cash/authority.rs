@@ -298,13 +298,13 @@ impl Cost {
         lines.push(("plain calls of the library".into(), us(by(&|kind| Cost::sum(kind, &self.plain)))));
         lines.push(("ratio".into(), (0..3).map(|kind| format!("{:.2}", self.ratio(kind))).collect()));
         lines.push(("notes/s a core".into(), (0..3).map(|kind| format!("{:.0}", 1e6 / total(kind))).collect()));
-        let stages: [(&str, fn(&Stages) -> f64); 4] = [
-            ("before the vote, any thread", |s| s.check),
-            ("vote, the shard's thread", |s| s.vote),
-            ("settle, the shard's thread", |s| s.settle),
-            ("shares, any thread", |s| s.shares),
+        let stages = [
+            ("before the vote, any thread", by(&|kind| self.stages[kind].check)),
+            ("vote, the shard's thread", by(&|kind| self.stages[kind].vote)),
+            ("settle, the shard's thread", by(&|kind| self.stages[kind].settle)),
+            ("shares, any thread", by(&|kind| self.stages[kind].shares)),
         ];
-        lines.extend(stages.map(|(name, of)| (name.into(), us(by(&|kind| of(&self.stages[kind]))))));
+        lines.extend(stages.map(|(name, values)| (name.into(), us(values))));
         let p = &self.plain;
         format!(
             "{}\n\nplain: hash {:.1}, decode {:.1}, part of the batch {:.1}, product {:.1} us",
