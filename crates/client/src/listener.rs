@@ -321,10 +321,12 @@ impl Listener {
                 return News { deliveries, events };
             }
             self.give_room();
-            let before = Instant::now();
             let wait = self.next_tick.saturating_sub(self.clock);
-            let message = tokio::time::timeout(wait, self.inbox.recv()).await;
-            self.clock += before.elapsed();
+            let message = {
+                // Also when the future is dropped: who waits in small steps waits as long.
+                let _waits = Waits { since: Instant::now(), clock: &mut self.clock };
+                tokio::time::timeout(wait, self.inbox.recv()).await
+            };
             if let Ok(Some(message)) = message {
                 self.take(message);
             }
@@ -426,6 +428,18 @@ impl Listener {
             self.next_more = self.clock + self.grace;
             self.follow_another();
         }
+    }
+}
+
+/// Counts the time that it lives.
+struct Waits<'a> {
+    since: Instant,
+    clock: &'a mut Duration,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        *self.clock += self.since.elapsed();
     }
 }
 

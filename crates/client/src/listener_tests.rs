@@ -136,6 +136,8 @@ struct World {
     rng: Rng,
     mode: Mode,
     streams: Vec<Stream>,
+    /// How much of its stream each authority has settled by now.
+    settled: Vec<usize>,
     liar: usize,
     merge: Merge,
     rules: Rules,
@@ -170,6 +172,7 @@ impl World {
             rng,
             mode,
             streams,
+            settled: vec![0; SIZE],
             liar,
             merge,
             rules,
@@ -198,7 +201,7 @@ impl World {
     fn read(&mut self, authority: usize, count: usize) {
         let from = self.merge.position(authority);
         let stream = &self.streams[authority];
-        let end = stream.len() as u64 + 1;
+        let end = self.settled[authority].min(stream.len()) as u64 + 1;
         let next = (from + count as u64).min(end).max(from);
         let here =
             (from..next).filter_map(|p| stream[p as usize - 1].as_ref().map(|(o, proof)| shown(p, o, proof.clone())));
@@ -226,6 +229,11 @@ impl World {
         for _ in 0..120 {
             let followed: Vec<usize> = self.followed.iter().copied().collect();
             let authority = followed[self.rng.below(followed.len())];
+            // Some lag far behind others, and say that this is all there is.
+            let lagging = self.rng.below(SIZE);
+            for other in (0..SIZE).filter(|a| *a != lagging) {
+                self.settled[other] += self.rng.below(4);
+            }
             let count = self.rng.below(5);
             self.read(authority, count);
             if self.rng.chance(5) {
@@ -235,6 +243,7 @@ impl World {
             self.act(crash);
         }
         // In the end all are reached, and time passes.
+        self.settled.iter_mut().for_each(|settled| *settled = usize::MAX >> 8);
         for _ in 0..3 {
             for authority in 0..SIZE {
                 self.merge.follow(authority);
@@ -309,6 +318,39 @@ fn what_all_have_shown_is_forgotten() {
     assert_eq!(kept.positions, (0..SIZE).map(|a| (a, 4)).collect::<Vec<_>>());
     // A liar that shows one again has nobody with it.
     merge.page(0, 0, page(vec![shown(4, &orders[0], proof())], 5));
+    assert_eq!(drain(&mut merge), []);
+}
+
+#[test]
+fn what_some_have_yet_to_show_is_not_forgotten_after_a_restart() {
+    let rules = Rules { authorities: SIZE, validity: 2, grace_ms: GRACE_MS };
+    let (early, late) = (order(1, 0, "early"), order(1, 0, "late"));
+    // All have shown what they have; two have not settled the late one yet.
+    let show = |merge: &mut Merge, authority: usize, end: u64| {
+        let from = merge.position(authority);
+        let all = [shown(1, &early, proof()), shown(2, &late, proof())];
+        let entries = all.into_iter().filter(|s| (from..end).contains(&s.position)).collect();
+        merge.page(0, authority, page(entries, end));
+    };
+    let has = |authority: usize| if authority < 2 { 3 } else { 2 };
+    let mut merge = merge_of(Mode::ById);
+    (0..SIZE).for_each(|a| show(&mut merge, a, has(a)));
+    let mut stored: Vec<Change> = std::iter::from_fn(|| merge.pop()).flat_map(|d| d.changes).collect();
+    merge.moved(&mut stored);
+    for _ in 0..2 {
+        merge = restore(rules, Mode::ById, &stored);
+        (0..SIZE).for_each(|a| {
+            merge.follow(a);
+        });
+        (0..SIZE).for_each(|a| show(&mut merge, a, has(a)));
+        assert!(merge.is_level());
+        merge.moved(&mut stored);
+    }
+    (0..SIZE).for_each(|a| show(&mut merge, a, 3));
+    assert_eq!(drain(&mut merge), []);
+    merge.moved(&mut stored);
+    merge = restore(rules, Mode::ById, &stored);
+    (2..SIZE).for_each(|a| show(&mut merge, a, 3));
     assert_eq!(drain(&mut merge), []);
 }
 

@@ -20,6 +20,9 @@ const ID: u8 = b'i';
 const PLACE: u8 = b'o';
 /// Keys that begin with this are the application's own.
 pub const APPLICATION: u8 = b'x';
+/// Values of an id: it is delivered; and all authorities have shown it.
+const DELIVERED: u8 = 1;
+const COMPLETE: u8 = 2;
 /// Bytes that a cursor file grows by, at least, before it is written anew.
 const GROWTH_MIN: u64 = 1 << 20;
 
@@ -39,6 +42,11 @@ impl Change {
 
     pub(super) fn position(authority: usize, next: u64) -> Change {
         Change::new(POSITION, &(authority as u32).to_be_bytes(), next.to_be_bytes().to_vec())
+    }
+
+    /// That every authority has shown a delivered order.
+    pub(super) fn complete(id: &Hash) -> Change {
+        Change::new(ID, id, vec![COMPLETE])
     }
 
     pub(super) fn forget(id: &Hash) -> Change {
@@ -87,7 +95,7 @@ impl Head {
     /// That an order is delivered.
     pub(crate) fn done(&self, actor: u64, seqnum: u32, id: &Hash, position: Option<u64>) -> Change {
         match self.mode {
-            Mode::ById => Change::new(ID, id, vec![1]),
+            Mode::ById => Change::new(ID, id, vec![DELIVERED]),
             Mode::Total => Change::new(PLACE, &[], (position.unwrap_or(0) + 1).to_be_bytes().to_vec()),
             Mode::BySeqnum => {
                 let value = [seqnum.to_be_bytes(), self.epoch.to_be_bytes()].concat();
@@ -104,7 +112,10 @@ pub(crate) struct Kept {
     pub(crate) positions: Vec<(usize, u64)>,
     /// Seqnum of the last order, and epoch.
     pub(crate) actors: Vec<(u64, (u32, u32))>,
+    /// Delivered, without sequence numbers.
     pub(crate) ids: HashSet<Hash>,
+    /// Those of `ids` that all authorities have shown.
+    pub(crate) complete: HashSet<Hash>,
     /// Of networks with the flag ORDERED: the next position.
     pub(crate) place: u64,
 }
@@ -154,7 +165,13 @@ impl Kept {
                 let known = (u32::from_be_bytes(*seqnum), u32::from_be_bytes(epoch.try_into().ok()?));
                 self.actors.push((u64::from_be_bytes(key.try_into().ok()?), known));
             }
-            ID => drop(self.ids.insert(key.try_into().ok()?)),
+            ID => {
+                let id = key.try_into().ok()?;
+                self.ids.insert(id);
+                if value == [COMPLETE] {
+                    self.complete.insert(id);
+                }
+            }
             PLACE => self.place = u64::from_be_bytes(value.try_into().ok()?),
             APPLICATION => {}
             _ => return None,

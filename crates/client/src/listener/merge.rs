@@ -113,8 +113,8 @@ struct Held {
 }
 
 impl Held {
-    fn is_ready(&self, rules: &Rules) -> bool {
-        self.shown.proof.is_some() || self.by.len() >= rules.validity
+    fn is_ready(&self, rules: &Rules, mode: Mode) -> bool {
+        self.shown.proof.is_some() && mode == Mode::BySeqnum || self.by.len() >= rules.validity
     }
 }
 
@@ -127,8 +127,10 @@ pub(crate) struct Merge {
     held: BTreeMap<(u64, u32, Hash), Held>,
     /// Delivered by id, and not shown by all: who has.
     done: HashMap<Hash, Vec<(usize, u64)>>,
-    /// Those of `done` that were delivered before a restart: they may have been shown before it too.
+    /// Those of `done` that all authorities had shown before a restart: some of them will not do so again.
     restored: HashSet<Hash>,
+    /// Shown by all, and not stored yet that they are.
+    unsaved: Vec<Hash>,
     /// Shown by all, in the order in which that happened: forgotten when all positions are past them.
     complete: VecDeque<(Hash, Vec<(usize, u64)>)>,
     pub(super) total: Total,
@@ -160,7 +162,8 @@ impl Merge {
                 .collect(),
             held: BTreeMap::new(),
             done: kept.ids.iter().map(|id| (*id, Vec::new())).collect(),
-            restored: kept.ids.into_iter().collect(),
+            restored: kept.complete,
+            unsaved: Vec::new(),
             complete: VecDeque::new(),
             total: Total::new(rules.authorities, kept.place),
             recent: VecDeque::new(),
@@ -230,7 +233,7 @@ impl Merge {
             s.connected && s.level && s.behind.is_none() && (self.head.mode != Mode::Total || s.next == place)
         };
         self.streams.iter().filter(passed).count() >= self.rules.validity
-            && self.held.values().all(|held| !held.is_ready(&self.rules))
+            && self.held.values().all(|held| !held.is_ready(&self.rules, self.head.mode))
     }
 
     pub(crate) fn disconnected(&mut self, authority: usize) {
@@ -289,15 +292,18 @@ impl Merge {
     }
 
     fn complete(&mut self, id: Hash, by: Vec<(usize, u64)>) {
-        self.restored.remove(&id);
+        if !self.restored.remove(&id) {
+            self.unsaved.push(id);
+        }
         for (authority, position) in &by {
             self.streams[*authority].open.remove(position);
         }
         self.complete.push_back((id, by));
     }
 
-    /// What was delivered before a restart and shown before it too is not shown again: once all streams are read to
-    /// their ends, nobody who is honest shows any of it.
+    /// What all had shown before a restart is shown again by those alone whose positions were held back by other orders:
+    /// once all streams are read to their ends, nobody who is honest shows any of it. What some have yet to show is
+    /// none of this: their streams may end for now because they lag.
     fn forget_restored(&mut self) {
         if self.restored.is_empty() || !self.streams.iter().all(|s| s.connected && s.level) {
             return;
@@ -344,7 +350,9 @@ impl Merge {
             }
             let Ok(seqnum) = u32::try_from(known.next) else { return };
             let here = self.held.range((actor, seqnum, [0; 32])..=(actor, seqnum, [255; 32]));
-            let Some(key) = here.into_iter().find(|(_, held)| held.is_ready(&self.rules)).map(|(key, _)| *key) else {
+            let Some(key) =
+                here.into_iter().find(|(_, held)| held.is_ready(&self.rules, self.head.mode)).map(|(key, _)| *key)
+            else {
                 return;
             };
             self.deliver(now_ms, &key);
@@ -356,7 +364,7 @@ impl Merge {
     fn first(&self, now_ms: u64, actor: u64, next: u64) -> Option<u64> {
         let from = u32::try_from(next).ok()?;
         let here = self.held.range((actor, from, [0; 32])..=(actor, u32::MAX, [255; 32]));
-        let ready: Vec<_> = here.filter(|(_, held)| held.is_ready(&self.rules)).collect();
+        let ready: Vec<_> = here.filter(|(_, held)| held.is_ready(&self.rules, self.head.mode)).collect();
         let (first, _) = ready.first()?;
         if first.1 == from {
             return Some(next);
@@ -424,6 +432,8 @@ impl Merge {
         if self.head.mode == Mode::Total {
             return;
         }
+        // Before any position passes one of them.
+        changes.extend(self.unsaved.drain(..).map(|id| Change::complete(&id)));
         for (authority, stream) in self.streams.iter_mut().enumerate() {
             let safe = stream.safe();
             if safe != stream.saved && safe > 1 {
