@@ -14,6 +14,7 @@ use crate::wire::{self, input, order_status::State as S, output};
 
 mod audit;
 mod bearer;
+mod channels;
 mod codes;
 mod dkg;
 mod items;
