@@ -1,11 +1,16 @@
 //! Questions to the ordered log: at each authority the process of shard 0 answers them.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use florin_core::address::Address;
 use florin_core::merkle::Hash;
 use florin_core::ordered::session::{check, header_hash, verify};
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::from_status;
+use florin_rpc::services::authority_service_client::AuthorityServiceClient;
+use tonic::transport::Channel;
 
 use crate::network::Network;
 use crate::wallet::{agree_on, retry};
@@ -76,6 +81,40 @@ impl Network {
             agree_on(self.committee(), &replies.await, "the contract", key)
         })
         .await
+    }
+
+    /// A channel and log time, say `f + 1` authorities, and how many of them; `None` if there is none. Its time is what
+    /// one of them says. Errors: `QUORUM_UNREACHABLE`, `UNDECIDED`.
+    pub async fn channel(&self, id: &Hash) -> Result<(Option<wire::ChannelRecord>, u64, usize)> {
+        let request = wire::ChannelRequest { channel: Bytes::copy_from_slice(id) };
+        let (reply, agreed) = retry(|| async {
+            let request = request.clone();
+            let replies = self.ask_all(LOG, move |mut client| {
+                let request = request.clone();
+                async move { client.channel(request).await }
+            });
+            let key = |r: &wire::ChannelReply| prost::Message::encode_to_vec(&r.channel.clone().unwrap_or_default());
+            agree_on(self.committee(), &replies.await, "the channel", key)
+        })
+        .await?;
+        Ok((reply.channel, reply.time_ms, agreed))
+    }
+
+    /// Ids of an address's channels, each of which at least one honest authority knows: `f + 1` say it.
+    /// Errors: `QUORUM_UNREACHABLE`.
+    pub async fn channels(&self, address: &Address) -> Result<Vec<Hash>> {
+        let validity = self.committee().validity();
+        let mut known: BTreeMap<Hash, usize> = BTreeMap::new();
+        let replies = self.ask_all(LOG, {
+            let address = Bytes::copy_from_slice(address.as_bytes());
+            move |client| pages(client, address.clone())
+        });
+        let replies = replies.await;
+        crate::wallet::need(self.committee(), &replies, validity)?;
+        for ids in replies.into_iter().flatten() {
+            ids.into_iter().for_each(|id| *known.entry(id).or_default() += 1);
+        }
+        Ok(known.into_iter().filter(|(_, count)| *count >= validity).map(|(id, _)| id).collect())
     }
 
     /// The bridge and the embedded primary, with the balance of an address there. Errors: as of [`Network::contract`].
@@ -179,5 +218,23 @@ impl Network {
             units.extend(reply.units);
         }
         Ok(units)
+    }
+}
+
+/// All ids of an address's channels that one authority lists.
+async fn pages(
+    mut client: AuthorityServiceClient<Channel>,
+    address: Bytes,
+) -> std::result::Result<tonic::Response<Vec<Hash>>, tonic::Status> {
+    let (mut ids, mut after) = (Vec::new(), Bytes::new());
+    loop {
+        let request = wire::ChannelsRequest { address: address.clone(), after: after.clone(), limit: 256 };
+        let reply = client.channels(request).await?.into_inner();
+        ids.extend(reply.channels.iter().filter_map(|c| Hash::try_from(&c.channel[..]).ok()));
+        // Pages go forward, whatever an authority says.
+        if reply.next.is_empty() || reply.next <= after {
+            return Ok(tonic::Response::new(ids));
+        }
+        after = reply.next;
     }
 }

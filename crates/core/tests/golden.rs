@@ -338,6 +338,59 @@ fn orders_of_shared_objects() {
 }
 
 #[test]
+fn orders_and_vouchers_of_channels() {
+    use florin_core::channel::voucher::{Voucher, sign_watch, sign_withdraw};
+    use wire::{input, output};
+    let mut account = signer(Curve::Ed25519);
+    let key = &account.keys.clone()[0];
+    golden("channel_id", florin_core::channel::channel_id(&[1; 32], &[2; 32], 300));
+    let terms = wire::Voucher {
+        channel: bytes32(1),
+        payer: 1,
+        lane: 300,
+        nonce: 1 << 40,
+        amount: 1 << 41,
+        not_before_ms: 1 << 42,
+        not_after_ms: 1 << 43,
+        secret_hash: bytes32(2),
+        merges: vec![wire::LaneMerge { lane: 1, nonce: 2 }, wire::LaneMerge { lane: 3, nonce: 300 }],
+    };
+    let voucher = Voucher::sign(terms, 1, &[key]);
+    golden("voucher_digest", voucher.digest());
+    golden("voucher", voucher.signed().encode_to_vec());
+    let permit = wire::WithdrawPermit { channel: bytes32(1), side: 1, withdrawn: 300, not_after_ms: 1 << 40 };
+    let permit = sign_withdraw(&permit, &[key]);
+    golden("withdraw_permit", permit.encode_to_vec());
+    let watch = sign_watch(&wire::WatchPermit { channel: bytes32(1), side: 1, watcher: bytes32(3) }, &[key]);
+    golden("watch_permit", watch.encode_to_vec());
+    let one =
+        wire::Redemption { voucher: Some(voucher.signed()), secret: Bytes::from_static(b"secret"), watch: Some(watch) };
+    let withdraw = wire::ChannelWithdraw { channel: bytes32(1), redemptions: vec![one.clone()], permit: Some(permit) };
+    let inputs = vec![wire::Input { amount: 300, kind: Some(input::Kind::ChannelWithdraw(withdraw)) }];
+    let permission = account.permission.encode();
+    let outputs = vec![
+        output::Kind::ChannelOpen(wire::ChannelOpen {
+            opener: bytes32(1),
+            other: bytes32(2),
+            opener_permission: permission.clone(),
+            other_permission: permission.clone(),
+            delay_ms: 86_400_000,
+            two_way: true,
+            amount: 1 << 40,
+        }),
+        output::Kind::ChannelDeposit(wire::ChannelDeposit { channel: bytes32(1), side: 1, amount: 300 }),
+        output::Kind::ChannelKeys(wire::ChannelKeys { channel: bytes32(1), permission }),
+        output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions: vec![one] }),
+        output::Kind::ChannelLeave(wire::ChannelLeave { channel: bytes32(1), amount: 300 }),
+        output::Kind::ChannelSettle(wire::ChannelSettle { channel: bytes32(1) }),
+        output::Kind::ChannelCollect(wire::ChannelCollect { channel: bytes32(1) }),
+    ];
+    let order = Order::decode(account.call(inputs, outputs)).unwrap();
+    florin_core::content::Content::decode(&order).unwrap();
+    golden("call_of_channels", order.content);
+}
+
+#[test]
 fn items_units_and_sessions() {
     let mut cluster = Cluster::new(&TestCommittee::default());
     let mut signers: Vec<Signer> = (1..=4).map(Signer::new).collect();
@@ -407,6 +460,7 @@ fn records_of_the_log() {
         received: 1 << 100,
         sent: 2,
         contracts: 3,
+        channels: -3,
         primary: -4,
         deposits: 5,
         redeems: 6,
@@ -425,6 +479,28 @@ fn records_of_the_log() {
         message: "input 0: log time: expected before 1 ms, found 2".into(),
     };
     golden("record_outcome", outcome.encode_to_vec());
+    let side = |n: u8| wire::ChannelSide {
+        address: bytes32(n),
+        permission: signer(Curve::Ed25519).permission.encode(),
+        deposited: 1 << 40,
+        withdrawn: 300,
+        sent: 301,
+        leaving: 302,
+        leaving_at_ms: 1 << 41,
+    };
+    let lane =
+        |payer, lane| wire::ChannelLane { payer, lane, nonce: 300, redeemed: 301, secret: Bytes::from_static(b"s") };
+    let channel = wire::ChannelRecord {
+        opener: Some(side(1)),
+        other: Some(side(2)),
+        delay_ms: 86_400_000,
+        two_way: true,
+        settling_at_ms: 1 << 42,
+        collected: true,
+        lanes: vec![lane(0, 7), lane(1, 300)],
+        revision: 300,
+    };
+    golden("record_channel", channel.encode_to_vec());
     let contract = wire::ContractRecord {
         fund: Some(contract_fund()),
         state: State::Claimed as i32,

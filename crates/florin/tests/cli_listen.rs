@@ -484,6 +484,14 @@ impl AuthorityService for Liar {
     async fn units(&self, _: Request<UnitsRequest>) -> Result<Response<UnitsReply>, Status> {
         no()
     }
+    async fn channel(&self, _: Request<ChannelRequest>) -> Result<Response<ChannelReply>, Status> {
+        no()
+    }
+
+    async fn channels(&self, _: Request<ChannelsRequest>) -> Result<Response<ChannelsReply>, Status> {
+        no()
+    }
+
     async fn contract(&self, _: Request<ContractRequest>) -> Result<Response<ContractReply>, Status> {
         no()
     }

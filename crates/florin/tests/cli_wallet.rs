@@ -476,6 +476,14 @@ impl AuthorityService for Forger {
     async fn units(&self, _: Request<UnitsRequest>) -> Result<Response<UnitsReply>, Status> {
         Ok(Response::new(UnitsReply { units: vec![OrderedUnit::default(); 9] }))
     }
+    async fn channel(&self, _: Request<ChannelRequest>) -> Result<Response<ChannelReply>, Status> {
+        Ok(Response::new(ChannelReply::default()))
+    }
+
+    async fn channels(&self, _: Request<ChannelsRequest>) -> Result<Response<ChannelsReply>, Status> {
+        Ok(Response::new(ChannelsReply::default()))
+    }
+
     async fn contract(&self, _: Request<ContractRequest>) -> Result<Response<ContractReply>, Status> {
         Ok(Response::new(ContractReply { state: 2, ..Default::default() }))
     }

@@ -324,6 +324,14 @@ impl AuthorityService for Liar {
         Ok(Response::new(UnitsReply { units: vec![OrderedUnit::default(); 9] }))
     }
 
+    async fn channel(&self, _: Request<ChannelRequest>) -> Reply<ChannelReply> {
+        Ok(Response::new(ChannelReply::default()))
+    }
+
+    async fn channels(&self, _: Request<ChannelsRequest>) -> Reply<ChannelsReply> {
+        Ok(Response::new(ChannelsReply::default()))
+    }
+
     async fn contract(&self, _: Request<ContractRequest>) -> Reply<ContractReply> {
         Ok(Response::new(ContractReply { state: 2, ..Default::default() }))
     }

@@ -374,6 +374,17 @@ impl AuthorityService for Services {
         answer(self.read_log(|log, store| log.contract(store, &request.into_inner())).await)
     }
 
+    async fn channel(&self, request: Request<ChannelRequest>) -> std::result::Result<Response<ChannelReply>, Status> {
+        answer(self.read_log(|log, store| log.channel(store, &request.into_inner())).await)
+    }
+
+    async fn channels(
+        &self,
+        request: Request<ChannelsRequest>,
+    ) -> std::result::Result<Response<ChannelsReply>, Status> {
+        answer(self.read_log(|log, store| log.channels(store, &request.into_inner())).await)
+    }
+
     async fn primary(&self, request: Request<PrimaryRequest>) -> std::result::Result<Response<PrimaryReply>, Status> {
         answer(self.read_log(|log, store| log.primary(store, &request.into_inner())).await)
     }

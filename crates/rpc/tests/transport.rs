@@ -108,6 +108,14 @@ impl AuthorityService for Desk {
     async fn units(&self, _: Request<UnitsRequest>) -> Reply<UnitsReply> {
         Err(Status::unimplemented("not here"))
     }
+    async fn channel(&self, _: Request<ChannelRequest>) -> Reply<ChannelReply> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn channels(&self, _: Request<ChannelsRequest>) -> Reply<ChannelsReply> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn contract(&self, _: Request<ContractRequest>) -> Reply<ContractReply> {
         Err(Status::unimplemented("not here"))
     }

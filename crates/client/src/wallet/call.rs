@@ -99,6 +99,9 @@ pub fn describe_with(
         Some(input::Kind::ContractRefund(refund)) => {
             format!("takes {} back from contract {}", amount(input.amount), hex::encode(&refund.contract))
         }
+        Some(input::Kind::ChannelWithdraw(withdraw)) => {
+            format!("takes {} out of channel {}", amount(input.amount), hex::encode(&withdraw.channel))
+        }
         None => "unknown input".into(),
     });
     let outputs = call.outputs.iter().map(|output| match &output.kind {
@@ -134,9 +137,28 @@ pub fn describe_with(
             };
             format!("{what} network {}", command.network_id)
         }
+        Some(kind) => describe_channel(kind, &amount, &address),
         None => "unknown output".into(),
     });
     inputs.chain(outputs).collect()
+}
+
+fn describe_channel(kind: &output::Kind, amount: &dyn Fn(u64) -> String, address: &dyn Fn(&[u8]) -> String) -> String {
+    let (what, channel) = match kind {
+        output::Kind::ChannelOpen(open) => {
+            let (opener, other) = (address(&open.opener), address(&open.other));
+            return format!("opens a channel of {opener} to {other} with {}", amount(open.amount));
+        }
+        output::Kind::ChannelDeposit(deposit) => (format!("puts {} into", amount(deposit.amount)), &deposit.channel),
+        output::Kind::ChannelKeys(keys) => ("says its keys in".into(), &keys.channel),
+        output::Kind::ChannelLeave(leave) if leave.amount == 0 => ("stays with its money in".into(), &leave.channel),
+        output::Kind::ChannelLeave(leave) => (format!("will take {} out of", amount(leave.amount)), &leave.channel),
+        output::Kind::ChannelSettle(settle) => ("settles".into(), &settle.channel),
+        output::Kind::ChannelCollect(collect) => ("collects".into(), &collect.channel),
+        output::Kind::ChannelRedeem(redeem) => return format!("redeems {} vouchers", redeem.redemptions.len()),
+        _ => return "does something unknown".into(),
+    };
+    format!("{what} channel {}", hex::encode(channel))
 }
 
 /// A preimage from hex. Errors: `USAGE`, without showing it.

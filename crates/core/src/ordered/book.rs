@@ -65,10 +65,7 @@ impl Book {
             received: i128_of(&r.received)?,
             sent: i128_of(&r.sent)?,
             contracts: i128_of(&r.contracts)?,
-            channels: match r.channels.is_empty() {
-                true => 0,
-                false => i128_of(&r.channels)?,
-            },
+            channels: i128_of(&r.channels)?,
             primary: i128_of(&r.primary)?,
             deposits: r.deposits,
             redeems: r.redeems,
@@ -91,7 +88,8 @@ impl Book {
             received: i128_bytes(self.received),
             sent: i128_bytes(self.sent),
             contracts: i128_bytes(self.contracts),
-            channels: i128_bytes(self.channels),
+            // As before there were channels, so that their state hashes stay.
+            channels: if self.channels == 0 { Bytes::new() } else { i128_bytes(self.channels) },
             primary: i128_bytes(self.primary),
             deposits: self.deposits,
             redeems: self.redeems,

@@ -38,6 +38,7 @@ impl Objects {
             let (contract, preimage) = match input.kind.as_ref().ok_or("no input")? {
                 input::Kind::ContractClaim(c) => (&c.contract, Some(&c.preimage)),
                 input::Kind::ContractRefund(c) => (&c.contract, None),
+                input::Kind::ChannelWithdraw(_) => return Err("no channels in this world yet".into()),
             };
             let id = Id::try_from(contract.as_ref()).map_err(|_| "no id")?;
             let contract = self.contracts.get(&id).ok_or("no such contract")?;
@@ -79,6 +80,13 @@ impl Objects {
                     let to = Address::try_from(deposit.address.as_ref()).map_err(|_| "no address")?;
                     credits.push((to, deposit.amount, order.id, Kind::Deposit as i32));
                 }
+                output::Kind::ChannelOpen(_)
+                | output::Kind::ChannelDeposit(_)
+                | output::Kind::ChannelKeys(_)
+                | output::Kind::ChannelRedeem(_)
+                | output::Kind::ChannelLeave(_)
+                | output::Kind::ChannelSettle(_)
+                | output::Kind::ChannelCollect(_) => return Err("no channels in this world yet".into()),
                 output::Kind::Network(command) => {
                     let networks = networks.get_or_insert_with(|| self.registry.networks.clone());
                     let steps = networks.command(command, (order.place.network, &account), now, &order.id)?;

@@ -333,6 +333,8 @@ fn taken(output: &wire::Output) -> i128 {
         Some(Kind::ContractFund(fund)) => i128::from(fund.amount),
         Some(Kind::PrimaryRedeem(redeem)) => i128::from(redeem.amount),
         Some(Kind::Note(note)) => worth(note.tier),
-        Some(Kind::PrimaryDeposit(_) | Kind::Network(_)) | None => 0,
+        Some(Kind::ChannelOpen(open)) => i128::from(open.amount),
+        Some(Kind::ChannelDeposit(deposit)) => i128::from(deposit.amount),
+        Some(_) | None => 0,
     }
 }
