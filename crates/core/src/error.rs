@@ -99,6 +99,10 @@ codes! {
     MergeOwnLane = 447, "MERGE_OWN_LANE", "name each other lane once";
     MergeLane = 448, "MERGE_LANE", "redeem a voucher of that lane first";
     MergeNonce = 449, "MERGE_NONCE", "name a higher nonce of that lane";
+    VirtualUnknown = 450, "VIRTUAL_UNKNOWN", "redeem the voucher with the virtual channels first";
+    VirtualProof = 451, "VIRTUAL_PROOF", "use the path to the root in the lane's last voucher";
+    VirtualClaimed = 452, "VIRTUAL_CLAIMED", "nothing: each virtual channel is claimed once";
+    VirtualCap = 453, "VIRTUAL_CAP", "claim at most the virtual channel's cap";
     // 5xx: signatures.
     KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
     SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";

@@ -59,6 +59,8 @@ pub const PREIMAGE_BYTES_MAX: usize = 64;
 pub const LANES_MAX: u32 = 1_024;
 /// Lanes that a voucher merges.
 pub const MERGES_MAX: usize = 16;
+/// Virtual channels over one lane.
+pub const VIRTUALS_MAX: u32 = 256;
 /// Shortest delay between the settle of a channel and its collect, ms of log time.
 pub const CHANNEL_DELAY_MIN_MS: u64 = 1_000;
 /// Longest, ms of log time.

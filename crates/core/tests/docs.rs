@@ -72,6 +72,7 @@ fn wire_md_has_every_limit() {
         PREIMAGE_BYTES_MAX,
         LANES_MAX,
         MERGES_MAX,
+        VIRTUALS_MAX,
         CHANNEL_DELAY_MIN_MS,
         CHANNEL_DELAY_MAX_MS,
         METADATA_BYTES_MAX,

@@ -339,7 +339,7 @@ fn orders_of_shared_objects() {
 
 #[test]
 fn orders_and_vouchers_of_channels() {
-    use florin_core::channel::voucher::{Voucher, sign_watch, sign_withdraw};
+    use florin_core::channel::voucher::{Voucher, sign_virtual, sign_watch, sign_withdraw};
     use wire::{input, output};
     let mut account = signer(Curve::Ed25519);
     let key = &account.keys.clone()[0];
@@ -354,6 +354,7 @@ fn orders_and_vouchers_of_channels() {
         not_after_ms: 1 << 43,
         secret_hash: bytes32(2),
         merges: vec![wire::LaneMerge { lane: 1, nonce: 2 }, wire::LaneMerge { lane: 3, nonce: 300 }],
+        virtuals: Some(wire::VirtualSet { root: bytes32(9), count: 256 }),
     };
     let voucher = Voucher::sign(terms, 1, &[key]);
     golden("voucher_digest", voucher.digest());
@@ -363,8 +364,29 @@ fn orders_and_vouchers_of_channels() {
     golden("withdraw_permit", permit.encode_to_vec());
     let watch = sign_watch(&wire::WatchPermit { channel: bytes32(1), side: 1, watcher: bytes32(3) }, &[key]);
     golden("watch_permit", watch.encode_to_vec());
-    let one =
-        wire::Redemption { voucher: Some(voucher.signed()), secret: Bytes::from_static(b"secret"), watch: Some(watch) };
+    let one = wire::Redemption {
+        voucher: Some(voucher.signed()),
+        secret: Bytes::from_static(b"secret"),
+        watch: Some(watch.clone()),
+    };
+    let cap = wire::VirtualCap {
+        id: bytes32(4),
+        permission: account.permission.encode(),
+        cap: 1 << 40,
+        not_after_ms: 1 << 41,
+    };
+    golden("virtual_leaf", florin_core::channel::voucher::virtual_leaf(&cap));
+    let amount = sign_virtual(&wire::VirtualAmount { id: bytes32(4), amount: 300 }, &[key]);
+    let claim = wire::VirtualClaim {
+        channel: bytes32(1),
+        payer: 1,
+        lane: 300,
+        cap: Some(cap),
+        index: 200,
+        path: vec![bytes32(5), bytes32(6)],
+        amount: Some(amount),
+        watch: Some(watch),
+    };
     let withdraw = wire::ChannelWithdraw { channel: bytes32(1), redemptions: vec![one.clone()], permit: Some(permit) };
     let inputs = vec![wire::Input { amount: 300, kind: Some(input::Kind::ChannelWithdraw(withdraw)) }];
     let permission = account.permission.encode();
@@ -380,7 +402,7 @@ fn orders_and_vouchers_of_channels() {
         }),
         output::Kind::ChannelDeposit(wire::ChannelDeposit { channel: bytes32(1), side: 1, amount: 300 }),
         output::Kind::ChannelKeys(wire::ChannelKeys { channel: bytes32(1), permission }),
-        output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions: vec![one] }),
+        output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions: vec![one], claims: vec![claim] }),
         output::Kind::ChannelLeave(wire::ChannelLeave { channel: bytes32(1), amount: 300 }),
         output::Kind::ChannelSettle(wire::ChannelSettle { channel: bytes32(1) }),
         output::Kind::ChannelCollect(wire::ChannelCollect { channel: bytes32(1) }),
@@ -488,8 +510,15 @@ fn records_of_the_log() {
         leaving: 302,
         leaving_at_ms: 1 << 41,
     };
-    let lane =
-        |payer, lane| wire::ChannelLane { payer, lane, nonce: 300, redeemed: 301, secret: Bytes::from_static(b"s") };
+    let lane = |payer, lane| wire::ChannelLane {
+        payer,
+        lane,
+        nonce: 300,
+        redeemed: 301,
+        secret: Bytes::from_static(b"s"),
+        virtuals: Some(wire::VirtualSet { root: bytes32(3), count: 7 }),
+        claimed: vec![wire::ClaimedVirtual { index: 6, amount: Some(wire::SignedPermit::default()) }],
+    };
     let channel = wire::ChannelRecord {
         opener: Some(side(1)),
         other: Some(side(2)),

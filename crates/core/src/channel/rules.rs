@@ -10,14 +10,14 @@
 
 use sha2::{Digest, Sha256};
 
-use super::voucher::Voucher;
+use super::voucher::{self, Voucher};
 use super::{OPENER, OTHER};
 use crate::address::Address;
 use crate::error::{Code, Error, Result};
 use crate::limits::{AMOUNT_MAX, LANES_MAX, PREIMAGE_BYTES_MAX};
-use crate::merkle::Hash;
+use crate::merkle::{Hash, root_from_path};
 use crate::permission::Permission;
-use crate::wire::{ChannelLane, ChannelRecord, ChannelSide};
+use crate::wire::{ChannelLane, ChannelRecord, ChannelSide, ClaimedVirtual, VirtualClaim};
 
 /// Who redeems, and when.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,8 @@ pub fn redeem(record: &mut ChannelRecord, voucher: &Voucher, secret: &[u8], at: 
         if let Ok(merged) = place(record, terms.payer, merge.lane) {
             record.lanes[merged].nonce = merge.nonce;
             record.lanes[merged].redeemed = 0;
+            record.lanes[merged].virtuals = None;
+            record.lanes[merged].claimed.clear();
         }
     }
     let lane = ChannelLane {
@@ -113,6 +115,8 @@ pub fn redeem(record: &mut ChannelRecord, voucher: &Voucher, secret: &[u8], at: 
         nonce: terms.nonce,
         redeemed: terms.amount,
         secret: bytes::Bytes::copy_from_slice(if terms.secret_hash.is_empty() { &[] } else { secret }),
+        virtuals: terms.virtuals.clone(),
+        claimed: Vec::new(),
     };
     match place(record, terms.payer, terms.lane) {
         Ok(found) => record.lanes[found] = lane,
@@ -150,6 +154,66 @@ pub fn check(record: &ChannelRecord, voucher: &Voucher, secret: &[u8], at: At<'_
         return Err(Error::new(Code::ChannelOneWay, "the channel is one-way: side 1 pays nothing"));
     }
     check_terms(record, voucher, secret, at.now_ms)
+}
+
+/// Claims a virtual channel over a lane: moves what its payer has signed for. An error changes nothing.
+///
+/// Errors, in this order: `CHANNEL_OVER`, `VOUCHER_SIGNER`, `VOUCHER_CHANNEL`, `VIRTUAL_UNKNOWN`, `VIRTUAL_PROOF`,
+/// `VIRTUAL_CLAIMED`, `VOUCHER_EXPIRED`, `VIRTUAL_CAP`, those of signatures, `CHANNEL_FUNDS`.
+pub fn claim(record: &mut ChannelRecord, claim: &VirtualClaim, at: At<'_>) -> Result<u64> {
+    check_open(record, at.now_ms)?;
+    let (shown, path) = voucher::virtual_claim(claim)?;
+    let (cap, signed) = (claim.cap.clone().unwrap_or_default(), claim.amount.clone().unwrap_or_default());
+    if at.side != 1 - claim.payer {
+        let expected = format!("side {}, whom the lane pays", 1 - claim.payer);
+        return Err(Error::expected(Code::VoucherSigner, "who claims", expected, at.side));
+    }
+    if claim.channel != at.channel[..] {
+        let (expected, found) = (hex::encode(at.channel), hex::encode(&claim.channel));
+        return Err(Error::expected(Code::VoucherChannel, "channel of the claim", expected, found));
+    }
+    let found = lane(record, claim.payer, claim.lane).and_then(|lane| Some((lane, lane.virtuals.as_ref()?)));
+    let Some((own, virtuals)) = found else {
+        let message = format!("the last voucher of lane {} that was redeemed has no virtual channels", claim.lane);
+        return Err(Error::new(Code::VirtualUnknown, message));
+    };
+    let (index, count) = (claim.index as usize, virtuals.count as usize);
+    let root = root_from_path(&voucher::virtual_leaf(&cap), index, count, &path).filter(|_| index < count);
+    if root.is_none_or(|root| virtuals.root != root[..]) {
+        let expected = hex::encode(&virtuals.root);
+        let found = root.map_or("no path".into(), hex::encode);
+        return Err(Error::expected(Code::VirtualProof, "root of the virtual channels", expected, found));
+    }
+    if shown.id != cap.id {
+        let (expected, found) = (hex::encode(&cap.id), hex::encode(&shown.id));
+        return Err(Error::expected(Code::VirtualProof, "virtual channel of the amount", expected, found));
+    }
+    let Err(gap) = own.claimed.binary_search_by_key(&claim.index, |c| c.index) else {
+        let message = format!("virtual channel {} of lane {} was claimed before", claim.index, claim.lane);
+        return Err(Error::new(Code::VirtualClaimed, message));
+    };
+    if at.now_ms > cap.not_after_ms {
+        let expected = format!("at most {} ms", cap.not_after_ms);
+        return Err(Error::expected(Code::VoucherExpired, "log time", expected, at.now_ms));
+    }
+    if shown.amount > cap.cap {
+        let expected = format!("at most {}", cap.cap);
+        return Err(Error::expected(Code::VirtualCap, "amount of the virtual channel", expected, shown.amount));
+    }
+    if at.verify {
+        voucher::verify_virtual(&signed, &Permission::decode_account(&cap.permission)?)?;
+    }
+    let redeemed = own.redeemed.checked_add(shown.amount).filter(|sum| *sum <= AMOUNT_MAX);
+    let over = || Error::new(Code::ChannelFunds, "the lane would move 2^63 or more");
+    let redeemed = redeemed.ok_or_else(over)?;
+    check_funds(record, claim.payer, i128::from(shown.amount))?;
+    if let Ok(place) = place(record, claim.payer, claim.lane) {
+        let lane = &mut record.lanes[place];
+        lane.redeemed = redeemed;
+        lane.claimed.insert(gap, ClaimedVirtual { index: claim.index, amount: Some(signed) });
+    }
+    side_mut(record, claim.payer).sent += shown.amount;
+    Ok(shown.amount)
 }
 
 /// What neither channel nor keys decide: time, amount, secret, lane, merges and funds.

@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::content::{canonical, check_address};
 use crate::error::{Code, Error, Result};
 use crate::keys::SecretKey;
-use crate::limits::{MERGES_MAX, SIGS_PER_AUTHORITY_MAX};
+use crate::limits::{MERGES_MAX, SIGS_PER_AUTHORITY_MAX, VIRTUALS_MAX};
 use crate::merkle::Hash;
 use crate::permission::Permission;
 use crate::signatures::{self, Job};
@@ -21,6 +21,8 @@ use crate::wire;
 const VOUCHER_TAG: &[u8] = b"florin-voucher-v1";
 const WITHDRAW_TAG: &[u8] = b"florin-channel-withdraw-v1";
 const WATCH_TAG: &[u8] = b"florin-channel-watch-v1";
+const VIRTUAL_TAG: &[u8] = b"florin-virtual-v1";
+const CAP_TAG: &[u8] = b"florin-virtual-cap-v1";
 
 /// A voucher of the right form. Whether it is worth something, [`super::rules`] says.
 #[derive(Clone, PartialEq, Debug)]
@@ -49,6 +51,13 @@ impl Voucher {
         if terms.merges.len() > MERGES_MAX {
             let expected = format!("at most {MERGES_MAX}");
             return Err(Error::expected(Code::Limit, "lanes that the voucher merges", expected, terms.merges.len()));
+        }
+        if let Some(virtuals) = &terms.virtuals {
+            check_address("root of the virtual channels", &virtuals.root)?;
+            if !(1..=VIRTUALS_MAX).contains(&virtuals.count) {
+                let expected = format!("1 to {VIRTUALS_MAX}");
+                return Err(Error::expected(Code::Limit, "virtual channels of a lane", expected, virtuals.count));
+            }
         }
         check_count(&signed.signatures)?;
         let bytes = signed.voucher.clone();
@@ -94,6 +103,40 @@ pub fn sign_withdraw(permit: &wire::WithdrawPermit, keys: &[&SecretKey]) -> wire
 pub fn sign_watch(permit: &wire::WatchPermit, keys: &[&SecretKey]) -> wire::SignedPermit {
     let permit = Bytes::from(permit.encode_to_vec());
     wire::SignedPermit { signatures: sign(WATCH_TAG, &permit, keys), permit }
+}
+
+/// What a virtual channel has moved so far, signed by its payer.
+pub fn sign_virtual(amount: &wire::VirtualAmount, keys: &[&SecretKey]) -> wire::SignedPermit {
+    let permit = Bytes::from(amount.encode_to_vec());
+    wire::SignedPermit { signatures: sign(VIRTUAL_TAG, &permit, keys), permit }
+}
+
+/// A virtual channel as a leaf of its set.
+pub fn virtual_leaf(cap: &wire::VirtualCap) -> Hash {
+    digest(CAP_TAG, &cap.encode_to_vec())
+}
+
+/// The form of a claim: the amount that it shows, and the path. Errors: `BAD_CONTENT`, `NON_CANONICAL`, `LIMIT`,
+/// those of a permission.
+pub fn virtual_claim(claim: &wire::VirtualClaim) -> Result<(wire::VirtualAmount, Vec<Hash>)> {
+    let missing = |what: &str| Error::new(Code::BadContent, format!("a claim of a virtual channel without {what}"));
+    check_address("claim's channel", &claim.channel)?;
+    check_side("payer of the claim", claim.payer)?;
+    let cap = claim.cap.as_ref().ok_or_else(|| missing("a cap"))?;
+    check_address("virtual channel's id", &cap.id)?;
+    Permission::decode_account(&cap.permission)?;
+    let signed = claim.amount.as_ref().ok_or_else(|| missing("an amount"))?;
+    let amount: wire::VirtualAmount = canonical(&signed.permit)?;
+    check_count(&signed.signatures)?;
+    claim.watch.as_ref().map_or(Ok(()), |permit| watch_permit(permit).map(drop))?;
+    let path = claim.path.iter().map(|hash| check_address("hash of the path", hash).map(|a| *a.as_bytes()));
+    Ok((amount, path.collect::<Result<_>>()?))
+}
+
+/// Verifies the signatures of what a virtual channel has moved.
+pub fn verify_virtual(signed: &wire::SignedPermit, permission: &Permission) -> Result<()> {
+    let digest = digest(VIRTUAL_TAG, &signed.permit);
+    signatures::check_signed(&digest, &signed.signatures, permission, 0)?.verify()
 }
 
 /// The permit in these bytes. Errors: `BAD_CONTENT`, `NON_CANONICAL`, `LIMIT`.

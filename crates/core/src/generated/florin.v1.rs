@@ -272,6 +272,9 @@ pub struct ChannelRedeem {
     /// one after the other
     #[prost(message, repeated, tag = "1")]
     pub redemptions: ::prost::alloc::vec::Vec<Redemption>,
+    /// then these
+    #[prost(message, repeated, tag = "2")]
+    pub claims: ::prost::alloc::vec::Vec<VirtualClaim>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Redemption {
@@ -346,6 +349,67 @@ pub struct Voucher {
     /// at most 16 other lanes of the payer, whose amounts this one's contains from now on
     #[prost(message, repeated, tag = "9")]
     pub merges: ::prost::alloc::vec::Vec<LaneMerge>,
+    /// virtual channels over this lane, on top of `amount`
+    #[prost(message, optional, tag = "10")]
+    pub virtuals: ::core::option::Option<VirtualSet>,
+}
+/// All virtual channels that are open over a lane, under one hash.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualSet {
+    /// Merkle root over sha256("florin-virtual-cap-v1" || encoded VirtualCap), 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub root: ::prost::bytes::Bytes,
+    /// 1 to 256
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+}
+/// Whoever the lane pays gets what the virtual channel's payer has signed for, up to the cap.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualCap {
+    /// 32 bytes; the same at every hop
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// encoded pbtx.Permission with actor 0, of the payer
+    #[prost(bytes = "bytes", tag = "2")]
+    pub permission: ::prost::bytes::Bytes,
+    /// minor units
+    #[prost(uint64, tag = "3")]
+    pub cap: u64,
+    /// log time, this ms included
+    #[prost(fixed64, tag = "4")]
+    pub not_after_ms: u64,
+}
+/// What a virtual channel has moved so far. Signed by its payer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualAmount {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub amount: u64,
+}
+/// By the payee of the lane, or its watcher.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualClaim {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub payer: u32,
+    #[prost(uint32, tag = "3")]
+    pub lane: u32,
+    #[prost(message, optional, tag = "4")]
+    pub cap: ::core::option::Option<VirtualCap>,
+    /// of the cap in the set
+    #[prost(uint32, tag = "5")]
+    pub index: u32,
+    /// Merkle siblings, leaf to root
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    pub path: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// encoded VirtualAmount
+    #[prost(message, optional, tag = "7")]
+    pub amount: ::core::option::Option<SignedPermit>,
+    /// as of a Redemption
+    #[prost(message, optional, tag = "8")]
+    pub watch: ::core::option::Option<SignedPermit>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LaneMerge {
@@ -1466,7 +1530,7 @@ pub struct ChannelSide {
     #[prost(fixed64, tag = "7")]
     pub leaving_at_ms: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChannelLane {
     #[prost(uint32, tag = "1")]
     pub payer: u32,
@@ -1480,6 +1544,20 @@ pub struct ChannelLane {
     /// that its last voucher was redeemed with
     #[prost(bytes = "bytes", tag = "5")]
     pub secret: ::prost::bytes::Bytes,
+    /// of its last voucher
+    #[prost(message, optional, tag = "6")]
+    pub virtuals: ::core::option::Option<VirtualSet>,
+    /// of that set, by index; what they moved is in `redeemed`
+    #[prost(message, repeated, tag = "7")]
+    pub claimed: ::prost::alloc::vec::Vec<ClaimedVirtual>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimedVirtual {
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// that was shown: it can be shown at the hop before, too
+    #[prost(message, optional, tag = "2")]
+    pub amount: ::core::option::Option<SignedPermit>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrimaryRequest {

@@ -24,8 +24,8 @@ pub(super) struct Channels {
 #[derive(Default)]
 struct Channel {
     record: ChannelRecord,
-    /// (payer, lane) -> nonce, amount, secret.
-    lanes: BTreeMap<(u32, u32), (u64, u64, Bytes)>,
+    /// By payer and lane.
+    lanes: BTreeMap<(u32, u32), ChannelLane>,
 }
 
 impl Channel {
@@ -39,7 +39,7 @@ impl Channel {
     }
 
     fn sent(&self, payer: u32) -> i128 {
-        self.lanes.iter().filter(|((of, _), _)| *of == payer).map(|(_, (_, amount, _))| i128::from(*amount)).sum()
+        self.lanes.values().filter(|lane| lane.payer == payer).map(|lane| i128::from(lane.redeemed)).sum()
     }
 
     /// Of side 0 and side 1.
@@ -58,17 +58,7 @@ impl Channel {
             self.side(side).sent = u64::try_from(sent).unwrap_or(u64::MAX);
         }
         if !self.record.collected {
-            self.record.lanes = self
-                .lanes
-                .iter()
-                .map(|((payer, lane), (nonce, redeemed, secret))| ChannelLane {
-                    payer: *payer,
-                    lane: *lane,
-                    nonce: *nonce,
-                    redeemed: *redeemed,
-                    secret: secret.clone(),
-                })
-                .collect();
+            self.record.lanes = self.lanes.into_values().collect();
         }
         self.record
     }
@@ -156,7 +146,10 @@ impl Audit<'_> {
                 let (channel, side) = self.party(&keys.channel, applied);
                 channel.side(side).permission = keys.permission.clone();
             }
-            output::Kind::ChannelRedeem(all) => self.redeemed(&all.redemptions, applied),
+            output::Kind::ChannelRedeem(all) => {
+                self.redeemed(&all.redemptions, applied);
+                all.claims.iter().for_each(|claim| self.claimed(claim, applied));
+            }
             output::Kind::ChannelLeave(leave) => {
                 let (channel, side) = self.party(&leave.channel, applied);
                 let at = if leave.amount == 0 { 0 } else { now + channel.record.delay_ms };
@@ -202,14 +195,46 @@ impl Audit<'_> {
             let in_time = !channel.record.collected && (closes == 0 || now < closes);
             for merge in &terms.merges {
                 if let Some(merged) = channel.lanes.get_mut(&(terms.payer, merge.lane)) {
-                    (merged.0, merged.1) = (merge.nonce, 0);
+                    *merged = ChannelLane {
+                        payer: terms.payer,
+                        lane: merge.lane,
+                        nonce: merge.nonce,
+                        secret: merged.secret.clone(),
+                        ..ChannelLane::default()
+                    };
                 }
             }
             let secret = if terms.secret_hash.is_empty() { Bytes::new() } else { one.secret.clone() };
-            let before = channel.lanes.insert((terms.payer, terms.lane), (terms.nonce, terms.amount, secret));
-            if !in_time || before.is_some_and(|before| before.0 >= terms.nonce) {
+            let lane = ChannelLane {
+                payer: terms.payer,
+                lane: terms.lane,
+                nonce: terms.nonce,
+                redeemed: terms.amount,
+                secret,
+                virtuals: terms.virtuals.clone(),
+                claimed: Vec::new(),
+            };
+            let before = channel.lanes.insert((terms.payer, terms.lane), lane);
+            if !in_time || before.is_some_and(|before| before.nonce >= terms.nonce) {
                 self.out.find(format!("{}: expected a newer voucher, in time, found {terms:?}", applied.at));
             }
+        }
+    }
+
+    fn claimed(&mut self, claim: &wire::VirtualClaim, applied: &Applied) {
+        let cap = claim.cap.clone().unwrap_or_default();
+        let signed = claim.amount.clone().unwrap_or_default();
+        let shown = wire::VirtualAmount::decode(signed.permit.clone()).unwrap_or_default();
+        let now = self.books.time_ms;
+        let channel = self.channel(&claim.channel, applied);
+        let lane = channel.lanes.entry((claim.payer, claim.lane)).or_default();
+        let open = lane.virtuals.as_ref().is_some_and(|set| claim.index < set.count);
+        let first = lane.claimed.iter().all(|c| c.index != claim.index);
+        lane.redeemed += shown.amount;
+        lane.claimed.push(wire::ClaimedVirtual { index: claim.index, amount: Some(signed) });
+        lane.claimed.sort_by_key(|c| c.index);
+        if !open || !first || now > cap.not_after_ms || shown.amount > cap.cap || shown.id != cap.id {
+            self.out.find(format!("{}: expected a virtual channel to be claimed once, in time", applied.at));
         }
     }
 

@@ -58,10 +58,11 @@ impl Module for Channels {
                 (&deposit.channel, deposit.amount)
             }
             output::Kind::ChannelRedeem(redeem) => {
-                if redeem.redemptions.is_empty() {
+                if redeem.redemptions.is_empty() && redeem.claims.is_empty() {
                     return Err(Error::new(Code::BadContent, "expected vouchers to redeem, found none"));
                 }
                 redeem.redemptions.iter().try_for_each(check_redemption)?;
+                redeem.claims.iter().try_for_each(|claim| voucher::virtual_claim(claim).map(drop))?;
                 return Ok(0);
             }
             output::Kind::ChannelKeys(keys) => {
@@ -116,7 +117,10 @@ impl Module for Channels {
                 save(&id, record, step);
                 Ok(())
             }
-            output::Kind::ChannelRedeem(all) => all.redemptions.iter().try_for_each(|one| redeem(one, caller, step)),
+            output::Kind::ChannelRedeem(all) => {
+                all.redemptions.iter().try_for_each(|one| redeem(one, caller, step))?;
+                all.claims.iter().try_for_each(|one| claim(one, caller, step))
+            }
             output::Kind::ChannelKeys(keys) => set_keys(keys, caller, step),
             output::Kind::ChannelLeave(leave) => announce(leave, caller, step),
             output::Kind::ChannelSettle(settle) => {
@@ -298,22 +302,31 @@ fn check_leave(
 fn redeem(one: &wire::Redemption, caller: &Caller, step: &mut Step<'_>) -> Result<()> {
     let voucher = Voucher::decode(one.voucher.as_ref().unwrap_or(&wire::SignedVoucher::default()))?;
     let (id, mut record) = load(&voucher.terms.channel, step)?;
-    let side = match &one.watch {
-        None => party(&record, caller)?,
-        Some(signed) => {
-            let permit = voucher::watch_permit(signed)?;
-            if permit.channel != id[..] || permit.watcher != caller.account.as_bytes()[..] {
-                let (expected, found) = (hex::encode(&permit.watcher), hex::encode(caller.account.as_bytes()));
-                return Err(Error::expected(Code::NotAParty, "watcher of the channel", expected, found));
-            }
-            let (permission, address) = rules::keys(&record, permit.side)?;
-            voucher::verify_watch(signed, &permission, &address)?;
-            permit.side
-        }
-    };
+    let side = redeems_for(&id, &record, one.watch.as_ref(), caller)?;
     rules::redeem(&mut record, &voucher, &one.secret, At { channel: &id, side, now_ms: step.time_ms(), verify: true })?;
     save(&id, record, step);
     Ok(())
+}
+
+fn claim(one: &wire::VirtualClaim, caller: &Caller, step: &mut Step<'_>) -> Result<()> {
+    let (id, mut record) = load(&one.channel, step)?;
+    let side = redeems_for(&id, &record, one.watch.as_ref(), caller)?;
+    rules::claim(&mut record, one, At { channel: &id, side, now_ms: step.time_ms(), verify: true })?;
+    save(&id, record, step);
+    Ok(())
+}
+
+/// The side in whose name the caller redeems: its own, or the one that has named it in a permit.
+fn redeems_for(id: &Hash, record: &ChannelRecord, watch: Option<&wire::SignedPermit>, caller: &Caller) -> Result<u32> {
+    let Some(signed) = watch else { return party(record, caller) };
+    let permit = voucher::watch_permit(signed)?;
+    if permit.channel != id[..] || permit.watcher != caller.account.as_bytes()[..] {
+        let (expected, found) = (hex::encode(&permit.watcher), hex::encode(caller.account.as_bytes()));
+        return Err(Error::expected(Code::NotAParty, "watcher of the channel", expected, found));
+    }
+    let (permission, address) = rules::keys(record, permit.side)?;
+    voucher::verify_watch(signed, &permission, &address)?;
+    Ok(permit.side)
 }
 
 fn collect(all: &wire::ChannelCollect, output: u32, caller: &Caller, step: &mut Step<'_>) -> Result<()> {
