@@ -1,6 +1,7 @@
 //! Florin for people and programs: the wallet and what it keeps on disk.
 
 pub mod cash;
+pub mod channel;
 mod files;
 pub mod journal;
 pub mod keystore;

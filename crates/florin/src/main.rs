@@ -49,6 +49,9 @@ enum Command {
     /// Private money: notes that nobody can link to who had them
     #[command(subcommand)]
     Cash(cash::Command),
+    /// Payment channels: any number of payments between two, of which the log sees the sum
+    #[command(subcommand)]
+    Channel(channel::Command),
     /// Lock money for whoever knows a secret; claim it; take it back
     #[command(subcommand)]
     Contract(contract::Command),
@@ -120,6 +123,7 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Devnet(command) => devnet::run(command, out),
         Command::Wallet(command) => wallet::run(command, out),
         Command::Cash(command) => cash::run(command, out),
+        Command::Channel(command) => channel::run(command, out),
         Command::Contract(command) => contract::run(command, out),
         Command::Primary(command) => primary::run(command, out),
         Command::Network(command) => network::run(command, out),

@@ -40,6 +40,10 @@ pub enum Kind {
     Notes,
     /// A key that notes can be locked to: network (8 bytes, big-endian), ed25519 key.
     Key,
+    /// A voucher of a payment channel: `Redemption`.
+    Voucher,
+    /// That the other side of a channel may take money out: `SignedPermit`.
+    Permit,
 }
 
 impl Kind {
@@ -47,6 +51,8 @@ impl Kind {
         let kind = match self {
             Kind::Notes => "cash",
             Kind::Key => "key",
+            Kind::Voucher => "voucher",
+            Kind::Permit => "permit",
         };
         format!("{}{kind}1", currency.to_ascii_lowercase())
     }
@@ -55,6 +61,8 @@ impl Kind {
         match self {
             Kind::Notes => "note string",
             Kind::Key => "key",
+            Kind::Voucher => "voucher",
+            Kind::Permit => "permit",
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod authority;
 pub mod bench;
 pub mod call;
 pub mod cash;
+pub mod channel;
 pub mod committee;
 pub mod config;
 pub mod contract;

@@ -1,0 +1,91 @@
+//! The journal of a channel manager: its records, in their order, each group of them kept or lost together.
+
+use std::path::{Path, PathBuf};
+
+use florin_core::committee::Committee;
+use florin_core::{Code, Error, Result, wire};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::journal::Journal;
+use crate::keystore::new_entropy;
+
+/// Records that are written together at most; one line of the journal.
+pub const GROUP_MAX: usize = 1_024;
+
+/// A line's entries.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Entry {
+    /// The first: whose it is.
+    Head {
+        /// Names this journal in the ids of the wallet's orders: 16 hex digits.
+        id: String,
+        committee: String,
+    },
+    /// An encoded `ManagerRecord`, in hex.
+    Record(String),
+}
+
+/// An open journal. One process at a time.
+pub struct Store {
+    journal: Journal<Entry>,
+    id: String,
+}
+
+/// Where the journal of a wallet's channels is: beside the wallet.
+pub fn path_of(wallet: &Path) -> PathBuf {
+    let mut name = wallet.as_os_str().to_owned();
+    name.push(".channels");
+    PathBuf::from(name)
+}
+
+impl Store {
+    /// Opens the journal, made if it is missing, and gives its records.
+    /// Errors: `BUSY` if another process has it open, `BAD_FILE`, `WRONG_COMMITTEE`, `IO`.
+    pub fn open(path: &Path, committee: &Committee) -> Result<(Store, Vec<wire::ManagerRecord>)> {
+        let (mut journal, entries) = Journal::<Entry>::open(path).map_err(|e| match e.code {
+            Code::Busy => Error::new(Code::Busy, format!("another process uses the channels {}", path.display())),
+            _ => e,
+        })?;
+        let own = hex::encode(committee.id());
+        let mut entries = entries.into_iter();
+        let id = match entries.next() {
+            None => {
+                let id = hex::encode(&new_entropy::<8>()?[..]);
+                journal.append(&[Entry::Head { id: id.clone(), committee: own }])?;
+                id
+            }
+            Some(Entry::Head { id, committee }) if committee == own => id,
+            Some(Entry::Head { committee, .. }) => {
+                return Err(Error::expected(Code::WrongCommittee, "committee of the channels", own, committee));
+            }
+            Some(Entry::Record(_)) => return Err(bad(path, "it does not say whose it is")),
+        };
+        let mut records = Vec::new();
+        for entry in entries {
+            let Entry::Record(text) = entry else { return Err(bad(path, "it says twice whose it is")) };
+            let bytes = hex::decode(text).map_err(|e| bad(path, &e.to_string()))?;
+            records.push(wire::ManagerRecord::decode(&bytes[..]).map_err(|e| bad(path, &e.to_string()))?);
+        }
+        Ok((Store { journal, id }, records))
+    }
+
+    /// Names this journal, and no other.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Appends records; when it returns they are durable. Errors: `IO`; then nothing more can be appended.
+    pub fn append(&mut self, records: &[wire::ManagerRecord]) -> Result<()> {
+        let entries: Vec<Entry> = records.iter().map(|r| Entry::Record(hex::encode(r.encode_to_vec()))).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.journal.append(&entries)
+    }
+}
+
+fn bad(path: &Path, problem: &str) -> Error {
+    Error::new(Code::BadFile, format!("the journal of channels {}: {problem}", path.display()))
+}

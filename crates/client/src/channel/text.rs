@@ -1,0 +1,43 @@
+//! Vouchers and payment requests as text, for passing by hand: as notes are ([`crate::cash::text`]).
+
+use bytes::Bytes;
+use florin_core::channel::voucher::Voucher;
+use florin_core::committee::Committee;
+use florin_core::{Code, Error, Result, wire};
+use prost::Message;
+
+use crate::cash::text::{Kind, decode, encode};
+
+/// A voucher as text, with its secret if it is to be given away.
+pub fn encode_voucher(voucher: &wire::SignedVoucher, secret: &[u8], committee: &Committee) -> String {
+    let secret = Bytes::copy_from_slice(secret);
+    let given = wire::Redemption { voucher: Some(voucher.clone()), secret, watch: None };
+    encode(Kind::Voucher, &committee.network.currency, &given.encode_to_vec())
+}
+
+/// The voucher of a text, well formed, and its secret. Errors: `DECODE`, `NON_CANONICAL`, those of [`Voucher::decode`].
+pub fn decode_voucher(text: &str, committee: &Committee) -> Result<(wire::SignedVoucher, Bytes)> {
+    let bytes = decode(Kind::Voucher, &committee.network.currency, text)?;
+    let given = wire::Redemption::decode(&bytes[..])
+        .map_err(|e| Error::new(Code::Decode, format!("the voucher does not decode: {e}")))?;
+    if given.encode_to_vec() != bytes || given.watch.is_some() {
+        return Err(Error::new(Code::NonCanonical, "the voucher is not in its one encoding"));
+    }
+    let voucher = given.voucher.ok_or_else(|| Error::new(Code::Decode, "a voucher without terms"))?;
+    Voucher::decode(&voucher)?;
+    Ok((voucher, given.secret))
+}
+
+/// A permit to withdraw as text.
+pub fn encode_permit(permit: &wire::SignedPermit, committee: &Committee) -> String {
+    encode(Kind::Permit, &committee.network.currency, &permit.encode_to_vec())
+}
+
+/// The permit of a text, and its bytes as they were signed. Errors: `DECODE`, `NON_CANONICAL`.
+pub fn decode_permit(text: &str, committee: &Committee) -> Result<wire::SignedPermit> {
+    let bytes = decode(Kind::Permit, &committee.network.currency, text)?;
+    let permit = wire::SignedPermit::decode(&bytes[..])
+        .map_err(|e| Error::new(Code::Decode, format!("the permit does not decode: {e}")))?;
+    florin_core::channel::voucher::withdraw_permit(&permit)?;
+    Ok(permit)
+}

@@ -1,0 +1,67 @@
+//! `florin channel`: payment channels.
+
+mod desk;
+mod life;
+mod money;
+mod vouchers;
+
+use clap::Subcommand;
+use florin_core::Result;
+
+use crate::output::Output;
+
+/// Subcommands. Each goes on with what an earlier one had to leave.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Open a channel to an address
+    Open(money::OpenArgs),
+    /// Put more money into a channel
+    Fund(money::FundArgs),
+    /// Set money of a channel aside, for a lane or for something of your own
+    Reserve(money::ReserveArgs),
+    /// Free what was set aside
+    Release(money::ReleaseArgs),
+    /// Pay by a channel: print a voucher for the other side. Needs no network
+    Pay(vouchers::PayArgs),
+    /// Take a voucher that the other side has printed
+    Receive(vouchers::ReceiveArgs),
+    /// The vouchers of a channel
+    Vouchers(vouchers::ListArgs),
+    /// Redeem vouchers in the log: the best of each lane
+    Submit(vouchers::SubmitArgs),
+    /// Print a permit: the other side may take money out of the open channel
+    Permit(money::PermitArgs),
+    /// Take money out of an open channel, with the other side's permit or after an announcement
+    Withdraw(money::WithdrawArgs),
+    /// Begin to close a channel; vouchers are redeemed until its delay is over
+    Settle(life::SettleArgs),
+    /// Pay both sides out, once the delay is over
+    Collect(life::CollectArgs),
+    /// All about one channel
+    Status(life::StatusArgs),
+    /// The wallet's channels
+    List(life::ListArgs),
+    /// Stay, follow the channels in the log, and redeem what must be redeemed when the other side closes one
+    Watch(life::WatchArgs),
+}
+
+/// Runs one.
+pub fn run(command: Command, out: Output) -> Result<()> {
+    match command {
+        Command::Open(args) => money::open(args, out),
+        Command::Fund(args) => money::fund(args, out),
+        Command::Reserve(args) => money::reserve(args, out),
+        Command::Release(args) => money::release(args, out),
+        Command::Pay(args) => vouchers::pay(args, out),
+        Command::Receive(args) => vouchers::receive(args, out),
+        Command::Vouchers(args) => vouchers::list(args, out),
+        Command::Submit(args) => vouchers::submit(args, out),
+        Command::Permit(args) => money::permit(args, out),
+        Command::Withdraw(args) => money::withdraw(args, out),
+        Command::Settle(args) => life::settle(args, out),
+        Command::Collect(args) => life::collect(args, out),
+        Command::Status(args) => life::status(args, out),
+        Command::List(args) => life::list(args, out),
+        Command::Watch(args) => life::watch(args, out),
+    }
+}

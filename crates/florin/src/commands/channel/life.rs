@@ -1,0 +1,260 @@
+//! `florin channel settle`, `collect`, `status`, `list` and `watch`.
+
+use std::time::Duration;
+
+use florin_client::time::utc;
+use florin_core::channel::manager::{Direction, EndState, Event, Input, Reply, Status};
+use florin_core::{Code, Error, Result};
+use serde_json::{Value, json};
+
+use super::desk::{Desk, DeskArgs, Wait, Which, unexpected};
+use crate::commands::support::{fields, table};
+use crate::output::Output;
+
+/// A duration in larger units than a command's timeouts.
+#[derive(Clone, Copy)]
+pub struct Span(pub Duration);
+
+/// Reads a duration such as 30s, 30m, 24h or 7d.
+pub fn span(text: &str) -> std::result::Result<Span, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let wrong = || format!("expected as 30s, 30m, 24h or 7d, found {text:?}");
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(unit).filter(|s| *s <= 90 * 86_400).map(|s| Span(Duration::from_secs(s))).ok_or_else(wrong)
+}
+
+/// Options of `channel settle`.
+#[derive(clap::Args)]
+pub struct SettleArgs {
+    #[command(flatten)]
+    desk: DeskArgs,
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// `channel settle`: what is held is redeemed first.
+pub fn settle(args: SettleArgs, out: Output) -> Result<()> {
+    args.desk.run(out, true, async |desk| {
+        let end = desk.end(&args.which).await?;
+        let ops = match desk.channels.ask(Input::SubmitAll(end)).await? {
+            Reply::Ops(ops) => ops,
+            other => return Err(unexpected(&other)),
+        };
+        for op in ops {
+            desk.done(op, &args.wait).await?;
+        }
+        let op = desk.op(Input::Settle(end)).await?;
+        desk.done(op, &args.wait).await?;
+        let status = desk.status(end).await?;
+        let when = if status.settling_at_ms == 0 { "not known yet".into() } else { utc(status.settling_at_ms) };
+        let rows = [("state", name(status.state).to_owned()), ("collect from", when.clone())];
+        out.data(fields(&rows), &json!({"state": name(status.state), "collect_from": when}));
+        Ok(())
+    })
+}
+
+/// Options of `channel collect`.
+#[derive(clap::Args)]
+pub struct CollectArgs {
+    #[command(flatten)]
+    desk: DeskArgs,
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// `channel collect`.
+pub fn collect(args: CollectArgs, out: Output) -> Result<()> {
+    args.desk.run(out, true, async |desk| {
+        let end = desk.end(&args.which).await?;
+        let op = match desk.channels.ask(Input::Collect(end)).await? {
+            Reply::Op(op) => op,
+            Reply::NotYet(at) => {
+                let message = format!("the channel can be collected from {} log time on", utc(at));
+                return Err(Error::new(Code::ChannelNotDue, message));
+            }
+            other => return Err(unexpected(&other)),
+        };
+        desk.done(op, &args.wait).await?;
+        let state = desk.status(end).await?.state;
+        out.data(fields(&[("state", name(state).to_owned())]), &json!({"state": name(state)}));
+        Ok(())
+    })
+}
+
+/// Options of `channel status`.
+#[derive(clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    desk: DeskArgs,
+    #[command(flatten)]
+    which: Which,
+    /// As this journal knows it, without asking the log
+    #[arg(long)]
+    offline: bool,
+}
+
+/// `channel status`.
+pub fn status(args: StatusArgs, out: Output) -> Result<()> {
+    args.desk.run(out, !args.offline, async |desk| {
+        let end = desk.end(&args.which).await?;
+        let status = desk.status(end).await?;
+        out.data(fields(&rows(&desk, &status)), &value(&desk, &status));
+        Ok(())
+    })
+}
+
+/// Options of `channel list`.
+#[derive(clap::Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    desk: DeskArgs,
+    /// As this journal knows them, without asking the log
+    #[arg(long)]
+    offline: bool,
+}
+
+/// `channel list`.
+pub fn list(args: ListArgs, out: Output) -> Result<()> {
+    args.desk.run(out, !args.offline, async |desk| {
+        let ends = desk.ends().await?;
+        let mut lines = vec![["channel", "with", "state", "available", "received"].map(String::from).to_vec()];
+        let mut values = Vec::new();
+        for end in ends {
+            let status = desk.status(end).await?;
+            let other = if end.side == 0 { status.to } else { status.from };
+            lines.push(vec![
+                hex::encode(end.channel),
+                other.to_text(&desk.committee.network.currency),
+                name(status.state).into(),
+                desk.amount(status.available),
+                desk.amount(status.received),
+            ]);
+            values.push(value(&desk, &status));
+        }
+        let text = if values.is_empty() { "no channels".to_owned() } else { table(&lines) };
+        out.data(text, &json!({"channels": values}));
+        Ok(())
+    })
+}
+
+/// Options of `channel watch`.
+#[derive(clap::Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    desk: DeskArgs,
+}
+
+/// `channel watch`.
+pub fn watch(args: WatchArgs, out: Output) -> Result<()> {
+    args.desk.run(out, false, async |desk| {
+        let mut events = desk.channels.events();
+        out.note("watching; Ctrl-C ends it");
+        loop {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+                event = events.recv() => match event {
+                    Ok(event) => say(&desk, &event),
+                    // Slow output misses events; the state is what counts.
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
+                },
+            }
+        }
+    })
+}
+
+fn say(desk: &Desk, event: &Event) {
+    let short = |end: &florin_core::channel::manager::EndId| hex::encode(&end.channel[..4]);
+    let (end, what) = match event {
+        Event::Opened(end) => (end, "is open".to_owned()),
+        Event::Deposited { end, amount } => (end, format!("has {} more", desk.amount(*amount))),
+        Event::Redeemed { end, lane, amount, .. } => {
+            (end, format!("lane {lane} has moved {} in the log", desk.amount(*amount)))
+        }
+        Event::Settling { end, at_ms } => (end, format!("is settling until {}", utc(*at_ms))),
+        Event::Collected(end) => (end, "is paid out".into()),
+        Event::WithdrawalAnnounced { end, amount, at_ms } => {
+            (end, format!("the other side takes {} out from {}", desk.amount(*amount), utc(*at_ms)))
+        }
+        Event::LockFreed { end, lane, amount } => (end, format!("the lock of {} in lane {lane} is over", desk.amount(*amount))),
+        Event::ReservationActive { end, reservation } => (end, format!("reservation {reservation} has its money")),
+        Event::ReservationFailed { end, reservation } => (end, format!("reservation {reservation} is released")),
+        Event::Diverged(end) => (end, "the log has vouchers that this journal does not know: nothing is signed".into()),
+        Event::OpFailed { op, message, .. } => {
+            let value = json!({"event": "failed", "operation": op, "message": message});
+            return desk.out.data(format!("operation {op} failed: {message}"), &value);
+        }
+    };
+    let value = json!({"channel": hex::encode(end.channel), "side": end.side, "event": what});
+    desk.out.data(format!("{} {what}", short(end)), &value);
+}
+
+fn name(state: EndState) -> &'static str {
+    match state {
+        EndState::Opening => "opening",
+        EndState::Open => "open",
+        EndState::SettlePending => "about to settle",
+        EndState::Settling => "settling",
+        EndState::Collected => "collected",
+        EndState::Failed => "failed",
+    }
+}
+
+fn direction(status: &Status) -> &'static str {
+    match status.direction {
+        Direction::Inbound => "to this wallet",
+        Direction::Outbound => "from this wallet",
+        Direction::TwoWay => "both ways",
+    }
+}
+
+fn rows(desk: &Desk, status: &Status) -> Vec<(&'static str, String)> {
+    let address = |a: &florin_core::address::Address| a.to_text(&desk.committee.network.currency);
+    let mut rows = vec![
+        ("channel", hex::encode(status.channel)),
+        ("state", name(status.state).to_owned()),
+        ("pays", direction(status).to_owned()),
+        ("from", address(&status.from)),
+        ("to", address(&status.to)),
+        ("confirmed", desk.amount(status.confirmed)),
+        ("available", desk.amount(status.available)),
+        ("reserved", desk.amount(status.reserved)),
+        ("paid", desk.amount(status.committed)),
+        ("locked", desk.amount(status.locked)),
+        ("received", desk.amount(status.received)),
+    ];
+    if status.pending + status.queued > 0 {
+        rows.push(("on its way", desk.amount(status.pending + status.queued)));
+    }
+    if status.settling_at_ms != 0 {
+        rows.push(("collect from", utc(status.settling_at_ms)));
+    }
+    if status.leaving_at_ms != 0 {
+        rows.push(("other side takes", format!("{} from {}", desk.amount(status.leaving), utc(status.leaving_at_ms))));
+    }
+    if status.diverged {
+        rows.push(("warning", "the log has vouchers that this journal does not know: nothing is signed".into()));
+    }
+    rows
+}
+
+fn value(desk: &Desk, status: &Status) -> Value {
+    let address = |a: &florin_core::address::Address| a.to_text(&desk.committee.network.currency);
+    json!({"channel": hex::encode(status.channel), "side": status.side, "state": name(status.state),
+        "two_way": status.direction == Direction::TwoWay, "from": address(&status.from), "to": address(&status.to),
+        "confirmed": desk.json(status.confirmed), "pending": desk.json(status.pending), "queued": desk.json(status.queued),
+        "available": desk.json(status.available), "reserved": desk.json(status.reserved),
+        "committed": desk.json(status.committed), "locked": desk.json(status.locked), "received": desk.json(status.received),
+        "settling_at_ms": status.settling_at_ms, "diverged": status.diverged})
+}
