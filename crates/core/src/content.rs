@@ -362,7 +362,7 @@ pub(crate) fn check_credit(i: usize, credit: &wire::Credit) -> Result<Credit> {
 }
 
 /// Decodes, and refuses bytes that another encoder would not make: what is signed has one form.
-fn canonical<M: Message + Default>(bytes: &Bytes) -> Result<M> {
+pub(crate) fn canonical<M: Message + Default>(bytes: &Bytes) -> Result<M> {
     let message = M::decode(bytes.clone())
         .map_err(|e| Error::new(Code::BadContent, format!("the content does not decode: {e}")))?;
     if message.encoded_len() != bytes.len() || message.encode_to_vec() != bytes[..] {

@@ -79,6 +79,26 @@ codes! {
     BadNote = 419, "BAD_NOTE", "take notes only after `florin cash receive` has checked them: the committee never signed this one";
     NoteNotDue = 420, "NOTE_NOT_DUE", "wait for the date in the note's lock; until then only its receiver can spend it";
     NoteFreed = 421, "NOTE_FREED", "sign again, and name how often the log has freed the note";
+    UnknownChannel = 430, "UNKNOWN_CHANNEL", "check the channel's id, and that the order that opens it is ordered";
+    ChannelOver = 431, "CHANNEL_OVER", "nothing: the channel is collected or past its delay; open another one";
+    ChannelSettling = 432, "CHANNEL_SETTLING", "redeem what you hold before the delay is over, then collect";
+    ChannelNotDue = 433, "CHANNEL_NOT_DUE", "wait until the time that is shown";
+    ChannelKeys = 434, "CHANNEL_KEYS", "a side says its keys once: when the channel is opened, or in an order of its own";
+    ChannelOneWay = 435, "CHANNEL_ONE_WAY", "open a two-way channel for payments back";
+    ChannelFunds = 436, "CHANNEL_FUNDS", "top the channel up, or pay less";
+    VoucherSigner = 437, "VOUCHER_SIGNER", "each side redeems what the other has signed";
+    VoucherUnsigned = 438, "VOUCHER_UNSIGNED", "ask the other side for a signed voucher";
+    VoucherSecretLong = 439, "VOUCHER_SECRET_LONG", "a secret has at most 64 bytes";
+    VoucherChannel = 440, "VOUCHER_CHANNEL", "use the channel that the voucher names";
+    VoucherEarly = 441, "VOUCHER_EARLY", "wait until the voucher is valid";
+    VoucherExpired = 442, "VOUCHER_EXPIRED", "ask the other side for a new voucher";
+    VoucherAmount = 443, "VOUCHER_AMOUNT", "amounts are at most 2^63 - 1 minor units";
+    VoucherSecret = 444, "VOUCHER_SECRET", "the secret's sha256 must be the voucher's secret hash";
+    VoucherLane = 445, "VOUCHER_LANE", "merge lanes: a side has 1,024 of them";
+    VoucherNonce = 446, "VOUCHER_NONCE", "use the newest voucher of the lane";
+    MergeOwnLane = 447, "MERGE_OWN_LANE", "name each other lane once";
+    MergeLane = 448, "MERGE_LANE", "redeem a voucher of that lane first";
+    MergeNonce = 449, "MERGE_NONCE", "name a higher nonce of that lane";
     // 5xx: signatures.
     KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
     SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";

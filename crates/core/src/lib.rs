@@ -10,6 +10,7 @@ pub mod bearer;
 pub mod bitmap;
 pub mod cash;
 pub mod certificate;
+pub mod channel;
 pub mod committee;
 pub mod content;
 pub mod envelope;

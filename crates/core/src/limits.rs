@@ -55,6 +55,14 @@ pub const NOTES_PER_BATCH_MAX: usize = 2_048;
 pub const NOTES_PER_QUERY_MAX: usize = 1_024;
 /// Bytes of a preimage.
 pub const PREIMAGE_BYTES_MAX: usize = 64;
+/// Lanes of one side of a channel.
+pub const LANES_MAX: u32 = 1_024;
+/// Lanes that a voucher merges.
+pub const MERGES_MAX: usize = 16;
+/// Shortest delay between the settle of a channel and its collect, ms of log time.
+pub const CHANNEL_DELAY_MIN_MS: u64 = 1_000;
+/// Longest, ms of log time.
+pub const CHANNEL_DELAY_MAX_MS: u64 = 90 * 24 * 3_600_000;
 /// Bytes of a network's metadata.
 pub const METADATA_BYTES_MAX: usize = 1_024;
 /// Listeners of a network.

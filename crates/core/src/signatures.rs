@@ -64,13 +64,19 @@ pub fn check_authority(order: &Order, index: usize, permission: &Permission, act
         let what = format!("type of the authority of actor {actor}");
         return Err(Error::expected(Code::KeyType, &what, 0, authority.key_type));
     }
+    check_signed(&order.id, &authority.sigs, permission, actor)
+}
+
+/// The cheap checks of signatures over the hash of anything (an order's id, or what a voucher signs) by account `actor`,
+/// without any curve arithmetic. Errors: as [`check_authority`].
+pub fn check_signed(hash: &[u8; 32], sigs: &[Bytes], permission: &Permission, actor: u64) -> Result<Job> {
     let parse = |(i, bytes): (usize, &Bytes)| {
         Signature::parse(bytes).map_err(|e| Error::new(e.code, format!("#{i} of actor {actor}: {}", e.message)))
     };
-    if let ([bytes], Some(key)) = (authority.sigs.as_slice(), lone_ed25519_key(permission))
+    if let ([bytes], Some(key)) = (sigs, lone_ed25519_key(permission))
         && let Some(sig) = parse((0, bytes))?.ed25519_bytes()
     {
-        let message = order_message(&order.id);
+        let message = order_message(hash);
         return Ok(Job(JobKind::Single { actor, key, sig, message }));
     }
     let screen = |(i, bytes): (usize, &Bytes)| {
@@ -78,22 +84,28 @@ pub fn check_authority(order: &Order, index: usize, permission: &Permission, act
         let has_key = permission.keys.iter().any(|(key, _)| key.curve() == sig.curve());
         if has_key { Ok(sig) } else { Err(mismatch(i, actor)) }
     };
-    let mut sigs = Vec::with_capacity(authority.sigs.len());
+    let mut parsed = Vec::with_capacity(sigs.len());
     let mut then = None;
-    for one in authority.sigs.iter().enumerate() {
+    for one in sigs.iter().enumerate() {
         match screen(one) {
-            Ok(sig) => sigs.push(sig),
-            Err(e) if sigs.is_empty() => return Err(e),
+            Ok(sig) => parsed.push(sig),
+            Err(e) if parsed.is_empty() => return Err(e),
             Err(e) => {
                 then = Some(e);
                 break;
             }
         }
     }
-    if sigs.is_empty() {
+    if parsed.is_empty() {
         return Err(insufficient(permission.threshold, 0, actor));
     }
-    Ok(Job(JobKind::Many(Box::new(Many { actor, order_id: order.id, permission: permission.clone(), sigs, then }))))
+    Ok(Job(JobKind::Many(Box::new(Many {
+        actor,
+        order_id: *hash,
+        permission: permission.clone(),
+        sigs: parsed,
+        then,
+    }))))
 }
 
 /// The permission's only ed25519 key, if its weight alone is enough.
@@ -217,6 +229,16 @@ impl Batch {
         let cosignor = || authority.checked_sub(1).and_then(|i| order.cosignors.get(i));
         let actor = cosignor().copied().unwrap_or(order.actor);
         match check_authority(order, authority, permission, actor) {
+            Ok(job) => self.jobs.push((tag, job)),
+            Err(error) => *result = Err(error),
+        }
+    }
+
+    /// Adds the signatures of something else than an order, by [`check_signed`].
+    pub fn push_job(&mut self, tag: usize, job: Result<Job>) {
+        let result = self.results.entry(tag).or_insert(Ok(()));
+        match job {
+            _ if result.is_err() => {}
             Ok(job) => self.jobs.push((tag, job)),
             Err(error) => *result = Err(error),
         }

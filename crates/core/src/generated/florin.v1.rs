@@ -112,28 +112,30 @@ pub struct NoteLock {
     #[prost(fixed64, tag = "3")]
     pub after_ms: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Input {
     /// minor units that it brings, 1 to 2^63 - 1
     #[prost(uint64, tag = "1")]
     pub amount: u64,
-    #[prost(oneof = "input::Kind", tags = "2, 3")]
+    #[prost(oneof = "input::Kind", tags = "2, 3, 4")]
     pub kind: ::core::option::Option<input::Kind>,
 }
 /// Nested message and enum types in `Input`.
 pub mod input {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "2")]
         ContractClaim(super::ContractClaim),
         #[prost(message, tag = "3")]
         ContractRefund(super::ContractRefund),
+        #[prost(message, tag = "4")]
+        ChannelWithdraw(super::ChannelWithdraw),
     }
 }
 /// In a PAY only credits and notes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Output {
-    #[prost(oneof = "output::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "output::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub kind: ::core::option::Option<output::Kind>,
 }
 /// Nested message and enum types in `Output`.
@@ -153,6 +155,20 @@ pub mod output {
         /// not in a CALL
         #[prost(message, tag = "6")]
         Note(super::NoteRequest),
+        #[prost(message, tag = "7")]
+        ChannelOpen(super::ChannelOpen),
+        #[prost(message, tag = "8")]
+        ChannelDeposit(super::ChannelDeposit),
+        #[prost(message, tag = "9")]
+        ChannelKeys(super::ChannelKeys),
+        #[prost(message, tag = "10")]
+        ChannelRedeem(super::ChannelRedeem),
+        #[prost(message, tag = "11")]
+        ChannelLeave(super::ChannelLeave),
+        #[prost(message, tag = "12")]
+        ChannelSettle(super::ChannelSettle),
+        #[prost(message, tag = "13")]
+        ChannelCollect(super::ChannelCollect),
     }
 }
 /// A note to be signed blindly.
@@ -205,6 +221,185 @@ pub struct ContractClaim {
 pub struct ContractRefund {
     #[prost(bytes = "bytes", tag = "1")]
     pub contract: ::prost::bytes::Bytes,
+}
+/// channels: money of two sides, 0 = who opened it and 1 = the other, that vouchers move between them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelOpen {
+    /// address of side 0
+    #[prost(bytes = "bytes", tag = "1")]
+    pub opener: ::prost::bytes::Bytes,
+    /// address of side 1
+    #[prost(bytes = "bytes", tag = "2")]
+    pub other: ::prost::bytes::Bytes,
+    /// Encoded pbtx.Permission with actor 0 that signs for the side, for as long as the channel lives. It is the one
+    /// that the address is the hash of, or the opener's own order says it. Empty: the side says it later, if it ever signs.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub opener_permission: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub other_permission: ::prost::bytes::Bytes,
+    /// log time between settle and collect, 1 s to 90 days
+    #[prost(uint64, tag = "5")]
+    pub delay_ms: u64,
+    /// side 1 pays, too
+    #[prost(bool, tag = "6")]
+    pub two_way: bool,
+    /// of side 0, may be 0
+    #[prost(uint64, tag = "7")]
+    pub amount: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelDeposit {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    /// by anyone
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+}
+/// By a side that has no keys there yet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelKeys {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub permission: ::prost::bytes::Bytes,
+}
+/// By the side that did not sign the vouchers, or by whom it has named in a WatchPermit.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChannelRedeem {
+    /// one after the other
+    #[prost(message, repeated, tag = "1")]
+    pub redemptions: ::prost::alloc::vec::Vec<Redemption>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redemption {
+    #[prost(message, optional, tag = "1")]
+    pub voucher: ::core::option::Option<SignedVoucher>,
+    /// at most 64 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub secret: ::prost::bytes::Bytes,
+    /// encoded WatchPermit, of the side that did not sign the voucher
+    #[prost(message, optional, tag = "3")]
+    pub watch: ::core::option::Option<SignedPermit>,
+}
+/// Announces a withdrawal without the other side's permit: due after the channel's delay. 0 takes it back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelLeave {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub amount: u64,
+}
+/// By a side. Vouchers are redeemed until the delay is over, then it can be collected.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelSettle {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+}
+/// By anyone, once the delay is over: pays both sides.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelCollect {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+}
+/// Input, by a side: takes its money out of an open channel.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChannelWithdraw {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    /// first
+    #[prost(message, repeated, tag = "2")]
+    pub redemptions: ::prost::alloc::vec::Vec<Redemption>,
+    /// encoded WithdrawPermit of the other side; without it an announced withdrawal that is due
+    #[prost(message, optional, tag = "3")]
+    pub permit: ::core::option::Option<SignedPermit>,
+}
+/// What one side promises the other. It is signed in this one encoding; docs/wire.md.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Voucher {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    /// the side whose money moves
+    #[prost(uint32, tag = "2")]
+    pub payer: u32,
+    /// below 1,024
+    #[prost(uint32, tag = "3")]
+    pub lane: u32,
+    /// higher than the lane's
+    #[prost(uint64, tag = "4")]
+    pub nonce: u64,
+    /// of the lane so far, minor units
+    #[prost(uint64, tag = "5")]
+    pub amount: u64,
+    /// log time; 0 = at once
+    #[prost(fixed64, tag = "6")]
+    pub not_before_ms: u64,
+    /// log time, this ms included; 0 = always
+    #[prost(fixed64, tag = "7")]
+    pub not_after_ms: u64,
+    /// sha256, 32 bytes; empty = no secret
+    #[prost(bytes = "bytes", tag = "8")]
+    pub secret_hash: ::prost::bytes::Bytes,
+    /// at most 16 other lanes of the payer, whose amounts this one's contains from now on
+    #[prost(message, repeated, tag = "9")]
+    pub merges: ::prost::alloc::vec::Vec<LaneMerge>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LaneMerge {
+    #[prost(uint32, tag = "1")]
+    pub lane: u32,
+    /// higher than that lane's
+    #[prost(uint64, tag = "2")]
+    pub nonce: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignedVoucher {
+    /// encoded Voucher
+    #[prost(bytes = "bytes", tag = "1")]
+    pub voucher: ::prost::bytes::Bytes,
+    /// the side that it binds: the payer, or the payee who gives something back
+    #[prost(uint32, tag = "2")]
+    pub signer: u32,
+    /// 66 bytes each, by the side's permission
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub signatures: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// "The other side may take out this much." Signed by the side that allows it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WithdrawPermit {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    /// that takes
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    /// what the side has taken out of the channel after this, in all
+    #[prost(uint64, tag = "3")]
+    pub withdrawn: u64,
+    /// log time, this ms included; 0 = always
+    #[prost(fixed64, tag = "4")]
+    pub not_after_ms: u64,
+}
+/// "This account may redeem vouchers for me." Signed by the side that it watches for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchPermit {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    /// address
+    #[prost(bytes = "bytes", tag = "3")]
+    pub watcher: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignedPermit {
+    /// encoded WithdrawPermit or WatchPermit
+    #[prost(bytes = "bytes", tag = "1")]
+    pub permit: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub signatures: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// bridge: out to an address of the primary, and back in from the caller's address there.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1184,6 +1379,109 @@ pub mod contract_reply {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChannelReply {
+    /// absent if there is none
+    #[prost(message, optional, tag = "1")]
+    pub channel: ::core::option::Option<ChannelRecord>,
+    /// log time of this answer
+    #[prost(fixed64, tag = "2")]
+    pub time_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelsRequest {
+    /// of a side
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: ::prost::bytes::Bytes,
+    /// channel id of an earlier page's last, or empty
+    #[prost(bytes = "bytes", tag = "2")]
+    pub after: ::prost::bytes::Bytes,
+    /// at most 256
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChannelsReply {
+    /// by id
+    #[prost(message, repeated, tag = "1")]
+    pub channels: ::prost::alloc::vec::Vec<ListedChannel>,
+    /// `after` of the next page; empty = no more
+    #[prost(bytes = "bytes", tag = "2")]
+    pub next: ::prost::bytes::Bytes,
+    #[prost(fixed64, tag = "3")]
+    pub time_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListedChannel {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub record: ::core::option::Option<ChannelRecord>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChannelRecord {
+    #[prost(message, optional, tag = "1")]
+    pub opener: ::core::option::Option<ChannelSide>,
+    #[prost(message, optional, tag = "2")]
+    pub other: ::core::option::Option<ChannelSide>,
+    #[prost(uint64, tag = "3")]
+    pub delay_ms: u64,
+    #[prost(bool, tag = "4")]
+    pub two_way: bool,
+    /// log time from which it can be collected; 0 = not settling
+    #[prost(fixed64, tag = "5")]
+    pub settling_at_ms: u64,
+    #[prost(bool, tag = "6")]
+    pub collected: bool,
+    /// by payer and lane; those with something redeemed
+    #[prost(message, repeated, tag = "7")]
+    pub lanes: ::prost::alloc::vec::Vec<ChannelLane>,
+    /// changes so far
+    #[prost(uint64, tag = "8")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelSide {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: ::prost::bytes::Bytes,
+    /// empty: it signs nothing
+    #[prost(bytes = "bytes", tag = "2")]
+    pub permission: ::prost::bytes::Bytes,
+    /// in all
+    #[prost(uint64, tag = "3")]
+    pub deposited: u64,
+    /// in all; when it is collected with what was paid then
+    #[prost(uint64, tag = "4")]
+    pub withdrawn: u64,
+    /// by its redeemed vouchers, in all
+    #[prost(uint64, tag = "5")]
+    pub sent: u64,
+    /// announced withdrawal
+    #[prost(uint64, tag = "6")]
+    pub leaving: u64,
+    #[prost(fixed64, tag = "7")]
+    pub leaving_at_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelLane {
+    #[prost(uint32, tag = "1")]
+    pub payer: u32,
+    #[prost(uint32, tag = "2")]
+    pub lane: u32,
+    #[prost(uint64, tag = "3")]
+    pub nonce: u64,
+    /// minor units
+    #[prost(uint64, tag = "4")]
+    pub redeemed: u64,
+    /// that its last voucher was redeemed with
+    #[prost(bytes = "bytes", tag = "5")]
+    pub secret: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrimaryRequest {
     /// whose balance on the embedded primary; may be empty
     #[prost(bytes = "bytes", tag = "1")]
@@ -2118,6 +2416,9 @@ pub struct LogRecord {
     pub orders: u64,
     #[prost(uint64, tag = "16")]
     pub open_recoveries: u64,
+    /// held by channels, i128
+    #[prost(bytes = "bytes", tag = "17")]
+    pub channels: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionRecord {

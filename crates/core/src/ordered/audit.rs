@@ -8,6 +8,7 @@
 //! header is. Memory grows with accounts and networks, not with history.
 
 mod books;
+mod channels;
 mod dkg;
 mod objects;
 mod outbox;
@@ -232,6 +233,7 @@ impl Audit<'_> {
             received: self.out.received,
             sent,
             contracts: books.contracts,
+            channels: books.channels.held,
             primary: books.primary.values().sum(),
             deposits: books.deposits,
             redeems: books.redeems,

@@ -32,6 +32,8 @@ pub struct Book {
     pub sent: i128,
     /// Held by open contracts.
     pub contracts: i128,
+    /// Held by channels.
+    pub channels: i128,
     /// On the embedded primary.
     pub primary: i128,
     /// Deposits of the primary that are credited: all with an index below this.
@@ -63,6 +65,10 @@ impl Book {
             received: i128_of(&r.received)?,
             sent: i128_of(&r.sent)?,
             contracts: i128_of(&r.contracts)?,
+            channels: match r.channels.is_empty() {
+                true => 0,
+                false => i128_of(&r.channels)?,
+            },
             primary: i128_of(&r.primary)?,
             deposits: r.deposits,
             redeems: r.redeems,
@@ -85,6 +91,7 @@ impl Book {
             received: i128_bytes(self.received),
             sent: i128_bytes(self.sent),
             contracts: i128_bytes(self.contracts),
+            channels: i128_bytes(self.channels),
             primary: i128_bytes(self.primary),
             deposits: self.deposits,
             redeems: self.redeems,
@@ -96,6 +103,6 @@ impl Book {
 
     /// Zero, always: what came from accounts is with accounts again, or held by a module.
     pub fn sum(&self) -> i128 {
-        self.sent + self.contracts + self.primary - self.received
+        self.sent + self.contracts + self.channels + self.primary - self.received
     }
 }

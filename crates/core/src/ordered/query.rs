@@ -7,6 +7,7 @@ use super::OrderedLog;
 use super::bearers::{bearer_key, note_key};
 use super::book::Book;
 use super::modules::bridge::redeem_key;
+use super::modules::channels::{channel_key, channel_of_key};
 use super::modules::contracts::contract_key;
 use super::modules::primary::{balance_key, deposit_key};
 use super::modules::registry::network_key;
@@ -114,6 +115,36 @@ impl OrderedLog {
             Some(r) => wire::ContractReply { state: r.state, fund: r.fund, preimage: r.preimage, time_ms },
             None => wire::ContractReply { time_ms, ..Default::default() },
         })
+    }
+
+    /// A channel.
+    pub fn channel(&self, state: &dyn State, request: &wire::ChannelRequest) -> Result<wire::ChannelReply> {
+        let time_ms = self.book(state)?.time_ms;
+        Ok(wire::ChannelReply { channel: get_object(state, &channel_key(&request.channel))?, time_ms })
+    }
+
+    /// Channels of an address, by their ids.
+    pub fn channels(&self, state: &dyn State, request: &wire::ChannelsRequest) -> Result<wire::ChannelsReply> {
+        let limit = (request.limit as usize).clamp(1, PAGE_MAX);
+        let mut reply = wire::ChannelsReply { time_ms: self.book(state)?.time_ms, ..Default::default() };
+        let all = channel_of_key(&request.address, &[]);
+        let mut from = channel_of_key(&request.address, &request.after);
+        if !request.after.is_empty() {
+            from.push(0);
+        }
+        let mut bytes = 0;
+        let page = state.scan(Table::Objects, &from, limit + 1)?;
+        for id in page.iter().map_while(|(key, _)| key.strip_prefix(&all[..]).filter(|id| id.len() == 32)) {
+            let channel = Bytes::copy_from_slice(id);
+            let record: Option<wire::ChannelRecord> = get_object(state, &channel_key(id))?;
+            bytes += record.as_ref().map_or(0, Message::encoded_len);
+            if reply.channels.len() == limit || bytes > UNITS_PAGE_BYTES && !reply.channels.is_empty() {
+                reply.next = reply.channels.last().map(|last| last.channel.clone()).unwrap_or_default();
+                break;
+            }
+            reply.channels.push(wire::ListedChannel { channel, record });
+        }
+        Ok(reply)
     }
 
     /// The bridge and the embedded primary.

@@ -35,6 +35,10 @@ pub enum Object {
     Ceremony = b'g' as isize,
     /// (run, what) -> a larger record of it.
     CeremonyBlob = b'h' as isize,
+    /// Channel id -> `ChannelRecord`.
+    Channel = b'l' as isize,
+    /// (address, channel id) -> nothing: the channels of an address.
+    ChannelOf = b'i' as isize,
     /// Contract id -> `ContractRecord`.
     Contract = b'c' as isize,
     /// Index -> `DepositEntry`, of the embedded primary.
@@ -49,7 +53,8 @@ pub enum Object {
     Outcome = b'o' as isize,
     /// Address -> balance on the embedded primary, u64; the empty key -> `PrimaryRecord`.
     Primary = b'p' as isize,
-    /// (expiry ms, contract id) -> nothing: open contracts by the time that they expire.
+    /// (time ms, id) -> nothing: open contracts by the time that they expire, channels by when they can be collected, and
+    /// announced withdrawals by when they are due.
     Expiry = b'x' as isize,
     /// Index -> `RedeemEntry`.
     Redeem = b'r' as isize,
@@ -61,13 +66,15 @@ pub enum Object {
 
 impl Object {
     /// Every kind.
-    pub const ALL: [Object; 17] = [
+    pub const ALL: [Object; 19] = [
         Object::Actor,
         Object::Bearer,
         Object::Caller,
         Object::CashKeys,
         Object::Ceremony,
         Object::CeremonyBlob,
+        Object::Channel,
+        Object::ChannelOf,
         Object::Contract,
         Object::Deposit,
         Object::Expiry,

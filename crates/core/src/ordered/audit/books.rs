@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use super::channels::Channels;
 use super::dkg::Runs;
 use super::{Audit, NEWEST_MAX};
 use crate::address::Address;
@@ -36,6 +37,7 @@ pub(super) struct Books {
     pub contracts: i128,
     pub contracts_made: u64,
     pub contracts_open: u64,
+    pub channels: Channels,
     /// By address of the embedded primary.
     pub primary: BTreeMap<Bytes, i128>,
     pub deposits: u64,
@@ -63,19 +65,19 @@ impl Books {
 }
 
 /// An order that has applied.
-struct Applied {
-    order: Order,
-    account: Address,
+pub(super) struct Applied {
+    pub order: Order,
+    pub account: Address,
     inputs: Vec<wire::Input>,
     outputs: Vec<wire::Output>,
     /// Outputs of the order before them.
     first: u32,
     memo: String,
-    at: String,
+    pub at: String,
 }
 
 impl Applied {
-    fn credit(&self, output: u32, amount: u64, kind: Kind) -> wire::CreditEntry {
+    pub fn credit(&self, output: u32, amount: u64, kind: Kind) -> wire::CreditEntry {
         wire::CreditEntry {
             network_id: self.order.network_id,
             actor: self.order.actor,
@@ -287,7 +289,7 @@ impl Audit<'_> {
         Ok(true)
     }
 
-    fn credit(&mut self, address: &Address, entry: wire::CreditEntry) {
+    pub(super) fn credit(&mut self, address: &Address, entry: wire::CreditEntry) {
         let shard = address.shard(self.log.committee().shards);
         self.out.sent.entry(shard).or_default().add(address.as_bytes(), entry.amount, &entry);
     }
@@ -299,6 +301,7 @@ impl Audit<'_> {
                     self.close(&c.contract, input.amount, Some(&c.preimage), applied)?
                 }
                 Some(input::Kind::ContractRefund(r)) => self.close(&r.contract, input.amount, None, applied)?,
+                Some(input::Kind::ChannelWithdraw(w)) => self.channel_withdraw(w, input.amount, applied),
                 None => {}
             }
         }
@@ -313,6 +316,7 @@ impl Audit<'_> {
                 Some(output::Kind::PrimaryDeposit(deposit)) => self.deposit(deposit, applied)?,
                 Some(output::Kind::Network(command)) => self.network(command, applied),
                 Some(output::Kind::Note(_)) | None => {}
+                Some(kind) => self.channel_output(kind, i, applied)?,
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The records of shared objects: each belongs to something that the units say, and nothing is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Audit;
 use prost::Message;
@@ -15,7 +15,7 @@ use crate::ordered::modules::primary::balance_key;
 use crate::ordered::modules::registry::for_shard;
 use crate::ordered::step::Object;
 use crate::permission::Permission;
-use crate::wire::{self, contract_reply::State as S};
+use crate::wire::{self, ChannelRecord, contract_reply::State as S};
 
 /// How many there are of what has one record each.
 #[derive(PartialEq, Eq, Debug, Default)]
@@ -39,6 +39,8 @@ impl Audit<'_> {
         let mut networks = BTreeMap::new();
         let mut primary = BTreeMap::new();
         let mut callers = 0;
+        let (mut channels, mut channels_of) = (BTreeMap::new(), BTreeSet::new());
+        let (times, mut found_times) = (self.books.channels.times(), 0);
         for entry in Pages::new(self.state, Table::Objects) {
             let (key, value) = entry?;
             let object = Object::ALL.into_iter().find(|o| key.first() == Some(&(*o as u8)));
@@ -57,7 +59,17 @@ impl Audit<'_> {
                         self.out.find(format!("contract {}: expected a state, found {state:?}", hex::encode(&rest)));
                     }
                 }
+                (Some(Object::Channel), 32) => {
+                    channels.insert(rest.to_vec(), decode::<ChannelRecord>(Table::Objects, &key, value)?);
+                }
+                (Some(Object::ChannelOf), 64) if value.is_empty() => {
+                    channels_of.insert((rest[..32].to_vec(), rest[32..].to_vec()));
+                }
                 (Some(Object::Expiry), 40) if value.is_empty() => {
+                    if times.binary_search(&(number(&rest[..8]), rest[8..].to_vec())).is_ok() {
+                        found_times += 1;
+                        continue;
+                    }
                     let contract: Option<wire::ContractRecord> =
                         read(self.state, Table::Objects, &contract_key(&rest[8..]))?;
                     let open = contract.filter(|c| c.state() == S::Open).and_then(|c| c.fund).map(|f| f.expiry_ms);
@@ -126,6 +138,8 @@ impl Audit<'_> {
             bearers: self.books.bearers_made,
         };
         self.out.expect("records", expected, found);
+        self.out.expect("times that channels wait for", times.len(), found_times);
+        self.channels(channels, channels_of);
         self.out.expect("networks", &self.books.networks, &networks);
         let missing: Vec<(u64, u64)> = self.books.actors.keys().take(1).copied().collect();
         self.out.expect("actors without a record", vec![], missing);
@@ -141,6 +155,20 @@ impl Audit<'_> {
         let there = self.state.get(Table::Objects, &balance_key(&[]))?.is_some();
         self.out.expect("whether the primary has a record", any, there);
         Ok(())
+    }
+
+    /// Each channel is what the units say, and its sides find it.
+    fn channels(&mut self, found: BTreeMap<Vec<u8>, ChannelRecord>, found_of: BTreeSet<(Vec<u8>, Vec<u8>)>) {
+        let expected = self.books.channels.records();
+        let mut of = BTreeSet::new();
+        for (id, record) in &expected {
+            for side in [&record.opener, &record.other].into_iter().flatten() {
+                of.insert((side.address.to_vec(), id.clone()));
+            }
+            self.out.expect(format!("channel {}", hex::encode(id)), Some(record), found.get(id));
+        }
+        self.out.expect("channels", expected.len(), found.len());
+        self.out.expect("channels by the addresses of their sides", of, found_of);
     }
 
     fn caller(&mut self, id: (u64, u64), record: wire::CallerRecord) {

@@ -51,6 +51,7 @@ impl Module for Contracts {
             input::Kind::ContractRefund(refund) => {
                 check_address("contract's id", &refund.contract)?;
             }
+            _ => {}
         }
         Ok(())
     }
@@ -68,6 +69,7 @@ impl Module for Contracts {
         let (id, preimage) = match kind {
             input::Kind::ContractClaim(claim) => (&claim.contract, Some(&claim.preimage)),
             input::Kind::ContractRefund(refund) => (&refund.contract, None),
+            _ => return Ok(()),
         };
         let key = contract_key(id);
         let mut record: wire::ContractRecord = step

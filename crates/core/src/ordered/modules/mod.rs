@@ -4,6 +4,7 @@
 //! says what money its records hold. `docs/modules.md` shows how to add one.
 
 pub mod bridge;
+pub mod channels;
 pub mod contracts;
 pub mod primary;
 pub mod registry;
@@ -77,11 +78,13 @@ pub trait Module: Sync {
 }
 
 /// Every module.
-pub static MODULES: [&dyn Module; 4] = [&Accounts, &contracts::Contracts, &bridge::Bridge, &registry::Registry];
+pub static MODULES: [&dyn Module; 5] =
+    [&Accounts, &contracts::Contracts, &bridge::Bridge, &registry::Registry, &channels::Channels];
 
 fn of_input(kind: &input::Kind) -> &'static dyn Module {
     match kind {
         input::Kind::ContractClaim(_) | input::Kind::ContractRefund(_) => &contracts::Contracts,
+        input::Kind::ChannelWithdraw(_) => &channels::Channels,
     }
 }
 
@@ -91,6 +94,13 @@ fn of_output(kind: &output::Kind) -> &'static dyn Module {
         output::Kind::ContractFund(_) => &contracts::Contracts,
         output::Kind::PrimaryRedeem(_) | output::Kind::PrimaryDeposit(_) => &bridge::Bridge,
         output::Kind::Network(_) => &registry::Registry,
+        output::Kind::ChannelOpen(_)
+        | output::Kind::ChannelDeposit(_)
+        | output::Kind::ChannelKeys(_)
+        | output::Kind::ChannelRedeem(_)
+        | output::Kind::ChannelLeave(_)
+        | output::Kind::ChannelSettle(_)
+        | output::Kind::ChannelCollect(_) => &channels::Channels,
     }
 }
 
