@@ -385,6 +385,54 @@ pub mod authority_service_client {
                 .insert(GrpcMethod::new("florin.v1.AuthorityService", "Contract"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn channel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::ChannelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::ChannelReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Channel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Channel"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn channels(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::ChannelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::ChannelsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.AuthorityService/Channels",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.AuthorityService", "Channels"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn primary(
             &mut self,
             request: impl tonic::IntoRequest<super::florin_core::wire::PrimaryRequest>,
@@ -683,6 +731,20 @@ pub mod authority_service_server {
             request: tonic::Request<super::florin_core::wire::ContractRequest>,
         ) -> std::result::Result<
             tonic::Response<super::florin_core::wire::ContractReply>,
+            tonic::Status,
+        >;
+        async fn channel(
+            &self,
+            request: tonic::Request<super::florin_core::wire::ChannelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::ChannelReply>,
+            tonic::Status,
+        >;
+        async fn channels(
+            &self,
+            request: tonic::Request<super::florin_core::wire::ChannelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::ChannelsReply>,
             tonic::Status,
         >;
         async fn primary(
@@ -1382,6 +1444,102 @@ pub mod authority_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ContractSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/Channel" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChannelSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::ChannelRequest,
+                    > for ChannelSvc<T> {
+                        type Response = super::florin_core::wire::ChannelReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::ChannelRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::channel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChannelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.AuthorityService/Channels" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChannelsSvc<T: AuthorityService>(pub Arc<T>);
+                    impl<
+                        T: AuthorityService,
+                    > tonic::server::UnaryService<
+                        super::florin_core::wire::ChannelsRequest,
+                    > for ChannelsSvc<T> {
+                        type Response = super::florin_core::wire::ChannelsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::ChannelsRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuthorityService>::channels(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChannelsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
