@@ -103,6 +103,23 @@ codes! {
     VirtualProof = 451, "VIRTUAL_PROOF", "use the path to the root in the lane's last voucher";
     VirtualClaimed = 452, "VIRTUAL_CLAIMED", "nothing: each virtual channel is claimed once";
     VirtualCap = 453, "VIRTUAL_CAP", "claim at most the virtual channel's cap";
+    IdempotencyKey = 460, "IDEMPOTENCY_KEY", "use a new key of 1 to 64 bytes for a new request, and the same one for the same request again";
+    UnknownOperation = 461, "UNKNOWN_OPERATION", "check the operation's number";
+    OperationStarted = 462, "OPERATION_STARTED", "wait until it is over";
+    UnknownReservation = 463, "UNKNOWN_RESERVATION", "check the reservation's number";
+    OverRelease = 464, "OVER_RELEASE", "release at most what is reserved";
+    ReserveShort = 465, "RESERVE_SHORT", "reserve less, or allow a deposit";
+    LanesUsedUp = 466, "LANES_USED_UP", "open another channel, or go on with lanes that you have";
+    LaneLocked = 467, "LANE_LOCKED", "use another lane until the lock is paid, cancelled or expired";
+    NoLock = 468, "NO_LOCK", "check the lane: its lock is paid, cancelled or expired";
+    VoucherNotAbove = 469, "VOUCHER_NOT_ABOVE", "amounts are what the lane has moved in all: name a higher one";
+    VoucherDelta = 470, "VOUCHER_DELTA", "ask the other side for a voucher over more";
+    VoucherSubmitted = 471, "VOUCHER_SUBMITTED", "nothing: wait until the log has it";
+    ProofRefused = 472, "PROOF_REFUSED", "leave the proof empty: nothing is defined for it";
+    ChannelDiverged = 473, "CHANNEL_DIVERGED", "settle the channel: its journal is an old one, or its keys are used elsewhere";
+    LockTerms = 474, "LOCK_TERMS", "choose an amount and time limits within the bounds shown";
+    ChannelNotOpen = 475, "CHANNEL_NOT_OPEN", "wait until the order that opens the channel is ordered";
+    VoucherMerges = 476, "VOUCHER_MERGES", "ask for a voucher without merges and virtual channels, or redeem it by hand";
     // 5xx: signatures.
     KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
     SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";

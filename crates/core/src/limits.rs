@@ -61,6 +61,12 @@ pub const LANES_MAX: u32 = 1_024;
 pub const MERGES_MAX: usize = 16;
 /// Virtual channels over one lane.
 pub const VIRTUALS_MAX: u32 = 256;
+/// Largest nonce of a voucher that a manager signs or takes.
+pub const VOUCHER_NONCE_MAX: u64 = (1 << 63) - 1;
+/// Vouchers in one message of a channel manager to the log.
+pub const REDEMPTIONS_MAX: usize = 40;
+/// Bytes of an idempotency key.
+pub const IDEMPOTENCY_BYTES_MAX: usize = 64;
 /// Shortest delay between the settle of a channel and its collect, ms of log time.
 pub const CHANNEL_DELAY_MIN_MS: u64 = 1_000;
 /// Longest, ms of log time.

@@ -72,9 +72,8 @@ impl Purse {
     fn open(&self) -> Result<Open> {
         let committee = Arc::new(florin_node::config::read_committee(&self.committee)?);
         let wallet = Wallet::open(&self.wallet, committee.clone())?;
-        let text = std::fs::read_to_string(&self.passphrase_file).map_err(|e| {
-            Error::new(Code::BadFile, format!("cannot read {}: {e}", self.passphrase_file.display()))
-        })?;
+        let text = std::fs::read_to_string(&self.passphrase_file)
+            .map_err(|e| Error::new(Code::BadFile, format!("cannot read {}: {e}", self.passphrase_file.display())))?;
         let seed = wallet.keystore().unlock(text.lines().next().unwrap_or_default())?;
         let address = wallet.address(0)?;
         let network = Network::new(committee.clone(), Patience::default());

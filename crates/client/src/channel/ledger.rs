@@ -5,7 +5,6 @@
 //! same id only where the old one is excluded.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,7 +145,10 @@ impl Ledger {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Err(Error::new(Code::Undecided, format!("the log has opened channel {}, and does not show it", hex::encode(id))))
+        Err(Error::new(
+            Code::Undecided,
+            format!("the log has opened channel {}, and does not show it", hex::encode(id)),
+        ))
     }
 }
 

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use florin_core::address::Address;
 use florin_core::channel::manager::{
-    Config, Effect, Effects, Event, Incoming, Input, Manager, Now, OpId, OpState, OpStatus, Outcome, Policy, Reply, Signer,
+    Config, Effect, Effects, Event, Incoming, Input, Manager, Now, OpId, OpState, OpStatus, Outcome, Policy, Reply,
+    Signer,
 };
 use florin_core::merkle::Hash;
 use florin_core::{Code, Error, Result, wire};
@@ -310,25 +311,31 @@ impl Shell {
                 Effect::Prepare { op, message } => {
                     self.runtime.spawn(async move {
                         let found = until_clear(op, &to, || chain.prepare(op, &message)).await;
-                        tell(&to, found.map(|s| match s {
-                            Ok(signed) => Input::Prepared {
-                                op,
-                                order_id: signed.order_id,
-                                output: signed.output,
-                                order: signed.order,
-                            },
-                            Err(e) => failed(op, e),
-                        }));
+                        tell(
+                            &to,
+                            found.map(|s| match s {
+                                Ok(signed) => Input::Prepared {
+                                    op,
+                                    order_id: signed.order_id,
+                                    output: signed.output,
+                                    order: signed.order,
+                                },
+                                Err(e) => failed(op, e),
+                            }),
+                        );
                     });
                 }
                 Effect::Broadcast { op, order } => {
                     let channel = manager.operation(op).ok().and_then(|status| status.end).map(|end| end.channel);
                     self.runtime.spawn(async move {
                         let found = until_clear(op, &to, || chain.broadcast(op, channel, &order)).await;
-                        tell(&to, found.map(|s| match s {
-                            Ok(outcome) => Input::Outcome { op, outcome },
-                            Err(e) => failed(op, e),
-                        }));
+                        tell(
+                            &to,
+                            found.map(|s| match s {
+                                Ok(outcome) => Input::Outcome { op, outcome },
+                                Err(e) => failed(op, e),
+                            }),
+                        );
                     });
                 }
             }

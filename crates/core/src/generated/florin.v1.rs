@@ -2598,3 +2598,253 @@ pub struct PrimaryRecord {
     #[prost(uint64, tag = "2")]
     pub paid: u64,
 }
+/// One change of a manager's state; the state is the fold of all of them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ManagerRecord {
+    #[prost(
+        oneof = "manager_record::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    )]
+    pub kind: ::core::option::Option<manager_record::Kind>,
+}
+/// Nested message and enum types in `ManagerRecord`.
+pub mod manager_record {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Intent(super::ManagerIntent),
+        #[prost(message, tag = "2")]
+        Prepared(super::ManagerPrepared),
+        #[prost(message, tag = "3")]
+        Outcome(super::ManagerOutcome),
+        #[prost(message, tag = "4")]
+        Seen(super::ManagerSeen),
+        #[prost(message, tag = "5")]
+        Reserve(super::ManagerReserve),
+        #[prost(message, tag = "6")]
+        Release(super::ManagerRelease),
+        #[prost(message, tag = "7")]
+        Lane(super::ManagerLane),
+        /// an own voucher, of the side that signed it
+        #[prost(message, tag = "8")]
+        Issued(super::SignedVoucher),
+        #[prost(message, tag = "9")]
+        Received(super::ManagerReceived),
+        #[prost(message, tag = "10")]
+        Secret(super::ManagerSecret),
+        #[prost(message, tag = "11")]
+        Permit(super::ManagerPermit),
+        /// a request that drops out of the queue
+        #[prost(uint64, tag = "12")]
+        Cancel(u64),
+    }
+}
+/// A request, or an order that is going to be sent. Durable before anything is done for it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ManagerIntent {
+    #[prost(uint64, tag = "1")]
+    pub op: u64,
+    /// of the request, against doing it twice; may be empty
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// own address that it is for
+    #[prost(bytes = "bytes", tag = "3")]
+    pub account: ::prost::bytes::Bytes,
+    /// empty: the one that it opens
+    #[prost(bytes = "bytes", tag = "4")]
+    pub channel: ::prost::bytes::Bytes,
+    /// own
+    #[prost(uint32, tag = "5")]
+    pub side: u32,
+    #[prost(oneof = "manager_intent::Kind", tags = "6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    pub kind: ::core::option::Option<manager_intent::Kind>,
+}
+/// Nested message and enum types in `ManagerIntent`.
+pub mod manager_intent {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "6")]
+        Open(super::ChannelOpen),
+        /// minor units asked for: waits until a deposit takes it along
+        #[prost(uint64, tag = "7")]
+        Add(u64),
+        #[prost(message, tag = "8")]
+        Deposit(super::ManagerDeposit),
+        #[prost(bytes, tag = "9")]
+        Keys(::prost::bytes::Bytes),
+        #[prost(message, tag = "10")]
+        Redeem(super::ChannelRedeem),
+        #[prost(bool, tag = "11")]
+        Settle(bool),
+        #[prost(bool, tag = "12")]
+        Collect(bool),
+        #[prost(uint64, tag = "13")]
+        Leave(u64),
+        #[prost(message, tag = "14")]
+        Withdraw(super::ManagerWithdraw),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerDeposit {
+    #[prost(uint64, tag = "1")]
+    pub amount: u64,
+    /// the requests that it takes along
+    #[prost(uint64, repeated, tag = "2")]
+    pub adds: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerWithdraw {
+    #[prost(uint64, tag = "1")]
+    pub amount: u64,
+    #[prost(message, optional, tag = "2")]
+    pub permit: ::core::option::Option<SignedPermit>,
+}
+/// The signed order, before it is sent for the first time; after a restart the same bytes are sent again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerPrepared {
+    #[prost(uint64, tag = "1")]
+    pub op: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub order_id: ::prost::bytes::Bytes,
+    /// that opens the channel
+    #[prost(uint32, tag = "3")]
+    pub output: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub order: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ManagerOutcome {
+    #[prost(uint64, tag = "1")]
+    pub op: u64,
+    /// 0 = done
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// the channel after it
+    #[prost(message, optional, tag = "4")]
+    pub seen: ::core::option::Option<ManagerSeen>,
+}
+/// A channel as the log has it. Without a record only time has passed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ManagerSeen {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(fixed64, tag = "2")]
+    pub time_ms: u64,
+    #[prost(message, optional, tag = "3")]
+    pub record: ::core::option::Option<ChannelRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerReserve {
+    #[prost(uint64, tag = "1")]
+    pub reservation: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "3")]
+    pub side: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "5")]
+    pub amount: u64,
+    #[prost(enumeration = "ManagerUse", tag = "6")]
+    pub r#use: i32,
+    #[prost(uint32, tag = "7")]
+    pub lane: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerRelease {
+    /// 0: from the pool
+    #[prost(uint64, tag = "1")]
+    pub reservation: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "3")]
+    pub side: u32,
+    /// from the pool
+    #[prost(uint64, tag = "4")]
+    pub amount: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerLane {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    #[prost(uint32, tag = "3")]
+    pub lane: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerReceived {
+    #[prost(message, optional, tag = "1")]
+    pub voucher: ::core::option::Option<SignedVoucher>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub secret: ::prost::bytes::Bytes,
+}
+/// A secret of a lock, learned by the side that is paid (claim) or that pays.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerSecret {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    #[prost(uint32, tag = "3")]
+    pub lane: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub secret: ::prost::bytes::Bytes,
+}
+/// The other side may take out this much in all.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerPermit {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    /// own
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    #[prost(uint64, tag = "3")]
+    pub withdrawn: u64,
+    #[prost(fixed64, tag = "4")]
+    pub not_after_ms: u64,
+}
+/// What a watchtower needs for one side of a channel; each redemption carries the side's permit.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchedChannel {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    #[prost(message, repeated, tag = "3")]
+    pub redemptions: ::prost::alloc::vec::Vec<Redemption>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ManagerUse {
+    /// released by its number
+    Named = 0,
+    /// and used up by the vouchers of its lane
+    Lane = 1,
+    /// released by amount
+    Pool = 2,
+}
+impl ManagerUse {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Named => "MANAGER_USE_NAMED",
+            Self::Lane => "MANAGER_USE_LANE",
+            Self::Pool => "MANAGER_USE_POOL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MANAGER_USE_NAMED" => Some(Self::Named),
+            "MANAGER_USE_LANE" => Some(Self::Lane),
+            "MANAGER_USE_POOL" => Some(Self::Pool),
+            _ => None,
+        }
+    }
+}

@@ -187,7 +187,9 @@ fn say(desk: &Desk, event: &Event) {
         Event::WithdrawalAnnounced { end, amount, at_ms } => {
             (end, format!("the other side takes {} out from {}", desk.amount(*amount), utc(*at_ms)))
         }
-        Event::LockFreed { end, lane, amount } => (end, format!("the lock of {} in lane {lane} is over", desk.amount(*amount))),
+        Event::LockFreed { end, lane, amount } => {
+            (end, format!("the lock of {} in lane {lane} is over", desk.amount(*amount)))
+        }
         Event::ReservationActive { end, reservation } => (end, format!("reservation {reservation} has its money")),
         Event::ReservationFailed { end, reservation } => (end, format!("reservation {reservation} is released")),
         Event::Diverged(end) => (end, "the log has vouchers that this journal does not know: nothing is signed".into()),

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use florin_client::channel::text::{decode_voucher, encode_voucher};
-use florin_core::channel::manager::{
-    Conditions, EndId, Incoming, Input, Issue, Listed, Reply, VoucherState,
-};
+use florin_core::channel::manager::{Conditions, EndId, Incoming, Input, Issue, Listed, Reply, VoucherState};
 use florin_core::channel::voucher::Voucher;
 use florin_core::limits::PAGE_MAX;
 use florin_core::{Code, Error, Result};
@@ -82,13 +80,8 @@ pub fn receive(args: ReceiveArgs, out: Output) -> Result<()> {
         let (signed, secret) = decode_voucher(&text, &desk.committee)?;
         let terms = Voucher::decode(&signed)?.terms;
         let end = of(&terms)?;
-        let incoming = Incoming {
-            end,
-            voucher: signed,
-            secret,
-            proof: Bytes::new(),
-            min_delta: desk.parse(&args.min)?,
-        };
+        let incoming =
+            Incoming { end, voucher: signed, secret, proof: Bytes::new(), min_delta: desk.parse(&args.min)? };
         let added = match desk.channels.ask(Input::VoucherAdd(incoming)).await? {
             Reply::Added(added) => added,
             other => return Err(unexpected(&other)),
