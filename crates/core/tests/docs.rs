@@ -191,6 +191,7 @@ fn manifests_obey_the_layering() {
         ("crates/client", &["florin-core", "florin-rpc"]),
         ("crates/sim", &["florin-core", "florin-rpc", "florin-node", "florin-client"]),
         ("crates/florin", &["florin-core", "florin-rpc", "florin-node", "florin-client", "florin-sim"]),
+        ("examples/paid-download", &["florin-core", "florin-node", "florin-client"]),
     ]);
     let workspace: toml::Table = read("Cargo.toml").parse().unwrap();
     let members = workspace["workspace"]["members"].as_array().unwrap();

@@ -83,6 +83,9 @@ impl Purse {
 }
 
 fn parse(committee: &Committee, text: &str) -> Result<u64> {
+    if text == "0" || text == plain(committee, 0) {
+        return Ok(0);
+    }
     parse_amount(text, committee.network.decimals)
 }
 

@@ -1496,7 +1496,7 @@ pub struct ChannelRecord {
     pub delay_ms: u64,
     #[prost(bool, tag = "4")]
     pub two_way: bool,
-    /// log time from which it can be collected; 0 = not settling
+    /// log time from which it can be collected; 0 = not settling, 2^64 - 1 = a quorum's clocks decide
     #[prost(fixed64, tag = "5")]
     pub settling_at_ms: u64,
     #[prost(bool, tag = "6")]
@@ -1527,6 +1527,7 @@ pub struct ChannelSide {
     /// announced withdrawal
     #[prost(uint64, tag = "6")]
     pub leaving: u64,
+    /// log time from which it is due; as `settling_at_ms`
     #[prost(fixed64, tag = "7")]
     pub leaving_at_ms: u64,
 }
@@ -2528,6 +2529,13 @@ pub struct ActorRecord {
     /// how often the permission was changed
     #[prost(uint32, tag = "4")]
     pub generation: u32,
+}
+/// A delay of a channel that begins as soon as a quorum has voted its clocks again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DelayRecord {
+    /// by authority, the newest vote before
+    #[prost(fixed64, repeated, tag = "1")]
+    pub clocks: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutcomeRecord {

@@ -146,10 +146,11 @@ impl OrderedLog {
         }
         // What does not decode is nobody's but its creator's, and so is all that comes after it in the unit. Only what
         // changed something is kept: junk and repetitions take no disk, and the state is the same without them.
-        let mut kept = wire::UnitData::default();
+        let (mut kept, mut kept_clock) = (wire::UnitData::default(), false);
         if let Ok(data) = wire::UnitData::decode(data) {
             kept.clock_ms = data.clock_ms;
             step.vote_clock(creator, data.clock_ms);
+            kept_clock = data.clock_ms != 0;
             for item in data.items {
                 let took = self.item(&item, creator, (session, position), &mut step)?;
                 if matches!(took, Took::Changed | Took::Caught) {
@@ -164,6 +165,9 @@ impl OrderedLog {
         step.book.units += 1;
         step.book.bytes += kept.len() as u64;
         self.decide_due(&mut step)?;
+        if kept_clock {
+            modules::channels::begin_delays(self.committee.quorum(), &mut step)?;
+        }
         let mut effects = step.finish()?;
         let unit = wire::OrderedUnit { creator, data: kept };
         effects.writes.push(Write::put(Table::Units, session::unit_key(session, position), unit.encode_to_vec()));

@@ -249,6 +249,10 @@ impl OrderedLog {
         if book.open_recoveries > 0 {
             return Ok(true);
         }
+        let delays = state.scan(Table::Objects, &[Object::Delay as u8], 1)?;
+        if delays.first().is_some_and(|(key, _)| key.first() == Some(&(Object::Delay as u8))) {
+            return Ok(true);
+        }
         let from = object_key(Object::Expiry, &[&book.time_ms.to_be_bytes()]);
         let next = state.scan(Table::Objects, &from, 1)?;
         let until = object_key(Object::Expiry, &[&book.time_ms.saturating_add(SOON_MS).to_be_bytes()]);

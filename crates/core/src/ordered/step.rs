@@ -39,6 +39,8 @@ pub enum Object {
     Channel = b'l' as isize,
     /// (address, channel id) -> nothing: the channels of an address.
     ChannelOf = b'i' as isize,
+    /// (channel id, what: 0 and 1 a side's withdrawal, 2 the settle) -> `DelayRecord`.
+    Delay = b'w' as isize,
     /// Contract id -> `ContractRecord`.
     Contract = b'c' as isize,
     /// Index -> `DepositEntry`, of the embedded primary.
@@ -66,7 +68,7 @@ pub enum Object {
 
 impl Object {
     /// Every kind.
-    pub const ALL: [Object; 19] = [
+    pub const ALL: [Object; 20] = [
         Object::Actor,
         Object::Bearer,
         Object::Caller,
@@ -76,6 +78,7 @@ impl Object {
         Object::Channel,
         Object::ChannelOf,
         Object::Contract,
+        Object::Delay,
         Object::Deposit,
         Object::Expiry,
         Object::Network,

@@ -113,6 +113,11 @@ impl Audit<'_> {
                 _ => {}
             }
         }
+        if data.clock_ms != 0 {
+            let quorum = self.log.committee().quorum();
+            self.books.channels.begin(quorum, &self.books.clocks, self.books.time_ms);
+        }
+        self.books.channels.unit_ends();
         Ok(())
     }
 

@@ -11,14 +11,26 @@ use super::books::Applied;
 use crate::address::Address;
 use crate::channel::channel_id;
 use crate::error::Result;
-use crate::ordered::modules::channels::leaving_id;
+use crate::ordered::modules::channels::{DELAYS_PER_STEP, UNDECIDED, leaving_id};
 use crate::wire::{self, ChannelLane, ChannelRecord, ChannelSide, credit_entry::Kind, output};
+
+const MAX_DECIDED: u64 = UNDECIDED - 1;
 
 #[derive(Default)]
 pub(super) struct Channels {
     all: BTreeMap<Vec<u8>, Channel>,
+    /// By id and side, or 2 for the settle.
+    waiting: BTreeMap<(Vec<u8>, u32), Waiting>,
     /// Held by them, minor units.
     pub held: i128,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// When it was asked for; none if it waits no more.
+    clocks: Option<Vec<u64>>,
+    /// It was there before this unit.
+    before: bool,
 }
 
 #[derive(Default)]
@@ -66,12 +78,12 @@ impl Channel {
     /// What its records of times must be.
     fn times(&mut self, id: &[u8]) -> Vec<(u64, Vec<u8>)> {
         let mut times = Vec::new();
-        if self.record.settling_at_ms != 0 && !self.record.collected {
+        if !matches!(self.record.settling_at_ms, 0 | UNDECIDED) && !self.record.collected {
             times.push((self.record.settling_at_ms, id.to_vec()));
         }
         for side in 0..2 {
             let at = self.side(side).leaving_at_ms;
-            if let (1.., Ok(id)) = (at, id.try_into()) {
+            if let (1..=MAX_DECIDED, Ok(id)) = (at, id.try_into()) {
                 times.push((at, leaving_id(&id, side).to_vec()));
             }
         }
@@ -80,6 +92,40 @@ impl Channel {
 }
 
 impl Channels {
+    /// Something waits for clocks, or no more.
+    fn wait(&mut self, id: &[u8], what: u32, clocks: Option<Vec<u64>>) {
+        self.waiting.entry((id.to_vec(), what)).or_default().clocks = clocks;
+    }
+
+    /// A clock was voted: delays begin for which a quorum has done so since, of the first of those before this unit.
+    pub fn begin(&mut self, quorum: usize, clocks: &[u64], now: u64) {
+        for ((id, what), waiting) in self.waiting.iter_mut().filter(|(_, w)| w.before).take(DELAYS_PER_STEP) {
+            let Some(before) = &waiting.clocks else { continue };
+            let since = clocks.iter().zip(before).filter(|(now, before)| now > before).count();
+            let Some(channel) = self.all.get_mut(id).filter(|_| since >= quorum) else { continue };
+            waiting.clocks = None;
+            let at = now + channel.record.delay_ms;
+            channel.record.revision += 1;
+            match *what {
+                2 => channel.record.settling_at_ms = at,
+                side => channel.side(side).leaving_at_ms = at,
+            }
+        }
+    }
+
+    /// The unit ends.
+    pub fn unit_ends(&mut self) {
+        self.waiting.retain(|_, waiting| waiting.clocks.is_some());
+        self.waiting.values_mut().for_each(|waiting| waiting.before = true);
+    }
+
+    /// What waits, by the keys of its records.
+    pub fn waiting(&self) -> BTreeMap<Vec<u8>, wire::DelayRecord> {
+        let key = |(id, what): &(Vec<u8>, u32)| [&id[..], &[*what as u8]].concat();
+        let record = |w: &Waiting| wire::DelayRecord { clocks: w.clocks.clone().unwrap_or_default() };
+        self.waiting.iter().map(|(k, waiting)| (key(k), record(waiting))).collect()
+    }
+
     /// All records of times, in the order of their keys.
     pub fn times(&mut self) -> Vec<(u64, Vec<u8>)> {
         let mut times: Vec<_> = self.all.iter_mut().flat_map(|(id, channel)| channel.times(id)).collect();
@@ -113,7 +159,7 @@ impl Audit<'_> {
     }
 
     pub(super) fn channel_output(&mut self, kind: &output::Kind, output: u32, applied: &Applied) -> Result<()> {
-        let now = self.books.time_ms;
+        let clocks = self.books.clocks.clone();
         match kind {
             output::Kind::ChannelOpen(open) => {
                 let id = channel_id(self.log.committee().id(), &applied.order.id, output);
@@ -152,14 +198,18 @@ impl Audit<'_> {
             }
             output::Kind::ChannelLeave(leave) => {
                 let (channel, side) = self.party(&leave.channel, applied);
-                let at = if leave.amount == 0 { 0 } else { now + channel.record.delay_ms };
+                let at = if leave.amount == 0 { 0 } else { UNDECIDED };
                 (channel.side(side).leaving, channel.side(side).leaving_at_ms) = (leave.amount, at);
+                self.books.channels.wait(&leave.channel, side, (at == UNDECIDED).then_some(clocks));
             }
             output::Kind::ChannelSettle(settle) => {
                 let (channel, _) = self.party(&settle.channel, applied);
-                channel.record.settling_at_ms = now + channel.record.delay_ms;
+                channel.record.settling_at_ms = UNDECIDED;
                 for side in 0..2 {
                     (channel.side(side).leaving, channel.side(side).leaving_at_ms) = (0, 0);
+                }
+                for what in 0..3 {
+                    self.books.channels.wait(&settle.channel, what, (what == 2).then(|| clocks.clone()));
                 }
             }
             output::Kind::ChannelCollect(collect) => return self.collected(&collect.channel, output, applied),
@@ -179,6 +229,7 @@ impl Audit<'_> {
         if withdraw.permit.is_none() {
             (channel.side(side).leaving, channel.side(side).leaving_at_ms) = (0, 0);
         }
+        // One that is undecided is not due, so nothing waits.
         if !in_time || i128::from(amount) > has {
             self.out.find(format!("{}: expected at most {has} to be taken out, in time, found {amount}", applied.at));
         }

@@ -40,6 +40,7 @@ impl Audit<'_> {
         let mut primary = BTreeMap::new();
         let mut callers = 0;
         let (mut channels, mut channels_of) = (BTreeMap::new(), BTreeSet::new());
+        let mut delays = BTreeMap::new();
         let (times, mut found_times) = (self.books.channels.times(), 0);
         for entry in Pages::new(self.state, Table::Objects) {
             let (key, value) = entry?;
@@ -61,6 +62,9 @@ impl Audit<'_> {
                 }
                 (Some(Object::Channel), 32) => {
                     channels.insert(rest.to_vec(), decode::<ChannelRecord>(Table::Objects, &key, value)?);
+                }
+                (Some(Object::Delay), 33) => {
+                    delays.insert(rest.to_vec(), decode::<wire::DelayRecord>(Table::Objects, &key, value)?);
                 }
                 (Some(Object::ChannelOf), 64) if value.is_empty() => {
                     channels_of.insert((rest[..32].to_vec(), rest[32..].to_vec()));
@@ -139,6 +143,7 @@ impl Audit<'_> {
         };
         self.out.expect("records", expected, found);
         self.out.expect("times that channels wait for", times.len(), found_times);
+        self.out.expect("delays that wait for clocks", self.books.channels.waiting(), delays);
         self.channels(channels, channels_of);
         self.out.expect("networks", &self.books.networks, &networks);
         let missing: Vec<(u64, u64)> = self.books.actors.keys().take(1).copied().collect();

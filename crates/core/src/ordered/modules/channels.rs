@@ -2,7 +2,9 @@
 //!
 //! Safety: a side is debited only by what it has signed, and until the delay after a settle is over (or that of an
 //! announced withdrawal) the other side can redeem what it holds. Nobody else can change what a side has: whoever redeems a voucher
-//! is the side that it was signed for, or was named by it.
+//! is the side that it was signed for, or was named by it. The delay is as long as it says by honest clocks, too: log time stands
+//! still while the log does, so a delay begins with the time that a quorum's clocks make after the order that asks for it
+//! ([`begin_delays`]).
 
 use bytes::Bytes;
 
@@ -24,6 +26,13 @@ use crate::wire::{self, ChannelRecord, credit_entry, input, output};
 
 /// The module `channels`.
 pub struct Channels;
+
+/// A time that clocks are still to say.
+pub const UNDECIDED: u64 = u64::MAX;
+/// What of a channel waits for clocks, beside the withdrawals of sides 0 and 1.
+const SETTLE: u32 = 2;
+/// Delays that one step looks at.
+pub const DELAYS_PER_STEP: usize = 64;
 
 /// Key of a channel.
 pub fn channel_key(id: &[u8]) -> Vec<u8> {
@@ -126,9 +135,9 @@ impl Module for Channels {
             output::Kind::ChannelSettle(settle) => {
                 let (id, mut record) = load_open(&settle.channel, step)?;
                 party(&record, caller)?;
-                record.settling_at_ms = step.time_ms() + record.delay_ms;
-                step.put_bytes(expiry_key(record.settling_at_ms, &id), Bytes::new());
                 [OPENER, OTHER].into_iter().for_each(|side| unannounce(&id, &mut record, side, step));
+                record.settling_at_ms = UNDECIDED;
+                delay(&id, SETTLE, step);
                 save(&id, record, step);
                 Ok(())
             }
@@ -234,10 +243,9 @@ fn announce(leave: &wire::ChannelLeave, caller: &Caller, step: &mut Step<'_>) ->
     let side = party(&record, caller)?;
     unannounce(&id, &mut record, side, step);
     if leave.amount > 0 {
-        let due = step.time_ms() + record.delay_ms;
         let of = rules::side_mut(&mut record, side);
-        (of.leaving, of.leaving_at_ms) = (leave.amount, due);
-        step.put_bytes(expiry_key(due, &leaving_id(&id, side)), Bytes::new());
+        (of.leaving, of.leaving_at_ms) = (leave.amount, UNDECIDED);
+        delay(&id, side, step);
     }
     save(&id, record, step);
     Ok(())
@@ -252,10 +260,54 @@ pub fn leaving_id(id: &Hash, side: u32) -> Hash {
 
 fn unannounce(id: &Hash, record: &mut ChannelRecord, side: u32, step: &mut Step<'_>) {
     let of = rules::side_mut(record, side);
-    if of.leaving_at_ms != 0 {
-        step.delete(expiry_key(of.leaving_at_ms, &leaving_id(id, side)));
-        (of.leaving, of.leaving_at_ms) = (0, 0);
+    match std::mem::take(&mut of.leaving_at_ms) {
+        0 => {}
+        UNDECIDED => step.delete(delay_key(id, side)),
+        at => step.delete(expiry_key(at, &leaving_id(id, side))),
     }
+    of.leaving = 0;
+}
+
+/// Waits for clocks.
+fn delay(id: &Hash, what: u32, step: &mut Step<'_>) {
+    let record = wire::DelayRecord { clocks: step.book.clocks.clone() };
+    step.put(delay_key(id, what), &record);
+}
+
+fn delay_key(id: &[u8], what: u32) -> Vec<u8> {
+    object_key(Object::Delay, &[id, &[what as u8]])
+}
+
+/// Begins the delays for which a quorum has voted its clocks since they were asked for: f of those may lie, and no
+/// more of the others may be behind, so log time is at least as late as when an honest authority had applied the order.
+pub(in crate::ordered) fn begin_delays(quorum: usize, step: &mut Step<'_>) -> Result<()> {
+    for (key, _) in step.scan_before(&[Object::Delay as u8], DELAYS_PER_STEP)? {
+        let Some((id, what)) = split_delay(&key) else { break };
+        // It may be gone since.
+        let Some(waiting) = step.get::<wire::DelayRecord>(&key)? else { continue };
+        let newer = step.book.clocks.iter().zip(&waiting.clocks).filter(|(now, before)| now > before);
+        if newer.count() < quorum {
+            continue;
+        }
+        let (id, mut record) = load(id, step)?;
+        let at = step.time_ms().saturating_add(record.delay_ms).min(UNDECIDED - 1);
+        step.delete(key.to_vec());
+        if what == SETTLE {
+            record.settling_at_ms = at;
+            step.put_bytes(expiry_key(at, &id), Bytes::new());
+        } else {
+            rules::side_mut(&mut record, what).leaving_at_ms = at;
+            step.put_bytes(expiry_key(at, &leaving_id(&id, what)), Bytes::new());
+        }
+        save(&id, record, step);
+    }
+    Ok(())
+}
+
+/// Channel and what of it waits, of a key.
+fn split_delay(key: &[u8]) -> Option<(&[u8], u32)> {
+    let (what, id) = key.strip_prefix(&[Object::Delay as u8])?.split_last()?;
+    Some((id, u32::from(*what)))
 }
 
 /// Whether a side may take out an amount: the other side has signed for it, or it is announced and due.

@@ -113,6 +113,14 @@ fn came_to(cluster: &mut Cluster, signer: &Signer, order: Bytes) -> Option<Code>
     }
 }
 
+/// Clocks are voted again: what was asked for begins.
+fn clocks(cluster: &mut Cluster, open: &Open) -> u64 {
+    let now = cluster.logs[0].log.book(&cluster.logs[0].state).unwrap().time_ms;
+    assert!(cluster.logs[0].log.needs_time(&cluster.logs[0].state).unwrap());
+    cluster.set_time(now + 1);
+    open.record(cluster).settling_at_ms
+}
+
 fn does(cluster: &mut Cluster, signer: &mut Signer, kind: output::Kind) -> Option<Code> {
     let order = signer.call(vec![], vec![kind]);
     came_to(cluster, signer, order)
@@ -143,8 +151,9 @@ fn a_channel_from_its_opening_to_its_collection() {
     assert_eq!(does(&mut cluster, &mut alice, open.deposit(OPENER, 10)), Some(Code::ChannelSettling));
     check(&cluster, &[(&alice, 600), (&bob, 1_000)]);
     // While it settles vouchers are redeemed; at the last ms before the end, too.
-    let due = open.record(&cluster).settling_at_ms;
-    assert_eq!(due, 1_000 + DELAY);
+    assert_eq!(does(&mut cluster, &mut bob, open.collect()), Some(Code::ChannelNotDue));
+    let due = clocks(&mut cluster, &open);
+    assert_eq!(due, 1_001 + DELAY);
     cluster.set_time(due - 1);
     let last = open.redeem(&[(open.voucher(OPENER, 7, 1, 90), b"")]);
     assert_eq!(does(&mut cluster, &mut bob, last), None);
@@ -311,7 +320,8 @@ fn two_counters_of_a_two_way_channel() {
             assert_eq!(does(&mut cluster, &mut alice, v), None);
         }
         assert_eq!(does(&mut cluster, &mut alice, open.settle()), None);
-        cluster.set_time(open.record(&cluster).settling_at_ms);
+        let due = clocks(&mut cluster, &open);
+        cluster.set_time(due);
         assert_eq!(does(&mut cluster, &mut alice, open.collect()), None);
         let [a, b] = match (a_redeems, b_redeems) {
             (true, true) => [60, 90],
@@ -354,7 +364,11 @@ fn money_leaves_an_open_channel_with_the_other_side_s_word_or_after_a_delay() {
     check(&cluster, &[(&alice, 750), (&bob, 1_000)]);
     // Without the other's word it is announced first; the other redeems meanwhile.
     assert_eq!(does(&mut cluster, &mut alice, open.leave(250)), None);
+    let order = out(&mut alice, 1, None);
+    assert_eq!(came_to(&mut cluster, &alice, order), Some(Code::ChannelNotDue));
+    clocks(&mut cluster, &open);
     let due = open.record(&cluster).opener.unwrap().leaving_at_ms;
+    assert_eq!(due, 1_001 + DELAY);
     cluster.set_time(due - 1);
     let order = out(&mut alice, 250, None);
     assert_eq!(came_to(&mut cluster, &alice, order), Some(Code::ChannelNotDue));
@@ -442,7 +456,8 @@ fn others_redeem_only_with_the_word_of_the_side_that_gets_it() {
     // Anyone collects, for both.
     assert_eq!(does(&mut cluster, &mut tower, open.settle()), Some(Code::NotAParty));
     assert_eq!(does(&mut cluster, &mut alice, open.settle()), None);
-    cluster.set_time(1_000 + DELAY);
+    let due = clocks(&mut cluster, &open);
+    cluster.set_time(due);
     assert_eq!(does(&mut cluster, &mut tower, open.collect()), None);
     check(&cluster, &[(&alice, 970), (&bob, 1_030), (&tower, 5)]);
 }
@@ -479,7 +494,7 @@ fn the_end_of_the_delay_is_decided_by_log_time_alone() {
     for round in 0..60 {
         let (mut cluster, mut alice, mut bob, open) = with_channel(100, false);
         assert_eq!(does(&mut cluster, &mut alice, open.settle()), None);
-        let due = open.record(&cluster).settling_at_ms;
+        let due = clocks(&mut cluster, &open);
         cluster.set_time(due - 3);
         let collect = alice.call(vec![], vec![open.collect()]);
         let redeem = bob.call(vec![], vec![open.redeem(&[(open.voucher(OPENER, 0, 1, 60), b"")])]);
@@ -662,4 +677,59 @@ fn a_virtual_channel_is_claimed_at_one_hop_and_then_with_the_same_evidence_at_th
     assert_eq!(rules::shares(&outgoing.record(&cluster)), [225, 75]);
     assert_eq!(does(&mut cluster, &mut alice, incoming.settle()), None);
     check(&cluster, &[(&alice, 700), (&hub, 700), (&bob, 10)]);
+}
+
+/// The log stands still for a day; then a settle is ordered before any clock. Its delay is a delay all the same.
+#[test]
+fn a_delay_is_not_used_up_by_a_time_in_which_the_log_stood_still() {
+    let (mut cluster, mut alice, mut bob, open) = with_channel(100, false);
+    assert_eq!(does(&mut cluster, &mut alice, open.settle()), None);
+    // f of the clocks say nothing, or what they like.
+    let day = 86_400_000;
+    for (authority, clock) in [(3, day * 9), (3, day * 10), (0, day), (0, day + 1)] {
+        cluster.order_items(authority, clock, vec![]);
+        assert_eq!(open.record(&cluster).settling_at_ms, u64::MAX);
+    }
+    cluster.order_items(1, day + 2, vec![]);
+    assert_eq!(open.record(&cluster).settling_at_ms, day + 1 + DELAY);
+    let redeem = open.redeem(&[(open.voucher(OPENER, 0, 1, 60), b"")]);
+    assert_eq!(does(&mut cluster, &mut bob, redeem), None);
+    assert_eq!(does(&mut cluster, &mut alice, open.collect()), Some(Code::ChannelNotDue));
+    cluster.set_time(day * 2);
+    assert_eq!(does(&mut cluster, &mut alice, open.collect()), None);
+    check(&cluster, &[(&alice, 940), (&bob, 1_060)]);
+}
+
+/// More delays than one step looks at, some of them taken back while they wait.
+#[test]
+fn many_delays_at_once() {
+    let (mut cluster, mut alice, bob, _) = with_channel(0, false);
+    let one = output::Kind::ChannelOpen(opening(&alice, &bob, 1, false));
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        let order = alice.call(vec![], vec![one.clone(); 25]);
+        ids.extend((0..25).map(|i| channel_id(cluster.committee.id(), &id_of(&order), i)));
+        assert_eq!(came_to(&mut cluster, &alice, order), None);
+    }
+    let all: Vec<Open> = ids.into_iter().map(|id| Open { id, sides: [alice.clone(), bob.clone()] }).collect();
+    let order = alice.call(vec![], all.iter().map(|open| open.leave(1)).collect());
+    assert_eq!(came_to(&mut cluster, &alice, order), None);
+    // Half are taken back in the unit whose clock makes a quorum.
+    let (gone, stay) = all.split_at(50);
+    let mut outputs: Vec<_> = gone.iter().map(|open| open.leave(0)).collect();
+    outputs.push(gone[0].leave(1));
+    let order = alice.call(vec![], outputs);
+    cluster.run(&[order]);
+    let items = cluster.log_items(0);
+    cluster.order_items(0, 2_000, vec![]);
+    cluster.order_items(1, 2_000, vec![]);
+    cluster.order_items(2, 2_000, items);
+    cluster.order_all();
+    (0..4).for_each(|i| clean(&cluster, i));
+    cluster.set_time(3_000);
+    cluster.set_time(3_001);
+    for open in stay {
+        assert!((2_000 + DELAY..=3_001 + DELAY).contains(&open.record(&cluster).opener.unwrap().leaving_at_ms));
+    }
+    check(&cluster, &[(&alice, 900)]);
 }

@@ -163,8 +163,11 @@ impl Desk {
     }
 }
 
-/// Minor units of what people write. Errors: `BAD_AMOUNT`.
+/// Minor units of what people write; 0 is an amount here. Errors: `BAD_AMOUNT`.
 pub fn parse(committee: &Committee, text: &str) -> Result<u64> {
+    if text == "0" {
+        return Ok(0);
+    }
     parse_amount(text, committee.network.decimals)
 }
 

@@ -55,7 +55,7 @@ pub fn settle(args: SettleArgs, out: Output) -> Result<()> {
         let op = desk.op(Input::Settle(end)).await?;
         desk.done(op, &args.wait).await?;
         let status = desk.status(end).await?;
-        let when = if status.settling_at_ms == 0 { "not known yet".into() } else { utc(status.settling_at_ms) };
+        let when = moment(status.settling_at_ms);
         let rows = [("state", name(status.state).to_owned()), ("collect from", when.clone())];
         out.data(fields(&rows), &json!({"state": name(status.state), "collect_from": when}));
         Ok(())
@@ -80,7 +80,7 @@ pub fn collect(args: CollectArgs, out: Output) -> Result<()> {
         let op = match desk.channels.ask(Input::Collect(end)).await? {
             Reply::Op(op) => op,
             Reply::NotYet(at) => {
-                let message = format!("the channel can be collected from {} log time on", utc(at));
+                let message = format!("the channel can be collected from {} log time on", moment(at));
                 return Err(Error::new(Code::ChannelNotDue, message));
             }
             other => return Err(unexpected(&other)),
@@ -128,7 +128,7 @@ pub struct ListArgs {
 pub fn list(args: ListArgs, out: Output) -> Result<()> {
     args.desk.run(out, !args.offline, async |desk| {
         let ends = desk.ends().await?;
-        let mut lines = vec![["channel", "with", "state", "available", "received"].map(String::from).to_vec()];
+        let mut lines = vec![["channel", "with", "state", "available", "vouchers held"].map(String::from).to_vec()];
         let mut values = Vec::new();
         for end in ends {
             let status = desk.status(end).await?;
@@ -182,10 +182,10 @@ fn say(desk: &Desk, event: &Event) {
         Event::Redeemed { end, lane, amount, .. } => {
             (end, format!("lane {lane} has moved {} in the log", desk.amount(*amount)))
         }
-        Event::Settling { end, at_ms } => (end, format!("is settling until {}", utc(*at_ms))),
+        Event::Settling { end, at_ms } => (end, format!("is settling until {}", moment(*at_ms))),
         Event::Collected(end) => (end, "is paid out".into()),
         Event::WithdrawalAnnounced { end, amount, at_ms } => {
-            (end, format!("the other side takes {} out from {}", desk.amount(*amount), utc(*at_ms)))
+            (end, format!("the other side takes {} out from {}", desk.amount(*amount), moment(*at_ms)))
         }
         Event::LockFreed { end, lane, amount } => {
             (end, format!("the lock of {} in lane {lane} is over", desk.amount(*amount)))
@@ -200,6 +200,14 @@ fn say(desk: &Desk, event: &Event) {
     };
     let value = json!({"channel": hex::encode(end.channel), "side": end.side, "event": what});
     desk.out.data(format!("{} {what}", short(end)), &value);
+}
+
+/// A log time for people; one that clocks are still to say is none yet.
+fn moment(ms: u64) -> String {
+    match ms {
+        0 | u64::MAX => "a time that is not known yet".to_owned(),
+        ms => utc(ms),
+    }
 }
 
 fn name(state: EndState) -> &'static str {
@@ -234,16 +242,19 @@ fn rows(desk: &Desk, status: &Status) -> Vec<(&'static str, String)> {
         ("reserved", desk.amount(status.reserved)),
         ("paid", desk.amount(status.committed)),
         ("locked", desk.amount(status.locked)),
-        ("received", desk.amount(status.received)),
+        ("vouchers held", desk.amount(status.received)),
     ];
     if status.pending + status.queued > 0 {
         rows.push(("on its way", desk.amount(status.pending + status.queued)));
     }
     if status.settling_at_ms != 0 {
-        rows.push(("collect from", utc(status.settling_at_ms)));
+        rows.push(("collect from", moment(status.settling_at_ms)));
     }
     if status.leaving_at_ms != 0 {
-        rows.push(("other side takes", format!("{} from {}", desk.amount(status.leaving), utc(status.leaving_at_ms))));
+        rows.push((
+            "other side takes",
+            format!("{} from {}", desk.amount(status.leaving), moment(status.leaving_at_ms)),
+        ));
     }
     if status.diverged {
         rows.push(("warning", "the log has vouchers that this journal does not know: nothing is signed".into()));

@@ -91,7 +91,7 @@ pub fn receive(args: ReceiveArgs, out: Output) -> Result<()> {
             ("channel", hex::encode(end.channel)),
             ("lane", terms.lane.to_string()),
             ("worth", desk.amount(added.delta)),
-            ("received", desk.amount(received)),
+            ("vouchers held", desk.amount(received)),
         ];
         let value = json!({"channel": hex::encode(end.channel), "lane": terms.lane, "amount": desk.json(added.delta),
             "received": desk.json(received), "locked": added.locked});
@@ -186,8 +186,8 @@ pub fn submit(args: SubmitArgs, out: Output) -> Result<()> {
         }
         let status = desk.status(end).await?;
         let what = if ops.is_empty() { "nothing to redeem" } else { "redeemed" };
-        let rows = [("vouchers", what.to_owned()), ("received", desk.amount(status.received))];
-        out.data(fields(&rows), &json!({"operations": ops, "received": desk.json(status.received)}));
+        let rows = [("vouchers", what.to_owned()), ("in the channel", desk.amount(status.available))];
+        out.data(fields(&rows), &json!({"operations": ops, "available": desk.json(status.available)}));
         Ok(())
     })
 }
