@@ -159,47 +159,48 @@ async fn lanes(channels: &Channels, end: EndId, count: u32) -> Result<Vec<(u32, 
 }
 
 impl Download {
+    /// The next chunk that nobody has taken yet.
+    fn claim(&self) -> Option<u64> {
+        let chunk = self.next.fetch_add(1, Ordering::Relaxed);
+        (chunk < self.offer.size.div_ceil(self.offer.chunk)).then_some(chunk)
+    }
+
     /// One connection: chunk after chunk, each with a voucher that was signed while the one before came.
     async fn work(self: Arc<Self>, end: Option<EndId>, lane: u32, before: u64) -> Result<()> {
         let mut connection = connect(&self.url).await?;
         let mut amount = before;
-        let mut voucher = match end {
-            Some(end) => self.voucher(end, lane, &mut amount).await?,
-            None => String::new(),
-        };
-        let chunks = self.offer.size.div_ceil(self.offer.chunk);
-        loop {
-            let chunk = self.next.fetch_add(1, Ordering::Relaxed);
-            if chunk >= chunks {
-                // What was signed ahead is not sent.
-                return Ok(());
-            }
+        let mut next = self.claim();
+        let mut voucher = self.sign(end, lane, &mut amount, next).await?;
+        while let Some(chunk) = next {
             let from = chunk * self.offer.chunk;
             let to = (from + self.offer.chunk).min(self.offer.size) - 1;
             let response = ask(&mut connection, &self.url, Method::GET, Some((from, to)), &voucher).await?;
             self.paid.fetch_add(self.offer.price, Ordering::Relaxed);
-            let body = response.into_body().collect();
-            let last = self.next.load(Ordering::Relaxed) >= chunks;
-            let (body, next) = tokio::join!(body, async {
-                match end {
-                    Some(end) if !last => self.voucher(end, lane, &mut amount).await.map(Some),
-                    _ => Ok(None),
-                }
-            });
+            next = self.claim();
+            let (body, signed) = tokio::join!(response.into_body().collect(), self.sign(end, lane, &mut amount, next));
             let body = body.map_err(|e| unreachable(&self.url, &e))?.to_bytes();
             if body.len() as u64 != to - from + 1 {
                 return Err(Error::expected(Code::Decode, "bytes of a chunk", to - from + 1, body.len()));
             }
             self.file.write_all_at(&body, from).map_err(|e| Error::new(Code::Io, format!("the file: {e}")))?;
-            let paid = plain(&self.committee, self.paid.load(Ordering::Relaxed));
-            let all = plain(&self.committee, chunks * self.offer.price);
-            self.bar.set_message(format!("{paid} of {all} {}", self.committee.network.currency));
-            self.bar.inc(body.len() as u64);
-            match next? {
-                Some(next) => voucher = next,
-                None if end.is_some() => return Ok(()),
-                None => {}
-            }
+            self.show(body.len() as u64);
+            voucher = signed?;
+        }
+        Ok(())
+    }
+
+    fn show(&self, bytes: u64) {
+        let paid = plain(&self.committee, self.paid.load(Ordering::Relaxed));
+        let all = plain(&self.committee, self.offer.size.div_ceil(self.offer.chunk) * self.offer.price);
+        self.bar.set_message(format!("{paid} of {all} {}", self.committee.network.currency));
+        self.bar.inc(bytes);
+    }
+
+    /// The voucher for a chunk, if there is one and it costs anything.
+    async fn sign(&self, end: Option<EndId>, lane: u32, amount: &mut u64, chunk: Option<u64>) -> Result<String> {
+        match (end, chunk) {
+            (Some(end), Some(_)) => self.voucher(end, lane, amount).await,
+            _ => Ok(String::new()),
         }
     }
 

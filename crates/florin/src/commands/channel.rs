@@ -29,6 +29,8 @@ pub enum Command {
     Vouchers(vouchers::ListArgs),
     /// Redeem vouchers in the log: the best of each lane
     Submit(vouchers::SubmitArgs),
+    /// Say this wallet's keys in a channel that somebody else has opened: before that it signs nothing there
+    Keys(money::KeysArgs),
     /// Print a permit: the other side may take money out of the open channel
     Permit(money::PermitArgs),
     /// Take money out of an open channel, with the other side's permit or after an announcement
@@ -56,6 +58,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Receive(args) => vouchers::receive(args, out),
         Command::Vouchers(args) => vouchers::list(args, out),
         Command::Submit(args) => vouchers::submit(args, out),
+        Command::Keys(args) => money::keys(args, out),
         Command::Permit(args) => money::permit(args, out),
         Command::Withdraw(args) => money::withdraw(args, out),
         Command::Settle(args) => life::settle(args, out),

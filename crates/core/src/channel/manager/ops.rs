@@ -98,7 +98,8 @@ impl Op {
                 let permit = withdraw.permit.clone();
                 let kind = wire::ChannelWithdraw { channel, redemptions: Vec::new(), permit };
                 inputs.push(wire::Input { amount: withdraw.amount, kind: Some(input::Kind::ChannelWithdraw(kind)) });
-                Vec::new()
+                let address = Bytes::copy_from_slice(self.account.as_bytes());
+                vec![output::Kind::Credit(wire::Credit { address, amount: withdraw.amount })]
             }
         };
         Some(Message { account: self.account, inputs, outputs })

@@ -159,10 +159,13 @@ pub struct WatchArgs {
 pub fn watch(args: WatchArgs, out: Output) -> Result<()> {
     args.desk.run(out, false, async |desk| {
         let mut events = desk.channels.events();
-        out.note("watching; Ctrl-C ends it");
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(|e| Error::new(Code::Io, format!("cannot wait for signals: {e}")))?;
+        out.data("watching; Ctrl-C ends it", &json!({"event": "watching"}));
         loop {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => return Ok(()),
+                _ = term.recv() => return Ok(()),
                 event = events.recv() => match event {
                     Ok(event) => say(&desk, &event),
                     // Slow output misses events; the state is what counts.

@@ -188,6 +188,29 @@ pub fn release(args: ReleaseArgs, out: Output) -> Result<()> {
     })
 }
 
+/// Options of `channel keys`.
+#[derive(clap::Args)]
+pub struct KeysArgs {
+    #[command(flatten)]
+    desk: DeskArgs,
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// `channel keys`.
+pub fn keys(args: KeysArgs, out: Output) -> Result<()> {
+    args.desk.run(out, true, async |desk| {
+        let end = desk.end(&args.which).await?;
+        let op = desk.op(Input::Keys(end)).await?;
+        let done = !desk.done(op, &args.wait).await?.state.is_open();
+        let state = if done { "said" } else { "on their way" };
+        out.data(fields(&[("keys", state.to_owned())]), &json!({"operation": op, "done": done}));
+        Ok(())
+    })
+}
+
 /// Options of `channel permit`.
 #[derive(clap::Args)]
 pub struct PermitArgs {
