@@ -53,7 +53,7 @@ impl Later {
         // Of several, the others are not to wait for the one that was refused.
         let retry = match vouchers {
             0 | 1 => Retry::next(self.redeem.get(&id), now_ms, step_ms),
-            _ => Retry { at_ms: now_ms, tries: 1 },
+            _ => Retry { at_ms: now_ms, tries: 0 },
         };
         self.redeem.insert(id, retry);
     }
@@ -80,7 +80,7 @@ impl Manager {
         let id = incoming.end;
         let decoded = voucher::Voucher::decode(&incoming.voucher)?;
         if !self.end(&id)?.knows(&decoded) || !incoming.secret.is_empty() {
-            self.add(now, &incoming, decoded.clone(), true, fx)?;
+            self.add(now, &incoming, decoded.clone(), None, fx)?;
         } else if !incoming.proof.is_empty() {
             return Err(Error::expected(Code::ProofRefused, "bytes of the proof", 0, incoming.proof.len()));
         }
