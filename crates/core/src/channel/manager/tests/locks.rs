@@ -232,6 +232,21 @@ fn what_is_locked_is_not_given_up_for_less() {
 }
 
 #[test]
+fn locked_money_is_not_taken_for_another_voucher() {
+    let mut world = World::new();
+    let (_, bobs, lock) = locked(&mut world);
+    let terms = Voucher::decode(&lock).unwrap().terms;
+    let key = account(1).0;
+    let other = |amount| {
+        let free =
+            wire::Voucher { lane: 1, nonce: 1, amount, secret_hash: Bytes::new(), not_after_ms: 0, ..terms.clone() };
+        Voucher::sign(free, 0, &[&key]).signed()
+    };
+    assert_eq!(world.code(BOB, Input::VoucherAdd(incoming(bobs, &other(61)))), Code::ChannelFunds);
+    world.take(BOB, bobs, &other(60)).unwrap();
+}
+
+#[test]
 fn locks_have_bounds() {
     let policy = Policy { locks_max: 2, lock_min: 5, lock_max_ms: SOON, ..Policy::default() };
     let mut world = World::with(policy);

@@ -73,18 +73,34 @@ fn one_voucher_that_the_log_refuses_does_not_hold_back_the_others() {
         let voucher = world.pay(end, lane, 10);
         world.take(BOB, bobs, &voucher).unwrap();
     }
-    // First all together, then the first of the single ones.
-    world.chain.refuse = vec![Code::Busy, Code::Busy];
-    let create = world.chain.refuse.clone();
-    world.chain.refuse.clear();
     world.ask(ALICE, Input::Settle(end)).unwrap();
     let now = world.now();
     while world.wallets[ALICE].step(&mut world.chain, now) {}
-    world.chain.refuse = create;
+    // First all together, then the first of the single ones; it goes through once the others have changed the channel.
+    world.chain.refuse = vec![Code::Busy, Code::Busy];
     world.run();
-    assert_eq!(world.chain.channels[&end.channel].opener.as_ref().unwrap().sent, 40);
-    world.pass(10_000);
-    assert_eq!(world.chain.channels[&end.channel].opener.as_ref().unwrap().sent, 50, "tried again later");
+    assert_eq!(world.chain.channels[&end.channel].opener.as_ref().unwrap().sent, 50);
+    assert_eq!(redeems(&world, BOB), [1, 1, 1, 1, 1, 1, 5]);
+}
+
+#[test]
+fn a_voucher_that_the_log_refuses_is_tried_again_later_and_later() {
+    let mut world = World::new();
+    let (end, bobs) = world.channel(1_000);
+    let voucher = world.pay(end, 0, 10);
+    world.take(BOB, bobs, &voucher).unwrap();
+    world.ask(ALICE, Input::Settle(end)).unwrap();
+    let now = world.now();
+    while world.wallets[ALICE].step(&mut world.chain, now) {}
+    world.chain.refuse = vec![Code::Busy; 3];
+    world.run();
+    let mut tries = vec![redeems(&world, BOB).len()];
+    for _ in 0..8 {
+        world.pass(10_000);
+        tries.push(redeems(&world, BOB).len());
+    }
+    assert_eq!(tries, [1, 2, 2, 3, 3, 3, 3, 4, 4]);
+    assert_eq!(world.chain.channels[&end.channel].opener.as_ref().unwrap().sent, 10);
 }
 
 #[test]

@@ -203,8 +203,8 @@ impl World {
             let now = self.now();
             let mut busy = false;
             for wallet in &mut self.wallets {
-                while wallet.step(&mut self.chain, now) {
-                    busy = true;
+                for _ in 0..100 {
+                    busy |= wallet.step(&mut self.chain, now);
                 }
             }
             self.poll();
