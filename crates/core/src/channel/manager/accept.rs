@@ -38,7 +38,7 @@ enum Verdict {
 impl Manager {
     pub(super) fn voucher_add(&mut self, now: Now, incoming: Incoming, fx: &mut Effects) -> Result<()> {
         let voucher = decode(&incoming)?;
-        let added = self.add(now, &incoming, voucher, true, fx)?;
+        let added = self.add(now, &incoming, voucher, None, fx)?;
         fx.reply = Reply::Added(added);
         Ok(())
     }
@@ -60,25 +60,26 @@ impl Manager {
             batch.verify().results.into_iter().filter_map(|(tag, result)| Some((tag, result.err()?))).collect();
         let mut replies = Vec::with_capacity(many.len());
         for (tag, (incoming, voucher)) in many.iter().zip(vouchers).enumerate() {
-            let checked = voucher.and_then(|voucher| refused.remove(&tag).map_or(Ok(voucher), Err));
-            replies.push(checked.and_then(|voucher| self.add(now, incoming, voucher, false, fx)));
+            let signed = Some(refused.remove(&tag).map_or(Ok(()), Err));
+            replies.push(voucher.and_then(|voucher| self.add(now, incoming, voucher, signed, fx)));
         }
         fx.reply = Reply::AddedMany(replies);
     }
 
+    /// With what came of its signatures, if they are verified already.
     pub(super) fn add(
         &mut self,
         now: Now,
         incoming: &Incoming,
         voucher: Voucher,
-        verify: bool,
+        signed: Option<Result<()>>,
         fx: &mut Effects,
     ) -> Result<Added> {
         let end = self.end(&incoming.end)?;
         let verdict = end.judge(&voucher, incoming, now, self.policy())?;
         let nothing = Added { delta: 0, locked: false };
-        if verify && !matches!(verdict, Verdict::Known { .. }) {
-            end.job(&voucher)?.verify()?;
+        if !matches!(verdict, Verdict::Known { .. }) {
+            signed.unwrap_or_else(|| end.job(&voucher)?.verify())?;
         }
         let signed = voucher.signed();
         match verdict {

@@ -256,10 +256,11 @@ impl Manager {
             missing if missing > adds => missing + i128::from(policy.overshoot),
             _ => 0,
         };
-        let available = i128::from(end.available());
-        let low = available < i128::from(policy.low_water) && !self.later.deposit_waits(id, now.clock_ms);
-        let water = if low { i128::from(policy.high_water) - available } else { 0 };
-        let amount = whole(adds.max(short).max(water)).min(AMOUNT_MAX);
+        let free = i128::from(end.available()) - end.money.missing;
+        let asked = adds.max(short);
+        let low = free + asked < i128::from(policy.low_water) && !self.later.deposit_waits(id, now.clock_ms);
+        let water = if low { i128::from(policy.high_water) - free } else { 0 };
+        let amount = whole(asked.max(water)).min(AMOUNT_MAX);
         if amount > 0 {
             let adds = end.adds.keys().copied().collect();
             let deposit = wire::ManagerDeposit { amount, adds };

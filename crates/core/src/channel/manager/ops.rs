@@ -265,10 +265,11 @@ impl Manager {
         }
         self.commit(Record::Outcome(wire::ManagerOutcome { op, code, message, seen }), fx);
         if let Some((id, vouchers)) = redeemed {
-            self.later.redeem_failed(id, vouchers, now.clock_ms, self.policy().retry_ms);
+            let delay_ms = self.end(&id)?.record.delay_ms;
+            self.later.redeem_failed(id, vouchers, now.clock_ms, self.config.policy.retry_ms, delay_ms);
         }
         if let Some(id) = deposited {
-            self.later.deposit_failed(id, now.clock_ms, self.policy().retry_ms);
+            self.later.deposit_failed(id, now.clock_ms, self.config.policy.retry_ms);
         }
         Ok(())
     }

@@ -41,26 +41,33 @@ struct Retry {
 }
 
 impl Retry {
-    fn next(old: Option<&Retry>, now_ms: u64, step_ms: u64) -> Retry {
+    /// Twice as long each time, up to 64 times as long or `most_ms`.
+    fn next(old: Option<&Retry>, now_ms: u64, step_ms: u64, most_ms: u64) -> Retry {
         let tries = old.map_or(0, |old| old.tries) + 1;
-        let wait = step_ms.saturating_mul(1 << (tries - 1).min(6));
+        let wait = step_ms.saturating_mul(1 << (tries - 1).min(6)).min(most_ms);
         Retry { at_ms: now_ms.saturating_add(wait), tries }
     }
 }
 
 impl Later {
-    pub fn redeem_failed(&mut self, id: EndId, vouchers: usize, now_ms: u64, step_ms: u64) {
+    /// `delay_ms` is the channel's: many tries are to fit into it.
+    pub fn redeem_failed(&mut self, id: EndId, vouchers: usize, now_ms: u64, step_ms: u64, delay_ms: u64) {
         // Of several, the others are not to wait for the one that was refused.
         let retry = match vouchers {
-            0 | 1 => Retry::next(self.redeem.get(&id), now_ms, step_ms),
-            _ => Retry { at_ms: now_ms, tries: 1 },
+            0 | 1 => Retry::next(self.redeem.get(&id), now_ms, step_ms, delay_ms / 16),
+            _ => Retry { at_ms: now_ms, tries: 0 },
         };
         self.redeem.insert(id, retry);
     }
 
     pub fn deposit_failed(&mut self, id: EndId, now_ms: u64, step_ms: u64) {
-        let retry = Retry::next(self.deposit.get(&id), now_ms, step_ms);
+        let retry = Retry::next(self.deposit.get(&id), now_ms, step_ms, u64::MAX);
         self.deposit.insert(id, retry);
+    }
+
+    /// The channel has changed: what was refused before may be taken now.
+    pub fn news(&mut self, id: &EndId) {
+        self.redeem.remove(id);
     }
 
     pub fn deposit_waits(&self, id: &EndId, now_ms: u64) -> bool {
@@ -80,7 +87,7 @@ impl Manager {
         let id = incoming.end;
         let decoded = voucher::Voucher::decode(&incoming.voucher)?;
         if !self.end(&id)?.knows(&decoded) || !incoming.secret.is_empty() {
-            self.add(now, &incoming, decoded.clone(), true, fx)?;
+            self.add(now, &incoming, decoded.clone(), None, fx)?;
         } else if !incoming.proof.is_empty() {
             return Err(Error::expected(Code::ProofRefused, "bytes of the proof", 0, incoming.proof.len()));
         }

@@ -83,6 +83,7 @@ impl Manager {
         let before = std::mem::replace(&mut end.record, record.clone());
         end.failed = false;
         end.learn_keys();
+        self.later.news(id);
         if before.settling_at_ms == 0 && record.settling_at_ms != 0 {
             self.close_queue(id);
         }

@@ -1,1 +1,11 @@
-//! Tests of the manager.
+//! Tests of the manager: wallets with a journal that loses what is not synced, and a log that applies their messages.
+
+mod chain;
+mod crashes;
+mod funding;
+mod locks;
+mod random;
+mod settling;
+mod towers;
+mod vouchers;
+mod world;
