@@ -161,7 +161,7 @@ pub fn watch(args: WatchArgs, out: Output) -> Result<()> {
         let mut events = desk.channels.events();
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .map_err(|e| Error::new(Code::Io, format!("cannot wait for signals: {e}")))?;
-        out.data("watching; Ctrl-C ends it", &json!({"event": "watching"}));
+        out.data("ready to redeem; Ctrl-C ends it", &json!({"event": "ready"}));
         loop {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => return Ok(()),
