@@ -73,7 +73,7 @@ pub async fn run(args: Args) -> Result<()> {
     let Open { channels, running, address, committee } = args.purse.open()?;
     let offer = offer(&args.url, &committee).await?;
     let chunks = offer.size.div_ceil(offer.chunk);
-    let cost = chunks.checked_mul(offer.price).unwrap_or(u64::MAX);
+    let cost = chunks.saturating_mul(offer.price);
     let budget = parse(&committee, &args.budget)?;
     if cost > budget {
         let what = format!("price of {} bytes", offer.size);

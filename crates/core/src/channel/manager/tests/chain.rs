@@ -64,9 +64,12 @@ impl Chain {
             if withdraw.permit.is_none() {
                 (of.leaving, of.leaving_at_ms) = (0, 0);
             }
-            *self.paid_out.entry(*by).or_default() += one.amount;
             self.save(id, record);
         }
+        // What inputs bring is credited, or the order would not balance.
+        let brought: u64 = message.inputs.iter().map(|one| one.amount).sum();
+        let credit = |one: &output::Kind| if let output::Kind::Credit(credit) = one { credit.amount } else { 0 };
+        assert_eq!(message.outputs.iter().map(credit).sum::<u64>(), brought);
         for (index, one) in message.outputs.iter().enumerate() {
             self.output(id, index as u32, one, by)?;
         }
@@ -132,6 +135,10 @@ impl Chain {
                 record.collected = true;
                 record.lanes.clear();
                 self.save(id, record);
+            }
+            output::Kind::Credit(credit) => {
+                let to = Address::from_slice(&credit.address).unwrap();
+                *self.paid_out.entry(to).or_default() += credit.amount;
             }
             other => panic!("{other:?}"),
         }

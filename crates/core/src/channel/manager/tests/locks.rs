@@ -103,6 +103,7 @@ fn a_cancelled_lock_that_is_redeemed_all_the_same_is_answered() {
     world.pay(end, 1, 90);
     let redeem = wire::ChannelRedeem {
         redemptions: vec![wire::Redemption { voucher: Some(lock), secret: Bytes::from_static(SECRET), watch: None }],
+        claims: vec![],
     };
     let outputs = vec![wire::output::Kind::ChannelRedeem(redeem)];
     let message = crate::channel::manager::Message { account: account(2).1, inputs: Vec::new(), outputs };
