@@ -3,6 +3,7 @@
 pub mod burst;
 mod cash;
 mod cash_crypto;
+mod channels;
 mod cpu;
 mod envelopes;
 mod load;
@@ -25,6 +26,8 @@ pub enum Command {
     Envelopes(envelopes::Args),
     /// CPU that a note of e-cash costs an authority, beside the plain library calls; latency of reissues; recovery
     Cash(cash::Args),
+    /// CPU of a voucher made and taken, journaled, beside the plain signature operations; bytes of a channel
+    Channels(channels::Args),
     /// CPU of each operation of e-cash's cryptography, beside the plain library calls
     CashCrypto(cash_crypto::Args),
 }
@@ -36,6 +39,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Ordered(args) => ordered::run(args, out),
         Command::Envelopes(args) => envelopes::run(args, out),
         Command::Cash(args) => cash::run(args, out),
+        Command::Channels(args) => channels::run(args, out),
         Command::CashCrypto(args) => cash_crypto::run(args, out),
     }
 }
