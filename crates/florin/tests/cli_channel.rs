@@ -207,3 +207,29 @@ fn vouchers_go_on_without_a_network_and_the_rest_when_it_is_back() {
     net.wait_for_balance("bob", "2.00");
     net.wait_for_balance("alice", "198.00");
 }
+
+#[test]
+fn a_watchtower_redeems_for_who_is_away_and_can_do_nothing_else() {
+    let (net, id) = start("50.00", "--delay 15s");
+    net.wallet("tower");
+    let tower = net.address("tower");
+    receive(&net, &pay(&net, &id, "1", "alice"), "bob").ok();
+    let delegate = |net: &Net| channel(net, &format!("delegate {id} --to {tower} --out bob.watched"), "bob");
+    // It signs that the tower may, so it has to say its keys first.
+    delegate(&net).fails(3, "CHANNEL_KEYS");
+    channel(&net, &format!("keys {id}"), "bob").ok();
+    assert_eq!(delegate(&net).ok().json()["vouchers"], 1);
+    net.wallet("mallory");
+    std::fs::write(net.path("junk"), "junk").unwrap();
+    let (other, _) = net.serve("channel tower bob.watched junk --wallet mallory");
+    let (tower, _) = net.serve("channel tower bob.watched --wallet tower");
+    receive(&net, &pay(&net, &id, "2.50", "alice"), "bob").ok();
+    assert_eq!(delegate(&net).ok().json()["vouchers"], 1);
+    // Bob is away from here on.
+    channel(&net, &format!("settle {id}"), "alice").ok();
+    wait("the collect", || channel(&net, &format!("collect {id}"), "alice").status == 0);
+    net.wait_for_balance("bob", "3.50");
+    net.wait_for_balance("alice", "196.50");
+    assert_eq!((tower.stop(), other.stop()), (0, 0));
+    assert!(net.read("servers.log").contains("watcher of the channel"), "a file for another tower is refused");
+}

@@ -8,6 +8,7 @@ mod chain;
 mod ledger;
 mod store;
 pub mod text;
+pub mod tower;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use florin_core::address::Address;
 use florin_core::channel::manager::{
-    Config, Effect, Effects, Event, Incoming, Input, Manager, Now, OpId, OpState, OpStatus, Outcome, Policy, Reply,
-    Signer,
+    Config, Effect, Effects, EndId, Event, Incoming, Input, Manager, Now, OpId, OpState, OpStatus, Outcome, Policy,
+    Reply, Signer,
 };
 use florin_core::merkle::Hash;
 use florin_core::{Code, Error, Result, wire};
@@ -59,6 +60,7 @@ pub struct Channels {
     events: broadcast::Sender<Event>,
     chain: Arc<dyn Chain>,
     accounts: Arc<Vec<Address>>,
+    signer: Arc<dyn Signer + Send + Sync>,
 }
 
 /// What runs behind [`Channels`]; it ends when the last of them is gone.
@@ -85,8 +87,13 @@ pub fn start(
     let (to, from) = mpsc::unbounded_channel();
     let events = broadcast::channel(EVENTS).0;
     let accounts = Arc::new(accounts);
-    let channels =
-        Channels { to: to.clone(), events: events.clone(), chain: chain.clone(), accounts: accounts.clone() };
+    let channels = Channels {
+        to: to.clone(),
+        events: events.clone(),
+        chain: chain.clone(),
+        accounts: accounts.clone(),
+        signer: signer.clone(),
+    };
     let weak = to.downgrade();
     let desk = Desk {
         manager,
@@ -171,6 +178,12 @@ impl Channels {
                 _ => tokio::time::sleep(LOOK).await,
             }
         }
+    }
+
+    /// What a watchtower with this address needs for an end, as it is now. Errors: those of [`Manager::watch`], `IO`.
+    pub async fn watched(&self, end: EndId, watcher: Address) -> Result<wire::WatchedChannel> {
+        let signer = self.signer.clone();
+        self.read(move |manager| manager.watch(&end, &watcher, &*signer)).await?
     }
 
     /// What happens from now on.

@@ -3,6 +3,7 @@
 mod desk;
 mod life;
 mod money;
+mod tower;
 mod vouchers;
 
 use clap::Subcommand;
@@ -45,6 +46,10 @@ pub enum Command {
     List(life::ListArgs),
     /// Stay, follow the channels in the log, and redeem what must be redeemed when the other side closes one
     Watch(life::WatchArgs),
+    /// Write what another account needs to redeem this wallet's vouchers, should the other side close the channel
+    Delegate(tower::DelegateArgs),
+    /// Watch channels of others, from such files: a watchtower. It can redeem for them, and nothing else
+    Tower(tower::TowerArgs),
 }
 
 /// Runs one.
@@ -66,5 +71,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Status(args) => life::status(args, out),
         Command::List(args) => life::list(args, out),
         Command::Watch(args) => life::watch(args, out),
+        Command::Delegate(args) => tower::delegate(args, out),
+        Command::Tower(args) => tower::tower(args, out),
     }
 }
