@@ -227,7 +227,7 @@ fn events(end: EndId, before: &ChannelRecord, after: &ChannelRecord) -> Vec<Even
     if other.leaving_at_ms != 0 && other.leaving_at_ms != other_before.leaving_at_ms {
         events.push(Event::WithdrawalAnnounced { end, amount: other.leaving, at_ms: other.leaving_at_ms });
     }
-    if before.settling_at_ms == 0 && after.settling_at_ms != 0 {
+    if after.settling_at_ms != before.settling_at_ms {
         events.push(Event::Settling { end, at_ms: after.settling_at_ms });
     }
     if after.collected && !before.collected {

@@ -218,6 +218,7 @@ impl World {
     /// Every manager looks at every channel.
     pub fn poll(&mut self) {
         let now = self.now();
+        self.chain.clocks();
         for wallet in &mut self.wallets {
             for (channel, record) in &self.chain.channels {
                 let record = Box::new(record.clone());
