@@ -47,6 +47,12 @@ impl Chain {
 
     fn try_apply(&mut self, id: &Hash, message: &Message) -> Result<()> {
         let by = &message.account;
+        let brought: u64 = message.inputs.iter().map(|one| one.amount).sum();
+        let credited = message.outputs.iter().map(|one| match one {
+            output::Kind::Credit(credit) => credit.amount,
+            _ => 0,
+        });
+        assert_eq!(brought, credited.sum::<u64>(), "what is brought in goes out again");
         for one in &message.inputs {
             let Some(input::Kind::ChannelWithdraw(withdraw)) = &one.kind else { panic!("{one:?}") };
             let (id, mut record) = self.open(&withdraw.channel)?;
@@ -79,6 +85,9 @@ impl Chain {
 
     fn output(&mut self, order: &Hash, index: u32, one: &output::Kind, by: &Address) -> Result<()> {
         match one {
+            output::Kind::Credit(credit) => {
+                *self.paid_out.entry(Address::from_slice(&credit.address).unwrap()).or_default() += credit.amount;
+            }
             output::Kind::ChannelOpen(open) => {
                 let side = |address: &Bytes, permission: &Bytes, deposited| {
                     let (address, permission) = (address.clone(), permission.clone());

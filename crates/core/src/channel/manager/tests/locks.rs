@@ -102,8 +102,8 @@ fn a_cancelled_lock_that_is_redeemed_all_the_same_is_answered() {
     // Alice spends what came back; Bob cheats.
     world.pay(end, 1, 90);
     let redeem = wire::ChannelRedeem {
+        claims: Vec::new(),
         redemptions: vec![wire::Redemption { voucher: Some(lock), secret: Bytes::from_static(SECRET), watch: None }],
-        claims: vec![],
     };
     let outputs = vec![wire::output::Kind::ChannelRedeem(redeem)];
     let message = crate::channel::manager::Message { account: account(2).1, inputs: Vec::new(), outputs };
