@@ -141,18 +141,10 @@ impl Manager {
             end.diverged = true;
             self.events.push(Event::Diverged(*id));
         }
-        for (number, lane) in &mut end.out {
-            if let Some((nonce, _)) = lane.chain {
-                lane.nonce = lane.nonce.max(nonce);
-            }
-            let cheat = |cancel: &super::end::Cancel| {
-                lane.chain.is_some_and(|(nonce, amount)| nonce < cancel.kept.nonce && amount > cancel.kept.amount)
-            };
-            match lane.cancel.as_ref().is_some_and(cheat) {
-                true => end.cheated.insert(*number),
-                false => end.cheated.remove(number),
-            };
+        for lane in end.out.values_mut() {
+            lane.nonce = lane.nonce.max(lane.chain.map_or(0, |(nonce, _)| nonce));
         }
+        end.find_cheats();
         self.refill(id);
         self.touch(id);
     }
@@ -244,6 +236,15 @@ impl End {
                 self.keys[side as usize] = rules::keys(&self.record, side).ok();
             }
         }
+    }
+
+    /// Notes the lanes whose cancelled lock was redeemed all the same.
+    pub fn find_cheats(&mut self) {
+        let cheated = self.out.iter().filter(|(_, lane)| {
+            let (Some((nonce, amount)), Some(cancel)) = (lane.chain, &lane.cancel) else { return false };
+            nonce < cancel.kept.nonce && amount > cancel.kept.amount
+        });
+        self.cheated = cheated.map(|(number, _)| *number).collect();
     }
 
     /// Whether something of this end ends with log time.

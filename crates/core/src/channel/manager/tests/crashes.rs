@@ -155,6 +155,29 @@ fn the_state_after_a_restart_is_the_state_before_it() {
 }
 
 #[test]
+fn a_journal_that_is_written_anew_makes_the_same_manager_and_is_short() {
+    let mut world = World::new();
+    let (end, bobs) = world.open(5_000, true);
+    for n in 1..=1_000 {
+        let voucher = world.pay(end, 0, n);
+        world.take(BOB, bobs, &voucher).unwrap();
+    }
+    world.reserve(end, 20, Use::Lane(1));
+    world.reserve(end, 9_000, Use::Pool);
+    let lock = world.lock(end, 1, 10, b"secret", DELAY / 2);
+    world.take(BOB, bobs, &lock).unwrap();
+    world.ask(BOB, Input::SubmitAll(bobs)).unwrap();
+    for wallet in [ALICE, BOB] {
+        world.wallets[wallet].compact();
+        assert!(world.wallets[wallet].journal.len() < 10);
+        world.crash(wallet);
+    }
+    world.run();
+    assert_eq!(world.chain.channels[&end.channel].opener.as_ref().unwrap().sent, 1_000);
+    assert_eq!(world.status(ALICE, &end).available, 0);
+}
+
+#[test]
 fn an_old_backup_signs_no_more_once_the_log_knows_better() {
     let mut world = World::new();
     let (end, bobs) = world.channel(100);
