@@ -146,10 +146,6 @@ impl Chain {
                 record.lanes.clear();
                 self.save(id, record);
             }
-            output::Kind::Credit(credit) => {
-                let to = Address::from_slice(&credit.address).unwrap();
-                *self.paid_out.entry(to).or_default() += credit.amount;
-            }
             other => panic!("{other:?}"),
         }
         Ok(())
