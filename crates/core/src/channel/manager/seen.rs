@@ -133,7 +133,7 @@ impl Manager {
     pub(super) fn after_chain(&mut self, id: &EndId) {
         let Some(end) = self.ends.get_mut(id) else { return };
         end.money = end.count();
-        let short = end.raw_available() < 0 && end.state() != EndState::Collected;
+        let short = end.raw_available().min(end.money.confirmed) < 0 && end.state() != EndState::Collected;
         let ahead = end.out.values().any(|lane| {
             lane.chain.is_some_and(|(nonce, amount)| nonce > lane.nonce || lane.last.is_none() && amount > 0)
         });

@@ -205,6 +205,20 @@ fn an_old_backup_signs_no_more_once_the_log_knows_better() {
 }
 
 #[test]
+fn a_record_that_makes_no_sense_stops_signing_and_nothing_else() {
+    let mut world = World::new();
+    let (end, _) = world.channel(100);
+    let mut record = world.chain.channels[&end.channel].clone();
+    record.revision += 1;
+    record.opener.as_mut().unwrap().withdrawn = 101;
+    let time_ms = world.chain.now;
+    world.ask(ALICE, Input::Seen { channel: end.channel, record: Box::new(record), time_ms }).unwrap();
+    let status = world.status(ALICE, &end);
+    assert_eq!((status.diverged, status.confirmed, status.available), (true, 0, 0));
+    world.ask(ALICE, Input::Settle(end)).unwrap();
+}
+
+#[test]
 fn an_old_backup_learns_its_own_vouchers_from_the_other_side() {
     let mut world = World::new();
     let (end, bobs) = world.channel(100);

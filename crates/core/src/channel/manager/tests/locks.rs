@@ -267,6 +267,31 @@ fn locks_have_bounds() {
 }
 
 #[test]
+fn a_lock_ends_before_a_settle_or_a_withdrawal_of_its_payee_could_be_over() {
+    let mut world = World::new();
+    let (end, bobs) = world.open(100, true);
+    let lock = |world: &World, lane, ms| {
+        let secret_hash = Some(Sha256::digest(SECRET).into());
+        let conditions = Conditions { secret_hash, not_before_ms: 0, not_after_ms: world.chain.now + ms };
+        Input::VoucherCreate(Issue { end, lane, amount: 1, conditions })
+    };
+    let margins = 60_000;
+    let late = lock(&world, 0, DELAY - margins + 1);
+    assert_eq!(world.code(ALICE, late), Code::LockTerms);
+    let in_time = lock(&world, 0, DELAY - margins);
+    world.ask(ALICE, in_time).unwrap();
+    let voucher = world.pay(end, 1, 50);
+    world.take(BOB, bobs, &voucher).unwrap();
+    world.ask(BOB, Input::Leave { end: bobs, amount: 50 }).unwrap();
+    world.run();
+    world.pass(600_000);
+    let late = lock(&world, 2, DELAY - 600_000 - margins + 1);
+    assert_eq!(world.code(ALICE, late), Code::LockTerms);
+    let in_time = lock(&world, 2, DELAY - 600_000 - margins);
+    world.ask(ALICE, in_time).unwrap();
+}
+
+#[test]
 fn a_lock_uses_up_its_lanes_reservation_and_gives_it_back_as_available() {
     let mut world = World::new();
     let (end, _) = world.channel(100);
