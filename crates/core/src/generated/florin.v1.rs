@@ -2611,7 +2611,7 @@ pub struct PrimaryRecord {
 pub struct ManagerRecord {
     #[prost(
         oneof = "manager_record::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
     )]
     pub kind: ::core::option::Option<manager_record::Kind>,
 }
@@ -2645,6 +2645,15 @@ pub mod manager_record {
         /// a request that drops out of the queue
         #[prost(uint64, tag = "12")]
         Cancel(u64),
+        /// Of a journal that was written anew: what the records before came to.
+        #[prost(message, tag = "13")]
+        End(super::ManagerEnd),
+        #[prost(message, tag = "14")]
+        Op(super::ManagerOp),
+        #[prost(message, tag = "15")]
+        ReserveKey(super::ManagerReserve),
+        #[prost(uint64, tag = "16")]
+        NextId(u64),
     }
 }
 /// A request, or an order that is going to be sent. Durable before anything is done for it.
@@ -2813,6 +2822,125 @@ pub struct ManagerPermit {
     pub withdrawn: u64,
     #[prost(fixed64, tag = "4")]
     pub not_after_ms: u64,
+}
+/// One end of a channel. Sums, and marks of what is under way, follow from the rest.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ManagerEnd {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub account: ::prost::bytes::Bytes,
+    /// revision 0: not in the log yet
+    #[prost(message, optional, tag = "4")]
+    pub record: ::core::option::Option<ChannelRecord>,
+    #[prost(fixed64, tag = "5")]
+    pub seen_ms: u64,
+    #[prost(bool, tag = "6")]
+    pub failed: bool,
+    #[prost(bool, tag = "7")]
+    pub diverged: bool,
+    #[prost(uint32, tag = "8")]
+    pub next_lane: u32,
+    #[prost(message, repeated, tag = "9")]
+    pub out: ::prost::alloc::vec::Vec<ManagerOutLane>,
+    #[prost(message, repeated, tag = "10")]
+    pub paid: ::prost::alloc::vec::Vec<ManagerPaidLane>,
+    #[prost(message, repeated, tag = "11")]
+    pub reservations: ::prost::alloc::vec::Vec<ManagerHeld>,
+    /// the short ones, oldest first
+    #[prost(uint64, repeated, tag = "12")]
+    pub waiting: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, tag = "13")]
+    pub pool: u64,
+    #[prost(message, optional, tag = "14")]
+    pub permitted: ::core::option::Option<ManagerPermit>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ManagerOutLane {
+    #[prost(uint32, tag = "1")]
+    pub lane: u32,
+    #[prost(uint64, tag = "2")]
+    pub nonce: u64,
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    #[prost(message, optional, tag = "4")]
+    pub last: ::core::option::Option<SignedVoucher>,
+    /// the last one is a lock in flight
+    #[prost(bool, tag = "5")]
+    pub locked: bool,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub secret: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "7")]
+    pub cancel: ::core::option::Option<SignedVoucher>,
+    /// of what it has cancelled
+    #[prost(fixed64, tag = "8")]
+    pub until_ms: u64,
+    #[prost(message, repeated, tag = "9")]
+    pub history: ::prost::alloc::vec::Vec<SignedVoucher>,
+    #[prost(message, optional, tag = "10")]
+    pub chain: ::core::option::Option<ChannelLane>,
+    /// in the order in which they are used up
+    #[prost(uint64, repeated, tag = "11")]
+    pub reservations: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ManagerPaidLane {
+    #[prost(uint32, tag = "1")]
+    pub lane: u32,
+    #[prost(uint64, tag = "2")]
+    pub nonce: u64,
+    #[prost(message, optional, tag = "3")]
+    pub firm: ::core::option::Option<SignedVoucher>,
+    #[prost(message, optional, tag = "4")]
+    pub lock: ::core::option::Option<SignedVoucher>,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub secret: ::prost::bytes::Bytes,
+    #[prost(message, repeated, tag = "6")]
+    pub history: ::prost::alloc::vec::Vec<SignedVoucher>,
+    #[prost(message, optional, tag = "7")]
+    pub chain: ::core::option::Option<ChannelLane>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerHeld {
+    #[prost(uint64, tag = "1")]
+    pub reservation: u64,
+    #[prost(enumeration = "ManagerUse", tag = "2")]
+    pub r#use: i32,
+    #[prost(uint32, tag = "3")]
+    pub lane: u32,
+    #[prost(uint64, tag = "4")]
+    pub held: u64,
+    #[prost(uint64, tag = "5")]
+    pub missing: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ManagerOp {
+    #[prost(message, optional, tag = "1")]
+    pub intent: ::core::option::Option<ManagerIntent>,
+    /// its order is signed
+    #[prost(bool, tag = "2")]
+    pub sent: bool,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub order_id: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub order: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "5")]
+    pub over: bool,
+    /// with what; 0 = done
+    #[prost(uint32, tag = "6")]
+    pub code: u32,
+    #[prost(string, tag = "7")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(bool, tag = "8")]
+    pub cancelled: bool,
+    /// of a request
+    #[prost(uint64, tag = "9")]
+    pub carrier: u64,
+    /// of a withdrawal under way: in all, before it
+    #[prost(uint64, tag = "10")]
+    pub withdrawn: u64,
 }
 /// What a watchtower needs for one side of a channel; each redemption carries the side's permit.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -19,6 +19,7 @@ use crate::channel::OTHER;
 use crate::channel::voucher::Voucher;
 use crate::error::{Code, Error, Result};
 use crate::limits::{AMOUNT_MAX, LANES_MAX, VOUCHER_NONCE_MAX};
+use crate::ordered::modules::channels::UNDECIDED;
 use crate::signatures::Batch;
 use crate::wire;
 use crate::wire::manager_record::Kind as Record;
@@ -351,7 +352,8 @@ impl End {
     /// That conditions leave the time to redeem, also if the channel is settled this moment.
     fn check_terms(&self, conditions: &super::Conditions, amount: u64, now: Now, policy: &Policy) -> Result<()> {
         let end = match self.record.settling_at_ms {
-            0 => now.log_ms.saturating_add(self.record.delay_ms),
+            // Clocks that are still to say when it begins say no earlier time than this.
+            0 | UNDECIDED => now.log_ms.saturating_add(self.record.delay_ms),
             at => at,
         };
         let first = now.log_ms.saturating_add(policy.submit_ms);

@@ -29,7 +29,7 @@ pub enum Reply {
     Op(OpId),
     /// It goes on under these.
     Ops(Vec<OpId>),
-    /// A settling channel can be collected at this log time, ms; nothing was sent.
+    /// What was asked for can be done from this log time on, ms, or later if the log has yet to say when; nothing was sent.
     NotYet(u64),
     /// Money is set aside.
     Reserved {
@@ -126,22 +126,22 @@ pub enum Event {
         /// The secret that it took; empty if none.
         secret: Bytes,
     },
-    /// A side has settled.
+    /// A side has settled; a second time when the log's clocks have said until when.
     Settling {
         /// Where.
         end: EndId,
-        /// Log time from which it can be collected, ms.
+        /// Log time from which it can be collected, ms; 2^64 - 1 = undecided.
         at_ms: u64,
     },
     /// Both sides are paid out.
     Collected(EndId),
-    /// The other side wants to take money out.
+    /// The other side wants to take money out; a second time when the log's clocks have said when.
     WithdrawalAnnounced {
         /// Where.
         end: EndId,
         /// Minor units.
         amount: u64,
-        /// Log time from which it may, ms.
+        /// Log time from which it may, ms; 2^64 - 1 = undecided.
         at_ms: u64,
     },
     /// A lock of the own side is over without having been paid: its money is available again.

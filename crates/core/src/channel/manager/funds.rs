@@ -5,17 +5,18 @@
 
 use bytes::Bytes;
 
+use super::Manager;
 use super::effect::{Effects, Event, Reply};
 use super::end::{Reservation, whole};
 use super::input::{Create, EndId, Now, OpId, ReservationId, Reserve, Use};
 use super::ops::{OpState, Work};
 use super::query::EndState;
-use super::{Manager, corrupt};
+use super::snapshot::{read_use, use_of};
 use crate::error::{Code, Error, Result};
 use crate::limits::{AMOUNT_MAX, CHANNEL_DELAY_MAX_MS, CHANNEL_DELAY_MIN_MS, IDEMPOTENCY_BYTES_MAX, LANES_MAX};
 use crate::permission::Permission;
+use crate::wire;
 use crate::wire::manager_record::Kind as Record;
-use crate::wire::{self, ManagerUse};
 
 impl Manager {
     pub(super) fn create(&mut self, create: Create, fx: &mut Effects) -> Result<()> {
@@ -119,11 +120,7 @@ impl Manager {
             let expected = format!("at most {}, which is available", end.available());
             return Err(Error::expected(Code::ReserveShort, "amount to reserve", expected, reserve.amount));
         }
-        let (usage, lane) = match reserve.usage {
-            Use::Named => (ManagerUse::Named, 0),
-            Use::Lane(lane) => (ManagerUse::Lane, lane),
-            Use::Pool => (ManagerUse::Pool, 0),
-        };
+        let (usage, lane) = use_of(reserve.usage);
         let reservation = self.next_id;
         let record = wire::ManagerReserve {
             reservation,
@@ -151,12 +148,7 @@ impl Manager {
         let id = super::end_id(&record.channel, record.side)?;
         let reservation = record.reservation;
         self.next_id = self.next_id.max(reservation + 1);
-        let usage = match ManagerUse::try_from(record.r#use) {
-            Ok(ManagerUse::Named) => Use::Named,
-            Ok(ManagerUse::Lane) => Use::Lane(record.lane),
-            Ok(ManagerUse::Pool) => Use::Pool,
-            Err(_) => return Err(corrupt("a reservation of no known use")),
-        };
+        let usage = read_use(record.r#use, record.lane)?;
         if !record.key.is_empty() {
             self.reserve_keys.insert(record.key.clone(), (reservation, id, record.amount, usage));
         }

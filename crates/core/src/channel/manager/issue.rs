@@ -13,10 +13,12 @@ use super::funds::not_open;
 use super::input::{Conditions, EndId, Issue, Now, Signer};
 use super::query::EndState;
 use super::{Manager, corrupt};
+use crate::channel::rules;
 use crate::channel::voucher::Voucher;
 use crate::error::{Code, Error, Result};
 use crate::limits::{AMOUNT_MAX, LANES_MAX, PREIMAGE_BYTES_MAX, VOUCHER_NONCE_MAX};
 use crate::merkle::Hash;
+use crate::ordered::modules::channels::UNDECIDED;
 use crate::wire;
 use crate::wire::manager_record::Kind as Record;
 
@@ -91,11 +93,18 @@ impl Manager {
         self.issue(issue.end, voucher, fx)
     }
 
-    /// The conditions of a lock of our own.
+    /// The conditions of a lock of our own. It ends before a settle of this moment would be over, and before the other side may
+    /// take money out: there is always time to answer a lock that was cancelled and is redeemed all the same.
     fn check_lock(&self, now: Now, end: &End, conditions: &Conditions, delta: u64) -> Result<()> {
         let policy = self.policy();
         let until = conditions.not_after_ms;
-        let last = now.log_ms.saturating_add(policy.lock_max_ms);
+        let leaving_ms = match rules::side(&end.record, end.other()).leaving_at_ms {
+            0 => UNDECIDED,
+            at => at,
+        };
+        let over = end.earliest(UNDECIDED, now).min(end.earliest(leaving_ms, now));
+        let over = over.saturating_sub(policy.submit_ms.saturating_add(policy.margin_ms));
+        let last = over.min(now.log_ms.saturating_add(policy.lock_max_ms));
         if until <= now.log_ms || until > last || conditions.not_before_ms > until {
             let expected = format!("a time limit after {} and up to {last} ms", now.log_ms);
             return Err(Error::expected(Code::LockTerms, "end of the lock", expected, until));

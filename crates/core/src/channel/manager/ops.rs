@@ -364,7 +364,7 @@ impl Manager {
 }
 
 impl Busy {
-    fn begin(&mut self, op: OpId, work: &Work, withdrawn: u64) {
+    pub(super) fn begin(&mut self, op: OpId, work: &Work, withdrawn: u64) {
         match work {
             Work::Settle(_) => self.settle = Some(op),
             Work::Collect(_) => self.collect = Some(op),

@@ -84,11 +84,11 @@ pub struct Status {
     pub locked_in: u64,
     /// What can be spent.
     pub available: u64,
-    /// Log time from which it can be collected, ms; 0 = not settling.
+    /// Log time from which it can be collected, ms; 0 = not settling, 2^64 - 1 = undecided.
     pub settling_at_ms: u64,
     /// The other side's announced withdrawal.
     pub leaving: u64,
-    /// Log time from which it may, ms.
+    /// Log time from which it may, ms; 2^64 - 1 = undecided.
     pub leaving_at_ms: u64,
     /// Nothing is signed, for the log has vouchers of the own side that the journal does not know.
     pub diverged: bool,

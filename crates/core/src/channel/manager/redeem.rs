@@ -21,6 +21,7 @@ use crate::channel::voucher;
 use crate::channel::{OPENER, rules};
 use crate::error::{Code, Error, Result};
 use crate::limits::{CALL_BYTES_MAX, REDEMPTIONS_MAX};
+use crate::ordered::modules::channels::UNDECIDED;
 use crate::wire::{self, ChannelRedeem, Redemption};
 
 /// Bytes of a CALL that are left for redemptions.
@@ -202,7 +203,7 @@ impl Manager {
 
     pub(super) fn collect(&mut self, now: Now, id: EndId, fx: &mut Effects) -> Result<()> {
         let end = self.end(&id)?;
-        let at = end.record.settling_at_ms;
+        let at = end.earliest(end.record.settling_at_ms, now);
         fx.reply = match (end.state(), end.busy.collect) {
             (EndState::Settling, _) if now.log_ms < at => Reply::NotYet(at),
             (EndState::Settling, Some(op)) => Reply::Op(op),
@@ -254,6 +255,11 @@ impl End {
     fn is_urgent(&self) -> bool {
         let other = if self.side == OPENER { &self.record.other } else { &self.record.opener };
         self.record.settling_at_ms != 0 || other.as_ref().is_some_and(|other| other.leaving_at_ms != 0)
+    }
+
+    /// The earliest time that the log can mean.
+    pub(super) fn earliest(&self, at_ms: u64, now: Now) -> u64 {
+        if at_ms == UNDECIDED { now.log_ms.saturating_add(self.record.delay_ms) } else { at_ms }
     }
 
     fn is_redeeming(&self) -> bool {

@@ -133,7 +133,7 @@ impl Manager {
     pub(super) fn after_chain(&mut self, id: &EndId) {
         let Some(end) = self.ends.get_mut(id) else { return };
         end.money = end.count();
-        let short = end.raw_available() < 0 && end.state() != EndState::Collected;
+        let short = end.raw_available().min(end.money.confirmed) < 0 && end.state() != EndState::Collected;
         let ahead = end.out.values().any(|lane| {
             lane.chain.is_some_and(|(nonce, amount)| nonce > lane.nonce || lane.last.is_none() && amount > 0)
         });
@@ -141,18 +141,10 @@ impl Manager {
             end.diverged = true;
             self.events.push(Event::Diverged(*id));
         }
-        for (number, lane) in &mut end.out {
-            if let Some((nonce, _)) = lane.chain {
-                lane.nonce = lane.nonce.max(nonce);
-            }
-            let cheat = |cancel: &super::end::Cancel| {
-                lane.chain.is_some_and(|(nonce, amount)| nonce < cancel.kept.nonce && amount > cancel.kept.amount)
-            };
-            match lane.cancel.as_ref().is_some_and(cheat) {
-                true => end.cheated.insert(*number),
-                false => end.cheated.remove(number),
-            };
+        for lane in end.out.values_mut() {
+            lane.nonce = lane.nonce.max(lane.chain.map_or(0, |(nonce, _)| nonce));
         }
+        end.find_cheats();
         self.refill(id);
         self.touch(id);
     }
@@ -227,7 +219,7 @@ fn events(end: EndId, before: &ChannelRecord, after: &ChannelRecord) -> Vec<Even
     if other.leaving_at_ms != 0 && other.leaving_at_ms != other_before.leaving_at_ms {
         events.push(Event::WithdrawalAnnounced { end, amount: other.leaving, at_ms: other.leaving_at_ms });
     }
-    if before.settling_at_ms == 0 && after.settling_at_ms != 0 {
+    if after.settling_at_ms != before.settling_at_ms {
         events.push(Event::Settling { end, at_ms: after.settling_at_ms });
     }
     if after.collected && !before.collected {
@@ -244,6 +236,15 @@ impl End {
                 self.keys[side as usize] = rules::keys(&self.record, side).ok();
             }
         }
+    }
+
+    /// Notes the lanes whose cancelled lock was redeemed all the same.
+    pub fn find_cheats(&mut self) {
+        let cheated = self.out.iter().filter(|(_, lane)| {
+            let (Some((nonce, amount)), Some(cancel)) = (lane.chain, &lane.cancel) else { return false };
+            nonce < cancel.kept.nonce && amount > cancel.kept.amount
+        });
+        self.cheated = cheated.map(|(number, _)| *number).collect();
     }
 
     /// Whether something of this end ends with log time.

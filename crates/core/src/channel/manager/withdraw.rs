@@ -83,7 +83,7 @@ impl Manager {
                 return Err(Error::new(Code::ChannelNotDue, "no withdrawal is announced, and there is no permit"));
             }
             None if now.log_ms < side.leaving_at_ms => {
-                fx.reply = Reply::NotYet(side.leaving_at_ms);
+                fx.reply = Reply::NotYet(end.earliest(side.leaving_at_ms, now));
                 return Ok(());
             }
             None => i128::from(side.leaving),

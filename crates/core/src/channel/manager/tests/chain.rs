@@ -11,6 +11,7 @@ use crate::channel::voucher::{self, Voucher};
 use crate::channel::{OPENER, OTHER, channel_id};
 use crate::error::{Code, Error, Result};
 use crate::merkle::Hash;
+use crate::ordered::modules::channels::UNDECIDED;
 use crate::wire::{ChannelRecord, ChannelSide, Redemption, input, output};
 
 pub const COMMITTEE: Hash = [7; 32];
@@ -46,6 +47,12 @@ impl Chain {
 
     fn try_apply(&mut self, id: &Hash, message: &Message) -> Result<()> {
         let by = &message.account;
+        let brought: u64 = message.inputs.iter().map(|one| one.amount).sum();
+        let credited = message.outputs.iter().map(|one| match one {
+            output::Kind::Credit(credit) => credit.amount,
+            _ => 0,
+        });
+        assert_eq!(brought, credited.sum::<u64>(), "what is brought in goes out again");
         for one in &message.inputs {
             let Some(input::Kind::ChannelWithdraw(withdraw)) = &one.kind else { panic!("{one:?}") };
             let (id, mut record) = self.open(&withdraw.channel)?;
@@ -78,6 +85,9 @@ impl Chain {
 
     fn output(&mut self, order: &Hash, index: u32, one: &output::Kind, by: &Address) -> Result<()> {
         match one {
+            output::Kind::Credit(credit) => {
+                *self.paid_out.entry(Address::from_slice(&credit.address).unwrap()).or_default() += credit.amount;
+            }
             output::Kind::ChannelOpen(open) => {
                 let side = |address: &Bytes, permission: &Bytes, deposited| {
                     let (address, permission) = (address.clone(), permission.clone());
@@ -108,14 +118,14 @@ impl Chain {
             output::Kind::ChannelRedeem(all) => all.redemptions.iter().try_for_each(|one| self.redeem(one, by))?,
             output::Kind::ChannelLeave(leave) => {
                 let (id, mut record) = self.open(&leave.channel)?;
-                let (side, due) = (rules::side_of(&record, by).unwrap(), self.now + record.delay_ms);
+                let side = rules::side_of(&record, by).unwrap();
                 let of = rules::side_mut(&mut record, side);
-                (of.leaving, of.leaving_at_ms) = (leave.amount, if leave.amount == 0 { 0 } else { due });
+                (of.leaving, of.leaving_at_ms) = (leave.amount, if leave.amount == 0 { 0 } else { UNDECIDED });
                 self.save(id, record);
             }
             output::Kind::ChannelSettle(settle) => {
                 let (id, mut record) = self.open(&settle.channel)?;
-                record.settling_at_ms = self.now + record.delay_ms;
+                record.settling_at_ms = UNDECIDED;
                 for side in [OPENER, OTHER] {
                     let of = rules::side_mut(&mut record, side);
                     (of.leaving, of.leaving_at_ms) = (0, 0);
@@ -135,10 +145,6 @@ impl Chain {
                 record.collected = true;
                 record.lanes.clear();
                 self.save(id, record);
-            }
-            output::Kind::Credit(credit) => {
-                let to = Address::from_slice(&credit.address).unwrap();
-                *self.paid_out.entry(to).or_default() += credit.amount;
             }
             other => panic!("{other:?}"),
         }
@@ -180,6 +186,18 @@ impl Chain {
     fn save(&mut self, id: Hash, mut record: ChannelRecord) {
         record.revision += 1;
         self.channels.insert(id, record);
+    }
+
+    /// The clocks of a quorum: delays begin.
+    pub fn clocks(&mut self) {
+        let now = self.now;
+        for record in self.channels.values_mut() {
+            let due = now + record.delay_ms;
+            let sides = [&mut record.opener, &mut record.other].into_iter().flatten();
+            let times = sides.map(|side| &mut side.leaving_at_ms).chain([&mut record.settling_at_ms]);
+            let decided = times.filter(|at| **at == UNDECIDED).map(|at| *at = due).count();
+            record.revision += decided as u64;
+        }
     }
 
     /// All money that channels hold.

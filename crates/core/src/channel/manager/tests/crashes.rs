@@ -155,6 +155,29 @@ fn the_state_after_a_restart_is_the_state_before_it() {
 }
 
 #[test]
+fn a_journal_that_is_written_anew_makes_the_same_manager_and_is_short() {
+    let mut world = World::new();
+    let (end, bobs) = world.open(5_000, true);
+    for n in 1..=1_000 {
+        let voucher = world.pay(end, 0, n);
+        world.take(BOB, bobs, &voucher).unwrap();
+    }
+    world.reserve(end, 20, Use::Lane(1));
+    world.reserve(end, 9_000, Use::Pool);
+    let lock = world.lock(end, 1, 10, b"secret", DELAY / 2);
+    world.take(BOB, bobs, &lock).unwrap();
+    world.ask(BOB, Input::SubmitAll(bobs)).unwrap();
+    for wallet in [ALICE, BOB] {
+        world.wallets[wallet].compact();
+        assert!(world.wallets[wallet].journal.len() < 10);
+        world.crash(wallet);
+    }
+    world.run();
+    assert_eq!(world.chain.channels[&end.channel].opener.as_ref().unwrap().sent, 1_000);
+    assert_eq!(world.status(ALICE, &end).available, 0);
+}
+
+#[test]
 fn an_old_backup_signs_no_more_once_the_log_knows_better() {
     let mut world = World::new();
     let (end, bobs) = world.channel(100);
@@ -179,6 +202,20 @@ fn an_old_backup_signs_no_more_once_the_log_knows_better() {
     world.ask(ALICE, Input::Collect(end)).unwrap();
     world.run();
     assert_eq!((world.paid_out(1), world.paid_out(2)), (50, 50));
+}
+
+#[test]
+fn a_record_that_makes_no_sense_stops_signing_and_nothing_else() {
+    let mut world = World::new();
+    let (end, _) = world.channel(100);
+    let mut record = world.chain.channels[&end.channel].clone();
+    record.revision += 1;
+    record.opener.as_mut().unwrap().withdrawn = 101;
+    let time_ms = world.chain.now;
+    world.ask(ALICE, Input::Seen { channel: end.channel, record: Box::new(record), time_ms }).unwrap();
+    let status = world.status(ALICE, &end);
+    assert_eq!((status.diverged, status.confirmed, status.available), (true, 0, 0));
+    world.ask(ALICE, Input::Settle(end)).unwrap();
 }
 
 #[test]

@@ -102,8 +102,8 @@ fn a_cancelled_lock_that_is_redeemed_all_the_same_is_answered() {
     // Alice spends what came back; Bob cheats.
     world.pay(end, 1, 90);
     let redeem = wire::ChannelRedeem {
+        claims: Vec::new(),
         redemptions: vec![wire::Redemption { voucher: Some(lock), secret: Bytes::from_static(SECRET), watch: None }],
-        claims: vec![],
     };
     let outputs = vec![wire::output::Kind::ChannelRedeem(redeem)];
     let message = crate::channel::manager::Message { account: account(2).1, inputs: Vec::new(), outputs };
@@ -264,6 +264,31 @@ fn locks_have_bounds() {
     world.ask(ALICE, lock(0, 10, now + SOON)).unwrap();
     world.ask(ALICE, lock(1, 10, now + SOON)).unwrap();
     assert_eq!(world.code(ALICE, lock(2, 10, now + SOON)), Code::LockTerms, "too many");
+}
+
+#[test]
+fn a_lock_ends_before_a_settle_or_a_withdrawal_of_its_payee_could_be_over() {
+    let mut world = World::new();
+    let (end, bobs) = world.open(100, true);
+    let lock = |world: &World, lane, ms| {
+        let secret_hash = Some(Sha256::digest(SECRET).into());
+        let conditions = Conditions { secret_hash, not_before_ms: 0, not_after_ms: world.chain.now + ms };
+        Input::VoucherCreate(Issue { end, lane, amount: 1, conditions })
+    };
+    let margins = 60_000;
+    let late = lock(&world, 0, DELAY - margins + 1);
+    assert_eq!(world.code(ALICE, late), Code::LockTerms);
+    let in_time = lock(&world, 0, DELAY - margins);
+    world.ask(ALICE, in_time).unwrap();
+    let voucher = world.pay(end, 1, 50);
+    world.take(BOB, bobs, &voucher).unwrap();
+    world.ask(BOB, Input::Leave { end: bobs, amount: 50 }).unwrap();
+    world.run();
+    world.pass(600_000);
+    let late = lock(&world, 2, DELAY - 600_000 - margins + 1);
+    assert_eq!(world.code(ALICE, late), Code::LockTerms);
+    let in_time = lock(&world, 2, DELAY - 600_000 - margins);
+    world.ask(ALICE, in_time).unwrap();
 }
 
 #[test]

@@ -140,6 +140,9 @@ impl Life {
 
     fn crash(&mut self, wallet: usize) {
         self.notes[wallet].clear();
+        if self.dice.below(2) == 0 {
+            self.world.wallets[wallet].compact();
+        }
         self.world.crash(wallet);
     }
 

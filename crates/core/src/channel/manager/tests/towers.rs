@@ -67,8 +67,10 @@ fn a_watchtower_answers_a_cancelled_lock_that_is_redeemed() {
     watcher.add(&watched).unwrap();
     let redemptions =
         vec![crate::wire::Redemption { voucher: Some(lock), secret: Bytes::from_static(b"secret"), watch: None }];
-    let outputs =
-        vec![crate::wire::output::Kind::ChannelRedeem(crate::wire::ChannelRedeem { redemptions, claims: vec![] })];
+    let outputs = vec![crate::wire::output::Kind::ChannelRedeem(crate::wire::ChannelRedeem {
+        redemptions,
+        ..Default::default()
+    })];
     let cheat = crate::channel::manager::Message { account: account(2).1, inputs: Vec::new(), outputs };
     assert_eq!(world.chain.apply([9; 32], &cheat), None);
     let record = world.chain.channels[&end.channel].clone();

@@ -107,6 +107,15 @@ impl Wallet {
         }
     }
 
+    /// Writes the journal anew.
+    pub fn compact(&mut self) {
+        let manager = Manager::load(self.config.clone(), &self.journal).unwrap();
+        let bytes: Vec<Vec<u8>> = manager.snapshot().iter().map(|record| record.encode_to_vec()).collect();
+        self.journal = bytes.iter().map(|bytes| wire::ManagerRecord::decode(&bytes[..]).unwrap()).collect();
+        let again = Manager::load(self.config.clone(), &self.journal).unwrap();
+        assert_eq!(format!("{again:?}"), format!("{manager:?}"), "the new journal makes another manager");
+    }
+
     /// Loses all that is not durable, and starts again.
     pub fn crash(&mut self, now: Now) {
         self.unsynced.clear();
@@ -218,6 +227,7 @@ impl World {
     /// Every manager looks at every channel.
     pub fn poll(&mut self) {
         let now = self.now();
+        self.chain.clocks();
         for wallet in &mut self.wallets {
             for (channel, record) in &self.chain.channels {
                 let record = Box::new(record.clone());
