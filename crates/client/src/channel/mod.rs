@@ -262,6 +262,9 @@ impl Desk {
         }
         self.add(&mut adds, &mut records, &mut said);
         self.store.append(&records)?;
+        if self.store.is_long() {
+            self.store.rewrite(&self.manager.snapshot())?;
+        }
         for (replies, effects) in said {
             // Whoever has asked may be gone.
             replies.into_iter().for_each(|(reply, answer)| drop(reply.send(answer)));

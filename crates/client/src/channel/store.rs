@@ -13,6 +13,9 @@ use crate::keystore::new_entropy;
 /// Records that are written together at most; one line of the journal.
 pub const GROUP_MAX: usize = 1_024;
 
+/// Bytes below which a journal is not written anew.
+const COMPACT_MIN: u64 = 4 << 20;
+
 /// A line's entries.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,6 +34,9 @@ enum Entry {
 pub struct Store {
     journal: Journal<Entry>,
     id: String,
+    committee: String,
+    /// Bytes from which on it is written anew.
+    compact_at: u64,
 }
 
 /// Where the journal of a wallet's channels is: beside the wallet.
@@ -53,7 +59,7 @@ impl Store {
         let id = match entries.next() {
             None => {
                 let id = hex::encode(&new_entropy::<8>()?[..]);
-                journal.append(&[Entry::Head { id: id.clone(), committee: own }])?;
+                journal.append(&[Entry::Head { id: id.clone(), committee: own.clone() }])?;
                 id
             }
             Some(Entry::Head { id, committee }) if committee == own => id,
@@ -68,7 +74,7 @@ impl Store {
             let bytes = hex::decode(text).map_err(|e| bad(path, &e.to_string()))?;
             records.push(wire::ManagerRecord::decode(&bytes[..]).map_err(|e| bad(path, &e.to_string()))?);
         }
-        Ok((Store { journal, id }, records))
+        Ok((Store { journal, id, committee: own, compact_at: COMPACT_MIN }, records))
     }
 
     /// Names this journal, and no other.
@@ -76,9 +82,23 @@ impl Store {
         &self.id
     }
 
+    /// Whether what it holds is mostly outdated.
+    pub fn is_long(&self) -> bool {
+        self.journal.length() > self.compact_at
+    }
+
+    /// Writes the journal anew, with these records alone: all or nothing. Errors: `IO`; then nothing more can be appended.
+    pub fn rewrite(&mut self, records: &[wire::ManagerRecord]) -> Result<()> {
+        let head = Entry::Head { id: self.id.clone(), committee: self.committee.clone() };
+        let entries: Vec<Entry> = std::iter::once(head).chain(records.iter().map(entry)).collect();
+        self.journal.compact(&entries)?;
+        self.compact_at = COMPACT_MIN.max(2 * self.journal.length());
+        Ok(())
+    }
+
     /// Appends records; when it returns they are durable. Errors: `IO`; then nothing more can be appended.
     pub fn append(&mut self, records: &[wire::ManagerRecord]) -> Result<()> {
-        let entries: Vec<Entry> = records.iter().map(|r| Entry::Record(hex::encode(r.encode_to_vec()))).collect();
+        let entries: Vec<Entry> = records.iter().map(entry).collect();
         if entries.is_empty() {
             return Ok(());
         }
@@ -86,6 +106,46 @@ impl Store {
     }
 }
 
+fn entry(record: &wire::ManagerRecord) -> Entry {
+    Entry::Record(hex::encode(record.encode_to_vec()))
+}
+
 fn bad(path: &Path, problem: &str) -> Error {
     Error::new(Code::BadFile, format!("the journal of channels {}: {problem}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use florin_core::testing::TestCommittee;
+
+    use super::*;
+
+    fn record(op: u64) -> wire::ManagerRecord {
+        wire::ManagerRecord { kind: Some(wire::manager_record::Kind::Cancel(op)) }
+    }
+
+    #[test]
+    fn a_journal_is_written_anew_and_keeps_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("channels");
+        let (committee, _) = TestCommittee::new(4, 1).build();
+        let (mut store, records) = Store::open(&path, &committee).unwrap();
+        assert_eq!(records, []);
+        let id = store.id().to_owned();
+        let all: Vec<_> = (0..100_000).map(record).collect();
+        all.chunks(GROUP_MAX).for_each(|group| store.append(group).unwrap());
+        assert_eq!(Store::open(&path, &committee).err().unwrap().code, Code::Busy);
+        drop(store);
+        let (mut store, records) = Store::open(&path, &committee).unwrap();
+        assert_eq!((records, store.id()), (all, &id[..]));
+        store.rewrite(&[record(7)]).unwrap();
+        store.append(&[record(8)]).unwrap();
+        drop(store);
+        let (store, records) = Store::open(&path, &committee).unwrap();
+        assert_eq!((records, store.id()), (vec![record(7), record(8)], &id[..]));
+        assert!(!store.is_long());
+        drop(store);
+        let (other, _) = TestCommittee::new(7, 1).build();
+        assert_eq!(Store::open(&path, &other).err().unwrap().code, Code::WrongCommittee);
+    }
 }
