@@ -8,6 +8,7 @@
 pub mod attackers;
 mod calls;
 pub mod cash;
+pub mod channels;
 pub mod checkers;
 pub mod client;
 pub mod disk;
@@ -134,6 +135,18 @@ pub struct Operations {
     pub cash_orders: u64,
     /// Of them, ended with their notes in hand.
     pub cash_finals: u64,
+    /// Channels opened.
+    pub channels: u64,
+    /// Of them, collected.
+    pub collected: u64,
+    /// Orders of their parties.
+    pub channel_orders: u64,
+    /// Of them, decided by the log.
+    pub channel_finals: u64,
+    /// Vouchers signed.
+    pub vouchers: u64,
+    /// Redeemed.
+    pub redeemed: u64,
 }
 
 /// What a run came to.
@@ -186,6 +199,11 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "pbtx: {} transactions of honest actors, {} final", o.transactions, o.transacted)?;
         writeln!(f, "cash: {} orders of honest wallets, {} ended", o.cash_orders, o.cash_finals)?;
+        writeln!(
+            f,
+            "channels: {} opened, {} collected; {} orders of their parties, {} decided; {} vouchers, {} redeemed",
+            o.channels, o.collected, o.channel_orders, o.channel_finals, o.vouchers, o.redeemed
+        )?;
         for (what, counts) in [("faults", &self.faults), ("replies", &self.replies), ("marks", &self.marks)] {
             let all: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             writeln!(f, "{what}: {}", if all.is_empty() { "none".into() } else { all.join(", ") })?;

@@ -20,6 +20,8 @@ use crate::attackers::spends_twice::SpendsTwice;
 use crate::attackers::votes_for_everything::VotesForEverything;
 use crate::cash::has_cash;
 use crate::cash::wallet::CashWallet;
+use crate::channels::party::Party;
+use crate::channels::{Channels, FUNDS, PARTIES, has_channels};
 use crate::checkers::cash::Held;
 use crate::checkers::{Checkers, Facts, Rule};
 use crate::client::{Client, Purse, Signer};
@@ -67,8 +69,8 @@ struct Run {
     /// By authority, then shard.
     shards: Vec<Vec<Slot>>,
     clients: Vec<Box<dyn Client>>,
-    /// Of wallets, of actors, and of wallets with e-cash.
-    tallies: [Tally; 3],
+    /// Of wallets, of actors, of wallets with e-cash, and of parties of channels.
+    tallies: [Tally; 4],
 }
 
 /// Runs it.
@@ -115,11 +117,16 @@ impl Run {
         let cash = if has_cash(options.seed) { CASH_WALLETS } else { 0 };
         let cash: Vec<Purse> = (0..cash).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
         genesis.extend(cash.iter().map(|p| (p.address, CASH_FUNDS)));
+        let mut channels = Channels::default();
+        let parties = if has_channels(options.seed) { PARTIES } else { 0 };
+        let parties: Vec<Purse> = (0..parties).map(|_| channels.party(NETWORK_ID, &mut rng)).collect();
+        genesis.extend(parties.iter().map(|p| (p.address, FUNDS)));
         let (committee, keys) = committee(&options, &issuer, &genesis, &mut rng);
         let byzantine = liars(&options, &committee, &mut rng);
         let pbtx = Plan::draw(&mut rng, options.attackers);
         let facts = Facts {
             networks: pbtx.networks.iter().map(|n| (n.id, n.flags)).collect(),
+            committee_id: *committee.id(),
             network_id: NETWORK_ID,
             shards: options.shards,
             authorities: options.authorities,
@@ -130,6 +137,7 @@ impl Run {
         };
         let mut world = World::new(options, rng, committee.clone(), byzantine, Checkers::new(facts));
         world.pbtx = pbtx;
+        world.channels = channels;
         world.directory = honest.iter().chain(&cash).map(|p| p.address).chain([issuer.address]).collect();
         if !cash.is_empty() {
             world.cash.keys = crate::cash::keys(world.options.authorities);
@@ -153,7 +161,7 @@ impl Run {
         let shards = shards.collect();
         let logs = (0..committee.size() as u32).map(|authority| log_slot(&world, &keys, authority)).collect();
         break_the_world(&mut world);
-        let tallies = [(); 3].map(|()| Tally::default());
+        let tallies = [(); 4].map(|()| Tally::default());
         let mut clients = clients(&mut world, issuer, honest, cheats, &genesis, &tallies);
         let mut locked = locked.into_iter();
         while locked.len() > 0 {
@@ -161,6 +169,10 @@ impl Run {
             clients.push(Box::new(Recoverer::new(Addr::Client(clients.len() as u32), purses)));
         }
         add_cash(&mut world, &mut clients, cash, &tallies[2]);
+        for (number, purse) in parties.into_iter().enumerate() {
+            let addr = Addr::Client(clients.len() as u32);
+            clients.push(Box::new(Party::new(addr, number, purse, tallies[3].clone())));
+        }
         Run { world, logs, shards, clients, tallies }
     }
 
@@ -308,7 +320,9 @@ impl Run {
     }
 
     fn report(self) -> Report {
-        let [counts, actors, cash] = self.tallies.each_ref().map(Tally::get);
+        let [counts, actors, cash, parties] = self.tallies.each_ref().map(Tally::get);
+        let channels = self.world.checks.log.channels();
+        let ([opened, collected], [vouchers, redeemed]) = (channels.counts(), channels.vouchers.counts());
         let [ordered, failed, claimed, refunded, sessions, voided, kept] = self.world.checks.log.counts();
         Report {
             seed: self.world.options.seed,
@@ -333,10 +347,16 @@ impl Run {
                 transacted: actors.finals,
                 cash_orders: cash.signed,
                 cash_finals: cash.finals,
+                channels: opened,
+                collected,
+                channel_orders: parties.signed,
+                channel_finals: parties.finals,
+                vouchers,
+                redeemed,
             },
             faults: self.world.faults().clone(),
             replies: self.world.replies.clone(),
-            marks: self.world.checks.cash.marks.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+            marks: self.world.checks.cash.marks.iter().chain(&channels.marks).map(|(k, n)| ((*k).to_owned(), *n)).collect(),
             violations: self.world.checks.violations().to_vec(),
             trace: self.world.trace_hash(),
             wall_seconds: None,
@@ -426,7 +446,7 @@ fn clients(
     honest: Vec<Purse>,
     cheats: Vec<Purse>,
     genesis: &[(Address, u64)],
-    tallies: &[Tally; 3],
+    tallies: &[Tally; 4],
 ) -> Vec<Box<dyn Client>> {
     let issued: u64 = genesis.iter().map(|(_, amount)| amount).sum();
     let mut groups: Vec<Vec<(Purse, i128)>> = vec![vec![(issuer, i128::from(ISSUER_LIMIT - issued))], Vec::new()];

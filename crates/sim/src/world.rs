@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Options;
 use crate::cash::Cash;
+use crate::channels::Channels;
 use crate::checkers::{Checkers, Rule};
 use crate::message::{Addr, Body, Envelope};
 use crate::pbtx::Plan;
@@ -165,6 +166,8 @@ pub struct World {
     pub secrets: BTreeMap<bytes::Bytes, [u8; 32]>,
     /// E-cash: keys, and what goes from hand to hand.
     pub cash: Cash,
+    /// Channels, as their sides know them.
+    pub channels: Channels,
 }
 
 /// A contract, as its two parties know it.
@@ -228,6 +231,7 @@ impl World {
             deals: Vec::new(),
             secrets: BTreeMap::new(),
             cash: Cash::default(),
+            channels: Channels::default(),
         }
     }
 

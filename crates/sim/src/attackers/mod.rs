@@ -6,6 +6,7 @@ pub mod forges_notes;
 pub mod lies_in_recovery;
 pub mod old_chains;
 pub mod replays;
+pub mod robs_channels;
 pub mod signs_twice;
 pub mod spends_twice;
 pub mod votes_for_everything;

@@ -16,6 +16,7 @@ use prost::Message as _;
 use sha2::{Digest, Sha256};
 
 use super::ledger::signed;
+use super::channels::Channels;
 use super::number;
 use super::objects::Objects;
 use super::orders::{Id, Known, Orders, Place};
@@ -34,6 +35,7 @@ pub struct Sums {
     /// Credited to accounts.
     pub sent: i128,
     contracts: i128,
+    channels: i128,
     primary: i128,
 }
 
@@ -77,12 +79,27 @@ pub(super) type Credit = (Address, u64, Id, i32);
 impl Log {
     /// A log that has done nothing yet.
     pub(super) fn new(facts: &Facts) -> Self {
-        Log { own: facts.network_id, shards: facts.shards, ..Default::default() }
+        Log { own: facts.network_id, shards: facts.shards, objects: Objects::new(facts), ..Default::default() }
     }
 
     /// PBTX networks.
     pub fn registry(&self) -> &Registry {
         &self.objects.registry
+    }
+
+    /// Channels.
+    pub fn channels(&self) -> &Channels {
+        &self.objects.channels
+    }
+
+    /// The same, to tell of what is signed outside of the log.
+    pub fn channels_mut(&mut self) -> &mut Channels {
+        &mut self.objects.channels
+    }
+
+    /// Whether an operation that the log has decided has succeeded.
+    pub fn has_succeeded(&self, actor: u64, seqnum: u32) -> Option<bool> {
+        self.outcomes.get(&Place::new(self.own, actor, seqnum)).copied()
     }
 
     /// Credits since this was asked last.
@@ -221,13 +238,16 @@ impl Log {
             received: signed(&book.received),
             sent: signed(&book.sent),
             contracts: signed(&book.contracts),
+            channels: signed(&book.channels),
             primary: signed(&book.primary),
         };
         let last = self.sums.get(&before).map(|(s, _)| *s).unwrap_or_default();
         let held: i128 = self.objects.contracts.values().filter(|c| c.open).map(|c| i128::from(c.fund.amount)).sum();
         let primary: i128 = self.objects.primary.values().map(|n| i128::from(*n)).sum();
         let credited: i128 = self.credits.iter().map(|(_, n)| i128::from(*n)).sum();
-        let model = Sums { received: credited + held + primary, sent: credited, contracts: held, primary };
+        let channels = self.objects.channels.held();
+        let received = credited + held + channels + primary;
+        let model = Sums { received, sent: credited, contracts: held, channels, primary };
         if claimed != model || claimed.received < last.received || claimed.sent < last.sent {
             found.push((Rule::LogMoney, format!("log at {at:?}: its sums are {claimed:?}, they must be {model:?}")));
         }
@@ -330,6 +350,7 @@ impl Log {
             let what = format!("{at:?} tells shards {heard:?}, it must tell {to_shards:?}");
             found.push((Rule::Registry, what.chars().take(1_500).collect()));
         }
+        found.extend(self.objects.channels.wrote(writes));
         self.credits.extend(expected.iter().map(|(address, amount, ..)| (*address, *amount)));
         expected.sort_unstable();
         sent.sort_unstable();
@@ -379,7 +400,11 @@ impl Log {
         self.outcomes.insert(place, outcome.code == 0);
         match result {
             Ok(done) if outcome.code == 0 => done,
-            Err(_) if outcome.code != 0 => {
+            Err(fail) if outcome.code != 0 => {
+                if fail.code.is_some_and(|code| code as u32 != outcome.code) {
+                    wrong(&format!("must say {:?}, and says {}: {}", fail.code, outcome.code, outcome.message));
+                }
+                self.objects.channels.note_failed(call, outcome.code);
                 let debit = order.debit;
                 let refund = (debit > 0).then_some((account, debit, id, Kind::Refund as i32));
                 (refund.into_iter().collect(), Vec::new())
@@ -389,7 +414,7 @@ impl Log {
                 Default::default()
             }
             Err(e) => {
-                wrong(&format!("must fail, and succeeds: {e}"));
+                wrong(&format!("must fail, and succeeds: {}", e.why));
                 Default::default()
             }
         }

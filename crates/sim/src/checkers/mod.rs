@@ -5,6 +5,8 @@
 //! to have them. For Byzantine authorities the worst is assumed: that they sign everything.
 
 pub mod cash;
+mod channel_orders;
+pub mod channels;
 mod finish;
 pub mod ledger;
 pub mod log;
@@ -14,6 +16,7 @@ mod pbtx;
 mod promises;
 pub mod registry;
 mod rules;
+mod vouchers;
 
 use std::collections::{BTreeMap, BTreeSet};
 

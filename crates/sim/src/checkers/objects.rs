@@ -7,9 +7,12 @@ use florin_core::wire::log_step::Kind as Told;
 use florin_core::wire::{self, input, output};
 use sha2::{Digest, Sha256};
 
+use super::channel_orders::{Draft, Fail};
+use super::channels::Channels;
 use super::log::{Address, Credit};
 use super::orders::{Id, Known};
 use super::registry::Registry;
+use super::rules::Facts;
 
 pub(super) struct Contract {
     pub(super) fund: wire::ContractFund,
@@ -22,6 +25,7 @@ pub(super) struct Objects {
     pub(super) contracts: BTreeMap<Id, Contract>,
     pub(super) primary: BTreeMap<Bytes, u64>,
     pub(super) registry: Registry,
+    pub(super) channels: Channels,
     pub(super) claimed: u64,
     pub(super) refunded: u64,
 }
@@ -30,15 +34,24 @@ pub(super) struct Objects {
 pub(super) type Done = (Vec<Credit>, Vec<(u64, Told)>);
 
 impl Objects {
+    /// None yet, of this committee.
+    pub(super) fn new(facts: &Facts) -> Objects {
+        Objects { channels: Channels::new(facts), ..Default::default() }
+    }
+
     /// Runs an operation: its credits and what it tells of networks, or why it fails. A failure changes nothing.
-    pub(super) fn run(&mut self, order: &Known, call: &wire::Call, account: Address, now: u64) -> Result<Done, String> {
+    pub(super) fn run(&mut self, order: &Known, call: &wire::Call, account: Address, now: u64) -> Result<Done, Fail> {
         use wire::credit_entry::Kind;
+        let mut channels = Draft::new(&self.channels, order.id, account, now);
         let mut closed: Vec<(Id, bool)> = Vec::new();
         for input in &call.inputs {
             let (contract, preimage) = match input.kind.as_ref().ok_or("no input")? {
                 input::Kind::ContractClaim(c) => (&c.contract, Some(&c.preimage)),
                 input::Kind::ContractRefund(c) => (&c.contract, None),
-                input::Kind::ChannelWithdraw(_) => return Err("no channels in this world yet".into()),
+                input::Kind::ChannelWithdraw(withdraw) => {
+                    channels.withdraw(withdraw, input.amount)?;
+                    continue;
+                }
             };
             let id = Id::try_from(contract.as_ref()).map_err(|_| "no id")?;
             let contract = self.contracts.get(&id).ok_or("no such contract")?;
@@ -50,7 +63,7 @@ impl Objects {
             let in_time = if preimage.is_some() { now < fund.expiry_ms } else { now >= fund.expiry_ms };
             let knows = preimage.is_none_or(|p| Sha256::digest(p)[..] == fund.hash[..]);
             if party[..] != account || !in_time || !knows {
-                return Err(format!("own: {}, in time: {in_time}, knows: {knows}", party[..] == account));
+                return Err(format!("own: {}, in time: {in_time}, knows: {knows}", party[..] == account).into());
             }
             closed.push((id, preimage.is_some()));
         }
@@ -80,13 +93,13 @@ impl Objects {
                     let to = Address::try_from(deposit.address.as_ref()).map_err(|_| "no address")?;
                     credits.push((to, deposit.amount, order.id, Kind::Deposit as i32));
                 }
-                output::Kind::ChannelOpen(_)
+                kind @ (output::Kind::ChannelOpen(_)
                 | output::Kind::ChannelDeposit(_)
                 | output::Kind::ChannelKeys(_)
                 | output::Kind::ChannelRedeem(_)
                 | output::Kind::ChannelLeave(_)
                 | output::Kind::ChannelSettle(_)
-                | output::Kind::ChannelCollect(_) => return Err("no channels in this world yet".into()),
+                | output::Kind::ChannelCollect(_)) => credits.extend(channels.output(kind, i as u32)?),
                 output::Kind::Network(command) => {
                     let networks = networks.get_or_insert_with(|| self.registry.networks.clone());
                     let steps = networks.command(command, (order.place.network, &account), now, &order.id)?;
@@ -94,6 +107,8 @@ impl Objects {
                 }
             }
         }
+        let channels = channels.done();
+        self.channels.commit(&order.id, channels);
         self.primary = primary;
         if let Some(networks) = networks {
             self.registry.networks = networks;

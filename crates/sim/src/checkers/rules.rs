@@ -64,6 +64,9 @@ pub enum Rule {
     Notes,
     /// Of the orders that spend a note at most one can have a certificate, and it alone spends it.
     SpentTwice,
+    /// Channels are what their operations make of them; a side that is there gets what it was promised, and none has sent
+    /// more than it has signed.
+    Channels,
     /// Where nothing is wrong, the core's audit finds nothing.
     Audit,
     /// Without faults everything comes to its end, alike everywhere.
@@ -73,6 +76,8 @@ pub enum Rule {
 /// What the committee is, to the checkers.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// The committee's id.
+    pub committee_id: Id,
     /// The network.
     pub network_id: u64,
     /// Shards.
