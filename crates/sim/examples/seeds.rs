@@ -23,8 +23,9 @@ fn main() {
         if count == 1 || !report.violations.is_empty() {
             println!("{report}");
         }
-        let cash = |kind: &String| kind.contains("NOTE") || kind.contains("note") || kind.contains("cash");
-        let seen = report.faults.iter().chain(&report.replies).filter(|(kind, _)| cash(kind));
+        let of_modules = ["NOTE", "note", "cash", "channel", "voucher", "withdrawal"];
+        let rare = |kind: &String| of_modules.iter().any(|word| kind.contains(word));
+        let seen = report.faults.iter().chain(&report.replies).filter(|(kind, _)| rare(kind));
         report.marks.iter().chain(seen).for_each(|(mark, n)| *marks.entry(mark.clone()).or_default() += n);
         bad += u64::from(!report.violations.is_empty());
     }

@@ -96,6 +96,10 @@ pub enum Shell {
     ClocksBeyond,
     /// Locks of notes are not written.
     ForgetsNotes,
+    /// Sides of channels let each other take out more than is left for them.
+    CarelessSides,
+    /// One log forgets how far the lanes of channels were redeemed.
+    ForgetsLanes,
     /// Shards never fetch the batches that the log has ordered, nor follow their peers.
     NeverFetches,
 }

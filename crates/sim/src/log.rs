@@ -219,6 +219,9 @@ impl LogNode {
         if self.shell == Shell::RefundsTwice {
             effects.writes.iter_mut().for_each(refund_twice);
         }
+        if self.shell == Shell::ForgetsLanes {
+            effects.writes.iter_mut().for_each(forget_lanes);
+        }
         if !effects.writes.is_empty() {
             effects.writes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
             for w in &effects.writes {
@@ -509,4 +512,17 @@ fn refund_twice(write: &mut Write) {
     let again: Vec<wire::DeliveredCredit> = delivery.credits.iter().filter(is_refund).cloned().collect();
     delivery.credits.extend(again);
     write.value = Some(delivery.encode_to_vec());
+}
+
+/// A channel of which nothing was redeemed.
+fn forget_lanes(write: &mut Write) {
+    use florin_core::authority::state::Table;
+    use prost::Message as _;
+    if write.table == Table::Objects
+        && write.key.first() == Some(&b'l')
+        && let Some(Ok(mut record)) = write.value.as_deref().map(wire::ChannelRecord::decode)
+    {
+        record.lanes.clear();
+        write.value = Some(record.encode_to_vec());
+    }
 }

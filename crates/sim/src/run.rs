@@ -286,6 +286,10 @@ impl Run {
         let notes: Vec<Held> = self.clients.iter().flat_map(|c| c.notes()).collect();
         let mut left = self.world.checks.unfinished(&honest, &logs, &notes);
         left.extend(self.clients.iter().filter_map(|c| c.unfinished()));
+        let [opened, collected] = self.world.checks.log.channels().counts();
+        if opened > collected {
+            left.push(format!("{} channels are not collected", opened - collected));
+        }
         left
     }
 
@@ -356,7 +360,15 @@ impl Run {
             },
             faults: self.world.faults().clone(),
             replies: self.world.replies.clone(),
-            marks: self.world.checks.cash.marks.iter().chain(&channels.marks).map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+            marks: self
+                .world
+                .checks
+                .cash
+                .marks
+                .iter()
+                .chain(&channels.marks)
+                .map(|(k, n)| ((*k).to_owned(), *n))
+                .collect(),
             violations: self.world.checks.violations().to_vec(),
             trace: self.world.trace_hash(),
             wall_seconds: None,
@@ -373,7 +385,7 @@ fn log_slot(world: &World, keys: &[Arc<AuthorityKey>], authority: u32) -> LogSlo
     // A log that pays twice is one of them, so that the others show what is right.
     let first = (0..).find(|a| !world.byzantine.contains(a));
     let shell = match world.options.shell {
-        Shell::RefundsTwice if first != Some(authority) => Shell::Sound,
+        Shell::RefundsTwice | Shell::ForgetsLanes if first != Some(authority) => Shell::Sound,
         shell => shell,
     };
     LogSlot::Honest(Box::new(LogNode::new(world.committee.clone(), key, authority, ring, shell)))

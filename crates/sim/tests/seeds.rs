@@ -238,3 +238,65 @@ fn a_note_spent_twice_by_one_liar_more_is_noticed() {
     });
     assert!(found, "two orders for one note were certified, and nobody noticed");
 }
+
+#[test]
+fn channels_under_faults_and_attack() {
+    let seeds = [1, 2, 4, 5, 6, 8, 9, 10, 12, 13];
+    let reports: Vec<Report> =
+        seeds.into_iter().map(|seed| clean(Options { seconds: 10, ..Options::new(seed) })).collect();
+    let seen = |kind: &str| reports.iter().any(|r| r.faults.contains_key(kind) || r.marks.contains_key(kind));
+    for kind in [
+        "channels robbed",
+        "vouchers changed",
+        "odd vouchers",
+        "strangers in channels",
+        "withdrawals that are not due",
+        "channel opened by a third",
+        "keys of a channel said later",
+        "voucher back in a two-way channel",
+        "one side has sent more than it had",
+        "six vouchers in one order",
+        "one order over several channels",
+        "lanes merged",
+        "emptied lane used again",
+        "lock redeemed with its secret",
+        "lock redeemed that was given back",
+        "cancel answers a lock that was redeemed",
+        "cancel redeemed before its lock",
+        "withdrawn with a permit",
+        "withdrawn after announcing",
+        "redeemed and withdrawn in one order",
+        "redeemed by a watcher",
+        "side stood up for itself",
+        "robbed while away",
+        "voucher redeemed while the channel settles",
+        "voucher redeemed shortly before the end",
+        "CHANNEL_FUNDS",
+        "CHANNEL_KEYS",
+        "CHANNEL_NOT_DUE",
+        "CHANNEL_ONE_WAY",
+        "CHANNEL_OVER",
+        "CHANNEL_SETTLING",
+        "KEY_MISMATCH",
+        "NOT_A_PARTY",
+        "VOUCHER_EXPIRED",
+        "VOUCHER_NONCE",
+        "VOUCHER_SIGNER",
+    ] {
+        assert!(seen(kind), "no run has seen {kind}: {}", reports[0]);
+    }
+    let o = |of: fn(&florin_sim::Operations) -> u64| reports.iter().map(|r| of(&r.operations)).sum::<u64>();
+    let (opened, collected) = (o(|o| o.channels), o(|o| o.collected));
+    assert!(opened > 50 && opened == collected && o(|o| o.redeemed) > 200, "{opened} opened, {collected} collected");
+    assert_eq!(o(|o| o.channel_orders), o(|o| o.channel_finals), "the log decides every order of theirs");
+}
+
+#[test]
+fn a_side_that_was_there_and_lost_all_the_same_is_noticed() {
+    caught_within(10, Shell::CarelessSides, "was there and gets");
+}
+
+#[test]
+fn a_log_that_forgets_what_lanes_have_moved_is_caught() {
+    caught(Shell::ForgetsLanes, "is written as");
+}

@@ -17,8 +17,8 @@ fn redeem(at: usize, redemptions: Vec<wire::Redemption>) -> Option<Move> {
 /// One way in which a side robs the other, if there is something to rob.
 pub fn robs(world: &mut World, at: usize, side: u32) -> Option<Move> {
     let promises = world.channels.list[at].promises.len();
-    let order = match world.rng.below(10) {
-        0..3 if given_back(world, at, side).is_some() => {
+    let order = match world.rng.below(12) {
+        0..8 if given_back(world, at, side).is_some() => {
             let i = given_back(world, at, side)?;
             let one = redemption(world, at, side, i, false);
             redeem(at, vec![one])
@@ -29,11 +29,11 @@ pub fn robs(world: &mut World, at: usize, side: u32) -> Option<Move> {
             let one = redemption(world, at, side, i, false);
             redeem(at, vec![one])
         }
-        3 if promises > 0 => bent(world, at, side),
-        4 => odd(world, at, side),
-        5 | 6 => takes_out(world, at, side),
-        7 => Some(moves::settle(world, at)),
-        8 => Some(moves::collect(world, at)),
+        3 | 4 if promises > 0 => bent(world, at, side),
+        5 | 6 => odd(world, at, side),
+        7 | 8 => takes_out(world, at, side),
+        9 => Some(moves::settle(world, at)),
+        10 => Some(moves::collect(world, at)),
         _ => {
             let held = record(world, at).map_or(0, |r| r.held());
             let more = world.rng.below(20);
@@ -62,11 +62,20 @@ fn bent(world: &mut World, at: usize, side: u32) -> Option<Move> {
     let others = |p: &crate::channels::Promise| p.signed.signer != side;
     let mut all: Vec<usize> = (0..world.channels.list[at].promises.len()).collect();
     all.retain(|i| others(&world.channels.list[at].promises[*i]));
+    let time = now(world);
+    let locks = |i: &usize| {
+        let p = &world.channels.list[at].promises[*i];
+        p.secret.is_some() && p.terms.not_after_ms > time + 100_000
+    };
+    let lock = all.iter().any(locks);
+    if lock {
+        all.retain(locks);
+    }
     let i = *all.get(world.rng.index(all.len().max(1)))?;
     let mut one = redemption(world, at, side, i, false);
     let mut signed = one.voucher.take()?;
     let mut terms = world.channels.list[at].promises[i].terms.clone();
-    match world.rng.below(8) {
+    match if lock { world.rng.between(5, 8) } else { world.rng.below(9) } {
         0 => terms.amount += 100,
         1 => terms.nonce += 1_000,
         2 => terms.payer = 1 - terms.payer,
@@ -76,7 +85,7 @@ fn bent(world: &mut World, at: usize, side: u32) -> Option<Move> {
             terms.channel = id(world, other);
         }
         5 => signed.signatures.clear(),
-        6 => one.secret = Bytes::from(vec![7; world.rng.between(1, 70) as usize]),
+        6 | 7 => one.secret = Bytes::from(vec![7; world.rng.between(1, 70) as usize]),
         _ => {
             let signature = signed.signatures.first()?.clone();
             // The key's kind stays: else no authority votes for it.
@@ -98,21 +107,20 @@ fn odd(world: &mut World, at: usize, side: u32) -> Option<Move> {
     let mut terms = wire::Voucher { channel, payer: other, lane, nonce, amount, ..Default::default() };
     let merge = |lane, nonce| wire::LaneMerge { lane, nonce };
     let mut signer = other;
-    match world.rng.below(9) {
+    // What would be good in a two-way channel the other would not sign.
+    match world.rng.below(if world.channels.list[at].two_way { 7 } else { 9 }) {
         0 => terms.amount = 1 << 63,
         1 => terms.lane = 1_024,
         2 => terms.merges = vec![merge(lane, 5)],
         3 => terms.merges = vec![merge(900, 5)],
-        4 => terms.merges = vec![merge((lane + 1) % 4, 0)],
+        4 => {
+            let known = |l: &u32| *l != lane && record(world, at).is_some_and(|r| r.lane(other, *l).is_some());
+            terms.merges = vec![merge((0..6).find(known)?, 0)];
+        }
         5 => terms.not_before_ms = now(world) + 90_000_000,
         6 => terms.not_after_ms = now(world).saturating_sub(1_000).max(1),
         7 => terms.amount = 1 << 40,
         _ => signer = side,
-    }
-    let two_way = world.channels.list[at].two_way;
-    // What would be good in a two-way channel the other would not sign.
-    if signer == other && two_way && terms.amount == 1 << 40 {
-        return None;
     }
     let key = world.channels.list[at].sides[signer as usize].key.clone();
     let signed = wire::SignedVoucher { signer: other, ..sign(world, terms, signer, &key) };
@@ -158,6 +166,10 @@ fn takes_out(world: &mut World, at: usize, side: u32) -> Option<Move> {
     Some(Move::withdraw(at, amount, withdraw, &to))
 }
 
+fn is_collected(world: &World, at: usize) -> bool {
+    record(world, at).is_some_and(|r| r.collected)
+}
+
 /// Somebody operates on a channel of others; what anyone may do, too.
 pub fn meddles(world: &mut World, party: usize) -> Option<Move> {
     let strange = |at: &usize| world.channels.list[*at].sides.iter().all(|s| s.party != party);
@@ -186,7 +198,10 @@ pub fn meddles(world: &mut World, party: usize) -> Option<Move> {
             let withdraw = wire::ChannelWithdraw { channel: id(world, at), ..Default::default() };
             Move::withdraw(at, 5, withdraw, &address)
         }
-        _ => moves::collect(world, at),
+        _ => {
+            let over = |at: &usize| record(world, *at).is_some_and(|r| r.end_ms.is_some_and(|end| now(world) >= end));
+            moves::collect(world, all.iter().copied().find(|at| over(at) && !is_collected(world, *at)).unwrap_or(at))
+        }
     };
     world.fault("strangers in channels");
     Some(order)

@@ -103,7 +103,13 @@ pub fn defend(world: &mut World, party: usize, busy: &BTreeSet<usize>) -> Option
             let leaves = record(world, at).is_some_and(|r| r.end_ms.is_some() || r.sides[other].leaving.is_some());
             let pressed = leaves || is_cheated(world, at, side);
             // It may see it late, or think that there is time.
-            let acts = if pressed && !world.calm { 700 } else if world.calm { 1_000 } else { 50 };
+            let acts = if pressed && !world.calm {
+                700
+            } else if world.calm {
+                1_000
+            } else {
+                50
+            };
             if !world.rng.chance(acts) {
                 continue;
             }
@@ -179,9 +185,10 @@ pub fn withdraw(world: &mut World, at: usize, side: u32) -> Option<Move> {
         let own = &r.sides[side as usize];
         (own.withdrawn, own.leaving, r.share(side))
     })?;
+    let is_due = leaving.is_some_and(|(_, due)| due <= now(world));
     let permits = &mut world.channels.list[at].sides[side as usize].permits;
     // Mostly the newest, which says the most.
-    let permit = permits.iter_mut().rev().find(|p| !p.used).map(|p| {
+    let permit = permits.iter_mut().rev().find(|p| !p.used && !is_due).map(|p| {
         p.used = true;
         (p.signed.clone(), p.upto)
     });

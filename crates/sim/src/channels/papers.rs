@@ -9,6 +9,7 @@ use florin_core::wire;
 use sha2::{Digest, Sha256};
 
 use super::{Lane, Manner, PARTIES, Permit, Promise, cover, is_live, now, record};
+use crate::Shell;
 use crate::checkers::channels::Paper;
 use crate::world::World;
 
@@ -151,10 +152,14 @@ pub fn locks(world: &mut World, at: usize, payer: u32) {
             let lane = world.channels.list[at].lanes[payer as usize].entry(number).or_default();
             (lane.nonce, lane.agreed, lane.lock) = (plain.nonce, plain.amount, None);
             give(world, at, plain, payer, None);
-        } else if !sent && signs(world, at, 1 - payer) && world.rng.chance(if manner == Manner::Cheat { 500 } else { 100 })
+        } else if !sent
+            && signs(world, at, 1 - payer)
+            && world.rng.chance(if manner == Manner::Cheat { 500 } else { 100 })
         {
             let channel = &mut world.channels.list[at];
             channel.promises[i].dead = true;
+            // Who means to take it all the same finds out.
+            channel.promises[i].known |= manner == Manner::Cheat;
             let lane = channel.lanes[payer as usize].entry(number).or_default();
             (lane.nonce, lane.lock) = (plain.nonce, None);
             let back = wire::Voucher { amount: lane.agreed, ..plain };
@@ -173,13 +178,13 @@ pub fn permit(world: &mut World, at: usize, side: u32) {
         return;
     };
     let channel = &world.channels.list[at];
-    let free = match channel.sides[signer as usize].manner {
+    let careless = world.options.shell == Shell::CarelessSides;
+    let free = if channel.sides[signer as usize].manner == Manner::Cheat || careless {
         // What it would lose is its own affair.
-        Manner::Cheat => share,
-        _ => {
-            let held = record(world, at).map_or(0, |r| r.held());
-            held - leaving - world.checks.log.channels().claims(&channel.id, signer).max(0)
-        }
+        share
+    } else {
+        let held = record(world, at).map_or(0, |r| r.held());
+        held - leaving - world.checks.log.channels().claims(&channel.id, signer).max(0)
     };
     let Some(most) = u64::try_from(free).ok().filter(|most| *most > 0 && signs(world, at, signer)) else { return };
     let upto = withdrawn as u64 + world.rng.between(1, most);
@@ -189,7 +194,12 @@ pub fn permit(world: &mut World, at: usize, side: u32) {
     let permit = wire::WithdrawPermit { channel: id, side, withdrawn: upto, not_after_ms };
     let key = channel.sides[signer as usize].key.clone();
     let signed = withdraw_permit(world, &permit, &key);
-    world.channels.list[at].sides[side as usize].permits.push(Permit { signed, upto, until_ms: not_after_ms, used: false });
+    world.channels.list[at].sides[side as usize].permits.push(Permit {
+        signed,
+        upto,
+        until_ms: not_after_ms,
+        used: false,
+    });
 }
 
 /// Signs a permit to withdraw, and tells nobody but those who check signatures.

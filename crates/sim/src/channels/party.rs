@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::moves::{self, Move};
-use super::{FUNDS, Manner, PARTIES, now, papers, record};
+use super::{FUNDS, Manner, now, papers, record};
 use crate::attackers::robs_channels;
 use crate::client::{Client, Purse, Wish, wake};
 use crate::driver::{Driver, Outcome, Tally};
@@ -15,7 +15,7 @@ use crate::world::{MS, World};
 /// Tag of the timer with which it does something; others are numbers of jobs.
 const TICK: u64 = 0;
 /// Orders that it may have on their way.
-const ORDERS_MAX: usize = 2;
+const ORDERS_MAX: usize = 3;
 
 struct Pending {
     raw: Bytes,
@@ -97,24 +97,38 @@ impl Party {
         let mut own: Vec<(usize, u32)> = moves::own(world, self.number).into_iter().filter(free).collect();
         own.retain(|(at, _)| record(world, *at).is_some_and(|r| !r.collected));
         if own.is_empty() || world.rng.chance(150) {
-            return match world.rng.chance(if self.number == PARTIES - 1 { 300 } else { 850 }) {
-                true => moves::open(world, self.number, self.available),
-                false => robs_channels::meddles(world, self.number),
+            return match world.rng.below(10) {
+                0..6 => moves::open(world, self.number, self.available),
+                6 => robs_channels::meddles(world, self.number),
+                _ => None,
             };
+        }
+        let manners: Vec<Manner> =
+            world.channels.list.iter().flat_map(|c| [c.sides[0].manner, c.sides[1].manner]).collect();
+        let manner = |(at, side): &(usize, u32)| manners[at * 2 + *side as usize];
+        // Those who are away do next to nothing; those who rob are busy.
+        if own.iter().any(|o| manner(o) == Manner::Cheat) && world.rng.chance(400) {
+            own.retain(|o| manner(o) == Manner::Cheat);
+        } else if own.iter().any(|o| manner(o) == Manner::Watchful) && world.rng.chance(900) {
+            own.retain(|o| manner(o) != Manner::Absent);
         }
         let (at, side) = own[world.rng.index(own.len())];
         if let Some(keys) = moves::keys(world, at, side) {
             return Some(keys);
         }
         let manner = world.channels.list[at].sides[side as usize].manner;
+        let leaving = record(world, at).and_then(|r| r.sides[side as usize].leaving);
+        if leaving.is_some_and(|(_, due)| due <= now(world)) && world.rng.chance(700) {
+            return moves::withdraw(world, at, side);
+        }
         match (manner, world.rng.below(14)) {
             (Manner::Absent, 0) => moves::deposit(world, at, self.available),
             (Manner::Absent, _) => None,
-            (Manner::Cheat, 0..=7) => robs_channels::robs(world, at, side),
+            (Manner::Cheat, 0..=9) => robs_channels::robs(world, at, side),
             (_, 0) => moves::deposit(world, at, self.available),
             (_, 1..=3) => moves::redeem(world, at, side),
             (_, 4..=6) => moves::announce(world, at, side),
-            (_, 7..=10) => moves::withdraw(world, at, side),
+            (_, 7..=11) => moves::withdraw(world, at, side),
             _ if is_over(world, at) => Some(moves::collect(world, at)),
             _ if record(world, at).is_some_and(|r| r.end_ms.is_none()) && world.rng.chance(300) => {
                 Some(moves::settle(world, at))
@@ -127,6 +141,10 @@ impl Party {
     fn wind_up(&mut self, world: &mut World, busy: &BTreeSet<usize>) -> Option<Move> {
         let own = moves::own(world, self.number);
         let mut open = own.into_iter().map(|(at, _)| at).filter(|at| !busy.contains(at));
+        // Both sides come at the same time only now and then.
+        if !world.rng.chance(600) {
+            return None;
+        }
         let at = open.find(|at| {
             let due = |r: &crate::checkers::channels::Channel| r.end_ms.is_none_or(|end| now(world) >= end);
             record(world, *at).is_some_and(|r| !r.collected && due(r))
@@ -232,6 +250,7 @@ impl Client for Party {
     }
 
     fn unfinished(&self) -> Option<String> {
-        (!self.pending.is_empty()).then(|| format!("{:?} waits for {} orders of channels", self.addr, self.pending.len()))
+        (!self.pending.is_empty())
+            .then(|| format!("{:?} waits for {} orders of channels", self.addr, self.pending.len()))
     }
 }

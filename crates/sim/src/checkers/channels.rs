@@ -179,7 +179,8 @@ impl Channels {
         let many = done.events.iter().filter(|e| matches!(e, Event::Redeemed(..))).count();
         let over: BTreeSet<&Id> =
             done.events.iter().filter_map(|e| if let Event::Redeemed(id, _) = e { Some(id) } else { None }).collect();
-        for (holds, what) in [(many >= 6, "six vouchers in one order"), (over.len() > 1, "one order over several channels")]
+        for (holds, what) in
+            [(many >= 6, "six vouchers in one order"), (over.len() > 1, "one order over several channels")]
         {
             if holds {
                 self.mark(what);
@@ -187,7 +188,10 @@ impl Channels {
         }
         for event in &done.events {
             match event {
-                Event::Redeemed(id, terms) => self.vouchers.note_redeemed(id, terms),
+                Event::Redeemed(id, terms) if self.vouchers.note_redeemed(id, terms) => {
+                    self.mark("lock redeemed that was given back");
+                }
+                Event::Redeemed(..) => {}
                 Event::Left(id, side) if self.vouchers.note_left(id, *side) => self.mark("robbed while away"),
                 Event::Left(..) => {}
                 Event::Mark(what) => self.mark(what),
@@ -227,7 +231,8 @@ impl Channels {
             let own = &channel.sides[side as usize];
             let most = self.vouchers.most(id, side);
             if channel.sent(side) > most {
-                let what = format!("{}: side {side} has sent {}, it has signed {most}", hex::encode(id), channel.sent(side));
+                let what =
+                    format!("{}: side {side} has sent {}, it has signed {most}", hex::encode(id), channel.sent(side));
                 self.broken.push(what);
             }
             let Some(mut owed) = self.vouchers.owed(id, side, own.deposited) else { continue };

@@ -15,8 +15,8 @@ use florin_core::{pbtx, wire};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-use super::ledger::signed;
 use super::channels::Channels;
+use super::ledger::signed;
 use super::number;
 use super::objects::Objects;
 use super::orders::{Id, Known, Orders, Place};

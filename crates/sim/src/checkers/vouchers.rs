@@ -134,11 +134,17 @@ impl Vouchers {
         *what == paper && over == message && keys.any(|k| k.key_bytes == *key)
     }
 
-    /// The log has redeemed a voucher.
-    pub(super) fn note_redeemed(&mut self, channel: &Id, terms: &wire::Voucher) {
+    /// The log has redeemed a voucher. Returns whether who redeemed it had given it back.
+    pub(super) fn note_redeemed(&mut self, channel: &Id, terms: &wire::Voucher) -> bool {
         self.redeemed += 1;
-        let papers = self.of.get_mut(channel).into_iter().flat_map(|p| &mut p.promises);
-        papers.filter(|p| p.terms == *terms).for_each(|p| p.redeemed = true);
+        let Some(papers) = self.of.get_mut(channel) else { return false };
+        let lane = |p: &&mut Promise| p.terms.payer == terms.payer && p.terms.lane == terms.lane;
+        let mut given_back = false;
+        for p in papers.promises.iter_mut().filter(lane) {
+            p.redeemed |= p.terms == *terms;
+            given_back |= p.signer != terms.payer && p.terms.nonce > terms.nonce && !terms.secret_hash.is_empty();
+        }
+        given_back
     }
 
     /// The log has carried out an order. Returns how many sides it stood up for.
@@ -198,5 +204,87 @@ impl Papers {
             }
         }
         lanes.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANNEL: Id = [7; 32];
+
+    fn voucher(payer: u32, lane: u32, nonce: u64, amount: u64) -> wire::Voucher {
+        wire::Voucher { payer, lane, nonce, amount, ..Default::default() }
+    }
+
+    /// What side 1 must get of the vouchers of side 0, and what side 0 must keep of 100, if both have stood up for themselves.
+    fn owed(papers: &[(wire::Voucher, u32)]) -> (i128, i128) {
+        let mut all = Vouchers::default();
+        [0, 1].into_iter().for_each(|side| all.is_honest(CHANNEL, side));
+        papers.iter().for_each(|(terms, signer)| all.promised(CHANNEL, terms, *signer));
+        for side in [0, 1] {
+            all.stands([1; 32], CHANNEL, side);
+        }
+        assert_eq!(all.note_applied(&[1; 32]), 2);
+        (all.owed(&CHANNEL, 1, 0).unwrap(), all.owed(&CHANNEL, 0, 100).unwrap())
+    }
+
+    #[test]
+    fn the_newest_of_each_lane_counts() {
+        let papers = [(voucher(0, 0, 1, 10), 0), (voucher(0, 3, 1, 5), 0), (voucher(0, 0, 2, 30), 0)];
+        assert_eq!(owed(&papers), (35, 65));
+    }
+
+    #[test]
+    fn a_lock_binds_its_payer_until_it_is_given_back_and_counts_for_nobody() {
+        let lock = wire::Voucher { secret_hash: vec![1; 32].into(), not_after_ms: 9, ..voucher(0, 0, 2, 40) };
+        let papers = [(voucher(0, 0, 1, 10), 0), (lock, 0)];
+        assert_eq!(owed(&papers), (10, 60));
+        let [first, second] = papers;
+        assert_eq!(owed(&[first, second, (voucher(0, 0, 3, 10), 1)]), (10, 90));
+    }
+
+    #[test]
+    fn merged_lanes_count_once() {
+        let merges = vec![wire::LaneMerge { lane: 1, nonce: 2 }];
+        let merging = wire::Voucher { merges, ..voucher(0, 0, 2, 30) };
+        let papers = [(voucher(0, 0, 1, 10), 0), (voucher(0, 1, 1, 15), 0), (merging, 0)];
+        assert_eq!(owed(&papers), (30, 70));
+    }
+
+    #[test]
+    fn who_was_away_is_owed_nothing_of_what_it_has_not_redeemed() {
+        let mut all = Vouchers::default();
+        [0, 1].into_iter().for_each(|side| all.is_honest(CHANNEL, side));
+        all.promised(CHANNEL, &voucher(0, 0, 1, 10), 0);
+        assert_eq!((all.owed(&CHANNEL, 1, 0), all.owed(&CHANNEL, 0, 100)), (Some(0), Some(90)));
+        assert_eq!((all.most(&CHANNEL, 0), all.most(&CHANNEL, 1)), (10, 0));
+        assert!(all.note_left(&CHANNEL, 0) && all.was_robbed(&CHANNEL, 1) && !all.was_robbed(&CHANNEL, 0));
+        // What is redeemed counts, stood for or not.
+        assert!(!all.note_redeemed(&CHANNEL, &voucher(0, 0, 1, 10)));
+        assert_eq!(all.owed(&CHANNEL, 1, 0), Some(10));
+    }
+
+    #[test]
+    fn a_signature_is_true_for_what_was_signed_by_a_key_that_is_enough() {
+        let key = |byte: u8| pbtx::KeyWeight {
+            key: Some(pbtx::PublicKey { r#type: 0, key_bytes: vec![byte; 34].into() }),
+            weight: 1,
+        };
+        let permission = |byte, threshold| {
+            Bytes::from(pbtx::Permission { actor: 0, threshold, keys: vec![key(byte)] }.encode_to_vec())
+        };
+        let (message, signatures) = (Bytes::from_static(b"voucher"), [Bytes::from_static(b"signature")]);
+        let mut all = Vouchers::default();
+        all.signed(Paper::Voucher, &message, &signatures, &[3; 34]);
+        assert!(all.is_true(Paper::Voucher, &message, &signatures, &permission(3, 1)));
+        for (paper, message, permission) in [
+            (Paper::Withdraw, &message, permission(3, 1)),
+            (Paper::Voucher, &Bytes::from_static(b"another"), permission(3, 1)),
+            (Paper::Voucher, &message, permission(4, 1)),
+            (Paper::Voucher, &message, permission(3, 2)),
+        ] {
+            assert!(!all.is_true(paper, message, &signatures, &permission));
+        }
     }
 }
