@@ -227,7 +227,7 @@ fn locks_of_notes_that_are_not_written_are_caught() {
 
 #[test]
 fn shares_for_what_is_not_settled_on_disk_are_caught() {
-    caught(Shell::RepliesBeforeSync, "that nobody has paid for");
+    caught_within(10, Shell::RepliesBeforeSync, "that nobody has paid for");
 }
 
 #[test]

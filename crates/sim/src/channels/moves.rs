@@ -103,12 +103,12 @@ pub fn defend(world: &mut World, party: usize, busy: &BTreeSet<usize>) -> Option
             let leaves = record(world, at).is_some_and(|r| r.end_ms.is_some() || r.sides[other].leaving.is_some());
             let pressed = leaves || is_cheated(world, at, side);
             // It may see it late, or think that there is time.
-            let acts = if pressed && !world.calm {
-                700
-            } else if world.calm {
-                1_000
-            } else {
-                50
+            let left = record(world, at).and_then(|r| r.end_ms).map(|end| end.saturating_sub(now(world)));
+            let acts = match (world.calm, left) {
+                (true, _) => 1_000,
+                (_, Some(left)) if left > world.channels.list[at].delay_ms / 2 => 350,
+                _ if pressed => 800,
+                _ => 50,
             };
             if !world.rng.chance(acts) {
                 continue;

@@ -272,7 +272,7 @@ impl Draft<'_> {
             (!terms.merges.is_empty(), "lanes merged"),
             (emptied && delta > 0, "emptied lane used again"),
             (left.is_some(), "voucher redeemed while the channel settles"),
-            (left.is_some_and(|left| left < channel.delay_ms / 8), "voucher redeemed shortly before the end"),
+            (left.is_some_and(|left| left < channel.delay_ms / 4), "voucher redeemed shortly before the end"),
             (terms.payer == 1, "voucher back in a two-way channel"),
         ];
         marks.into_iter().filter(|(holds, _)| *holds).for_each(|(_, what)| self.mark(what));
