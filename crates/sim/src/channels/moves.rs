@@ -249,9 +249,8 @@ pub fn deposit(world: &mut World, at: usize, available: i128) -> Option<Move> {
 
 /// Says the keys that a side has not said before.
 pub fn keys(world: &World, at: usize, side: u32) -> Option<Move> {
-    let r = record(world, at).filter(|r| r.end_ms.is_none() && r.sides[side as usize].permission.is_empty())?;
+    record(world, at).filter(|r| r.end_ms.is_none() && r.sides[side as usize].permission.is_empty())?;
     let permission = world.channels.list[at].sides[side as usize].permission.clone();
-    r.held();
     Some(Move::of(at, output::Kind::ChannelKeys(wire::ChannelKeys { channel: id(world, at), permission })))
 }
 
