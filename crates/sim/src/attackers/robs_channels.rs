@@ -11,7 +11,7 @@ use crate::channels::{PARTIES, now, record};
 use crate::world::World;
 
 fn redeem(at: usize, redemptions: Vec<wire::Redemption>) -> Option<Move> {
-    Some(Move::of(at, output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions })))
+    Some(Move::of(at, output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions, claims: Vec::new() })))
 }
 
 /// One way in which a side robs the other, if there is something to rob.

@@ -133,7 +133,7 @@ pub fn defend(world: &mut World, party: usize, busy: &BTreeSet<usize>) -> Option
     if redemptions.is_empty() {
         return None;
     }
-    order.outputs.push(output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions }));
+    order.outputs.push(output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions, claims: Vec::new() }));
     Some(order)
 }
 
@@ -171,7 +171,7 @@ pub fn redeem(world: &mut World, at: usize, side: u32) -> Option<Move> {
     if redemptions.is_empty() {
         return None;
     }
-    Some(Move::of(at, output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions })))
+    Some(Move::of(at, output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions, claims: Vec::new() })))
 }
 
 /// Takes out what a permit allows, or what was announced and is due; sometimes into another channel.

@@ -9,7 +9,7 @@ use florin_core::wire::{self, credit_entry, output};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-use super::channels::{Channel, Channels, Lane, Paper, Side};
+use super::channels::{Channel, Channels, Lane, Paper, SETTLE, Side, UNDECIDED};
 use super::log::{Address, Credit};
 use super::orders::Id;
 
@@ -39,6 +39,8 @@ pub(super) enum Event {
     /// A side took money out without a permit.
     Left(Id, u32),
     Mark(&'static str),
+    /// A side's withdrawal, or the settle, waits for clocks.
+    Waits(Id, usize),
 }
 
 /// What an order has done to channels.
@@ -147,7 +149,12 @@ impl Draft<'_> {
                 channel.sides[deposit.side as usize].deposited += i128::from(deposit.amount);
                 self.save(id, channel);
             }
-            output::Kind::ChannelRedeem(all) => all.redemptions.iter().try_for_each(|one| self.redeem(one))?,
+            output::Kind::ChannelRedeem(all) => {
+                all.redemptions.iter().try_for_each(|one| self.redeem(one))?;
+                if !all.claims.is_empty() {
+                    return Err("no virtual channels in this world yet".into());
+                }
+            }
             output::Kind::ChannelKeys(keys) => {
                 let (id, mut channel) = self.load_live(&keys.channel)?;
                 let side = self.side_in(&channel)?;
@@ -160,14 +167,15 @@ impl Draft<'_> {
             output::Kind::ChannelLeave(leave) => {
                 let (id, mut channel) = self.load_live(&leave.channel)?;
                 let side = self.side_in(&channel)?;
-                channel.sides[side as usize].leaving =
-                    (leave.amount > 0).then_some((leave.amount, self.now + channel.delay_ms));
+                channel.sides[side as usize].leaving = (leave.amount > 0).then_some((leave.amount, UNDECIDED));
+                self.events.push(Event::Waits(id, side as usize));
                 self.save(id, channel);
             }
             output::Kind::ChannelSettle(settle) => {
                 let (id, mut channel) = self.load_live(&settle.channel)?;
                 self.side_in(&channel)?;
-                channel.end_ms = Some(self.now + channel.delay_ms);
+                channel.end_ms = Some(UNDECIDED);
+                self.events.push(Event::Waits(id, SETTLE));
                 channel.sides.iter_mut().for_each(|s| s.leaving = None);
                 self.save(id, channel);
             }

@@ -15,6 +15,11 @@ use super::orders::Id;
 use super::rules::{Facts, Rule};
 pub use super::vouchers::{Paper, Vouchers};
 
+/// The end of a delay that has not begun.
+pub(super) const UNDECIDED: u64 = u64::MAX;
+/// What waits besides the withdrawals of sides 0 and 1.
+pub(super) const SETTLE: usize = 2;
+
 /// One side, minor units.
 #[derive(Clone, Default)]
 pub struct Side {
@@ -44,7 +49,7 @@ pub struct Channel {
     pub sides: [Side; 2],
     pub(super) delay_ms: u64,
     pub(super) two_way: bool,
-    /// When the delay after a settle is over.
+    /// When the delay after a settle is over; at the end of all time as long as it has not begun.
     pub end_ms: Option<u64>,
     /// Whether it was paid out.
     pub collected: bool,
@@ -96,6 +101,7 @@ impl Channel {
             nonce: l.nonce,
             redeemed: l.amount,
             secret: l.secret.clone(),
+            ..Default::default()
         });
         let side = |side: u32| {
             let s = &self.sides[side as usize];
@@ -134,6 +140,11 @@ pub struct Channels {
     committee: Id,
     pub(super) network: u64,
     all: BTreeMap<Id, Channel>,
+    /// Newest votes of clocks, by authority.
+    clocks: BTreeMap<u32, u64>,
+    quorum: usize,
+    /// Delays that have not begun: of a side's withdrawal or of the settle, with the clocks when they were asked for.
+    waiting: BTreeMap<(Id, usize), BTreeMap<u32, u64>>,
     /// Those that this unit has changed.
     changed: BTreeSet<Id>,
     broken: Vec<String>,
@@ -141,7 +152,8 @@ pub struct Channels {
 
 impl Channels {
     pub(super) fn new(facts: &Facts) -> Channels {
-        Channels { committee: facts.committee_id, network: facts.network_id, ..Default::default() }
+        let quorum = facts.authorities as usize - facts.faults();
+        Channels { committee: facts.committee_id, network: facts.network_id, quorum, ..Default::default() }
     }
 
     /// A channel.
@@ -195,6 +207,7 @@ impl Channels {
                 Event::Left(id, side) if self.vouchers.note_left(id, *side) => self.mark("robbed while away"),
                 Event::Left(..) => {}
                 Event::Mark(what) => self.mark(what),
+                Event::Waits(id, what) => drop(self.waiting.insert((*id, *what), self.clocks.clone())),
             }
         }
         let ids: Vec<Id> = done.changed.keys().copied().collect();
@@ -221,6 +234,33 @@ impl Channels {
             && (withdraws || call.outputs.iter().any(operates))
         {
             self.mark(code.name());
+        }
+    }
+
+    /// An authority has voted its clock.
+    pub(super) fn vote_clock(&mut self, authority: u32, clock_ms: u64) {
+        self.clocks.insert(authority, clock_ms);
+    }
+
+    /// Delays begin for which a quorum has voted newer clocks since they were asked for.
+    pub(super) fn begin_delays(&mut self, now: u64) {
+        let newer = |then: &BTreeMap<u32, u64>| {
+            self.clocks.iter().filter(|(a, clock)| **clock > then.get(a).copied().unwrap_or(0)).count()
+        };
+        let due: Vec<(Id, usize)> =
+            self.waiting.iter().filter(|(_, then)| newer(then) >= self.quorum).map(|(key, _)| *key).collect();
+        for key in due {
+            self.waiting.remove(&key);
+            let Some(channel) = self.all.get_mut(&key.0) else { continue };
+            let from = now + channel.delay_ms;
+            match channel.sides.get_mut(key.1).map(|s| &mut s.leaving) {
+                None => channel.end_ms = channel.end_ms.filter(|end| *end != UNDECIDED).or(Some(from)),
+                Some(Some((_, due))) if *due == UNDECIDED => *due = from,
+                // Taken back since.
+                Some(_) => continue,
+            }
+            channel.changes += 1;
+            self.changed.insert(key.0);
         }
     }
 

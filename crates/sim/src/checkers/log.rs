@@ -276,6 +276,9 @@ impl Log {
             ));
         }
         self.time_ms = book.time_ms;
+        if data.clock_ms != 0 {
+            self.objects.channels.vote_clock(unit.creator, data.clock_ms);
+        }
         let mut outcomes: BTreeMap<Id, (Place, wire::OutcomeRecord)> = BTreeMap::new();
         for w in writes.iter().filter(|w| w.table == Table::Objects && w.key.first() == Some(&b'o')) {
             let part = |at: usize, end: usize| number(&w.key[at..end]);
@@ -349,6 +352,9 @@ impl Log {
         if !heard.iter().eq(to_shards.iter().map(|(_, step)| step)) {
             let what = format!("{at:?} tells shards {heard:?}, it must tell {to_shards:?}");
             found.push((Rule::Registry, what.chars().take(1_500).collect()));
+        }
+        if data.clock_ms != 0 {
+            self.objects.channels.begin_delays(self.time_ms);
         }
         found.extend(self.objects.channels.wrote(writes));
         self.credits.extend(expected.iter().map(|(address, amount, ..)| (*address, *amount)));
