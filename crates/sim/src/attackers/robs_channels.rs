@@ -7,7 +7,7 @@ use florin_core::wire::{self, output};
 use super::votes_for_everything::flip;
 use crate::channels::moves::{self, Move, id, redemption};
 use crate::channels::papers::{sign, withdraw_permit};
-use crate::channels::{PARTIES, now, record};
+use crate::channels::{PARTIES, now, record, usable};
 use crate::world::World;
 
 fn redeem(at: usize, redemptions: Vec<wire::Redemption>) -> Option<Move> {
@@ -25,7 +25,13 @@ pub fn robs(world: &mut World, at: usize, side: u32) -> Option<Move> {
         }
         1 | 2 if promises > 0 => {
             // Whatever was signed at some time, by whom ever.
-            let i = world.rng.index(promises);
+            let any = world.rng.index(promises);
+            // Mostly what the log has as the newest of its lane: the very same once more.
+            let newest = world.channels.list[at].promises.iter().position(|p| {
+                let lane = record(world, at).and_then(|r| r.lane(p.terms.payer, p.terms.lane));
+                p.signed.signer != side && lane.is_some_and(|(_, nonce)| nonce == p.terms.nonce)
+            });
+            let i = if world.rng.chance(700) { newest.unwrap_or(any) } else { any };
             let one = redemption(world, at, side, i, false);
             redeem(at, vec![one])
         }
@@ -189,7 +195,8 @@ pub fn meddles(world: &mut World, party: usize) -> Option<Move> {
             Move::of(at, output::Kind::ChannelKeys(keys))
         }
         3 | 4 if !world.channels.list[at].promises.is_empty() => {
-            let i = world.rng.index(world.channels.list[at].promises.len());
+            let any = world.rng.index(world.channels.list[at].promises.len());
+            let i = usable(world, at, side, 0).last().copied().unwrap_or(any);
             // With the watcher's permit, if there is one and it is somebody else's.
             let one = redemption(world, at, side, i, party != PARTIES - 1);
             return redeem(at, vec![one]);

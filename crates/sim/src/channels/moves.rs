@@ -204,7 +204,7 @@ pub fn withdraw(world: &mut World, at: usize, side: u32) -> Option<Move> {
         None => {
             let (most, due) = leaving?;
             // Mostly when it is due.
-            if due > now(world) && !world.rng.chance(50) {
+            if due > now(world) && !world.rng.chance(250) {
                 return None;
             }
             let amount = i128::from(most).min(share);
