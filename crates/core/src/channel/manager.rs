@@ -28,6 +28,7 @@
 //! | `end` | an end's money and lanes, and what always holds |
 //! | `query` | status, lists |
 //! | `snapshot` | the state as records, to write the journal anew |
+//! | `lanes` | what a hub has to know of the lanes |
 //! | `watch` | what a watchtower needs, and the watchtower |
 
 mod accept;
@@ -36,6 +37,7 @@ mod end;
 mod funds;
 mod input;
 mod issue;
+mod lanes;
 mod ops;
 mod policy;
 mod query;
@@ -56,6 +58,7 @@ pub use self::effect::{Added, Effect, Effects, Event, Message, Reply};
 pub use self::input::{
     Conditions, Create, EndId, Incoming, Input, Issue, Now, OpId, Outcome, ReservationId, Reserve, Signer, Use,
 };
+pub use self::lanes::{LaneView, LockView};
 pub use self::ops::OpState;
 pub use self::policy::Policy;
 pub use self::query::{Direction, EndState, Listed, OpStatus, ReservationStatus, Status, Validity, VoucherState};

@@ -1,0 +1,99 @@
+//! What a hub has to know of the lanes.
+
+use super::Manager;
+use super::end::{Kept, Lock};
+use super::input::EndId;
+use crate::error::Result;
+use crate::merkle::Hash;
+use crate::wire::SignedVoucher;
+
+/// A lock in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockView {
+    /// Of its voucher.
+    pub nonce: u64,
+    /// What it locks, minor units.
+    pub amount: u64,
+    /// What takes it, if it takes a secret.
+    pub secret_hash: Option<Hash>,
+    /// Log time up to which, ms.
+    pub not_after_ms: u64,
+    /// Whether its secret is known.
+    pub is_known: bool,
+}
+
+/// A lane of one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneView {
+    /// The highest that was used, by either side; 0 = never used.
+    pub nonce: u64,
+    /// Paid for good, minor units.
+    pub paid: u64,
+    /// The lock in flight.
+    pub lock: Option<LockView>,
+    /// The newest voucher of its payer.
+    pub newest: Option<SignedVoucher>,
+}
+
+impl Manager {
+    /// A lane that the own side pays on. `UNKNOWN_CHANNEL`.
+    pub fn out_lane(&self, id: &EndId, lane: u32) -> Result<LaneView> {
+        let Some(lane) = self.end(id)?.out.get(&lane) else { return Ok(LaneView::default()) };
+        Ok(LaneView {
+            nonce: lane.nonce,
+            paid: lane.amount,
+            lock: lane.lock.as_ref().map(|lock| view(lock, lane.locked())),
+            newest: lane.last.as_ref().map(|kept| kept.voucher.clone()),
+        })
+    }
+
+    /// A lane that the other side pays on. `UNKNOWN_CHANNEL`.
+    pub fn paid_lane(&self, id: &EndId, lane: u32) -> Result<LaneView> {
+        let Some(lane) = self.end(id)?.paid.get(&lane) else { return Ok(LaneView::default()) };
+        let newest = lane.lock.as_ref().map(|lock| &lock.kept).or(lane.firm.as_ref());
+        Ok(LaneView {
+            nonce: lane.nonce,
+            paid: lane.value(),
+            lock: lane.lock.as_ref().map(|lock| view(lock, lane.locked())),
+            newest: newest.map(|kept| kept.voucher.clone()),
+        })
+    }
+
+    /// The newest vouchers of the other side, as (payer, lane, nonce). `UNKNOWN_CHANNEL`.
+    pub fn held_nonces(&self, id: &EndId) -> Result<Vec<(u32, u32, u64)>> {
+        let end = self.end(id)?;
+        let newest = |a: Option<&Kept>, b: Option<&Kept>| a.into_iter().chain(b).map(|kept| kept.nonce).max();
+        let paid = end.paid.iter().filter_map(|(number, lane)| {
+            let nonce = newest(lane.firm.as_ref(), lane.lock.as_ref().map(|lock| &lock.kept))?;
+            Some((end.other(), *number, nonce))
+        });
+        let cancels =
+            end.out.iter().filter_map(|(number, lane)| Some((end.side, *number, lane.cancel.as_ref()?.kept.nonce)));
+        Ok(paid.chain(cancels).collect())
+    }
+
+    /// The voucher with this nonce, if it is kept. `UNKNOWN_CHANNEL`.
+    pub fn kept_voucher(&self, id: &EndId, payer: u32, lane: u32, nonce: u64) -> Result<Option<SignedVoucher>> {
+        let end = self.end(id)?;
+        let found = match payer == end.side {
+            true => end.out.get(&lane).and_then(|lane| lane.find(nonce)),
+            false => end.paid.get(&lane).and_then(|lane| lane.find(nonce)),
+        };
+        Ok(found.map(|kept| kept.voucher.clone()))
+    }
+
+    /// Log time between settle and collect of a channel, ms. `UNKNOWN_CHANNEL`.
+    pub fn delay_ms(&self, id: &EndId) -> Result<u64> {
+        Ok(self.end(id)?.record.delay_ms)
+    }
+}
+
+fn view(lock: &Lock, amount: u64) -> LockView {
+    LockView {
+        nonce: lock.kept.nonce,
+        amount,
+        secret_hash: lock.secret_hash,
+        not_after_ms: lock.not_after_ms,
+        is_known: !lock.secret.is_empty(),
+    }
+}
