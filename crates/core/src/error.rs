@@ -120,6 +120,18 @@ codes! {
     LockTerms = 474, "LOCK_TERMS", "choose an amount and time limits within the bounds shown";
     ChannelNotOpen = 475, "CHANNEL_NOT_OPEN", "wait until the order that opens the channel is ordered";
     VoucherMerges = 476, "VOUCHER_MERGES", "ask for a voucher without merges and virtual channels, or redeem it by hand";
+    InvoiceUnknown = 480, "INVOICE_UNKNOWN", "ask the payee for a new invoice";
+    InvoiceOver = 481, "INVOICE_OVER", "ask the payee for a new invoice";
+    InvoiceAmount = 482, "INVOICE_AMOUNT", "pay what the invoice asks for";
+    HubRoute = 483, "HUB_ROUTE", "choose another route";
+    HubFee = 484, "HUB_FEE", "ask the hub for its terms again";
+    HubMargin = 485, "HUB_MARGIN", "ask the hub for its terms again, and pay anew";
+    HubCaps = 486, "HUB_CAPS", "try again when earlier payments are over";
+    HubFunds = 487, "HUB_FUNDS", "add money to the channel, or choose another route";
+    HubOffline = 488, "HUB_OFFLINE", "try again later, or choose another route";
+    HubDiverged = 489, "HUB_DIVERGED", "settle the channel: its journal is an old one, or its keys are used elsewhere";
+    UnknownPayment = 490, "UNKNOWN_PAYMENT", "check the id";
+    LockOver = 491, "LOCK_OVER", "pay anew, over another route if you can";
     // 5xx: signatures.
     KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
     SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";

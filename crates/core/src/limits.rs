@@ -71,6 +71,21 @@ pub const IDEMPOTENCY_BYTES_MAX: usize = 64;
 pub const CHANNEL_DELAY_MIN_MS: u64 = 1_000;
 /// Longest, ms of log time.
 pub const CHANNEL_DELAY_MAX_MS: u64 = 90 * 24 * 3_600_000;
+/// Hubs on the way of a payment.
+pub const HUB_HOPS_MAX: usize = 16;
+/// Locks that a hub takes on a channel at once, unless its policy says otherwise; fewer than a manager takes, so that one too
+/// many can be given back with a signature.
+pub const HUB_LOCKS_MAX: usize = 400;
+/// Ms of log time that a hub's incoming lock lives longer than the outgoing one, unless its policy says otherwise.
+pub const HUB_MARGIN_MS: u64 = 1_800_000;
+/// Ms of log time until a hub has seen what the log redeemed, at worst, unless its policy says otherwise.
+pub const HUB_GRACE_MS: u64 = 600_000;
+/// Ms of log time that the last lock of a payment lives, unless the payer's policy says otherwise.
+pub const HUB_FINAL_MS: u64 = 3_600_000;
+/// Ms of log time after its time limit until the lane of an expired lock is used for another: the other side has to see that it is over.
+pub const HUB_REST_MS: u64 = 600_000;
+/// Vouchers that a side of a channel compares after connecting.
+pub const HUB_LANES_SHOWN_MAX: usize = 2_048;
 /// Bytes of a network's metadata.
 pub const METADATA_BYTES_MAX: usize = 1_024;
 /// Listeners of a network.
@@ -122,6 +137,8 @@ const _: () = assert!(
     CONTENT_BYTES_MAX + 1_024 + COMMITTEE_MAX * (ORDERS_PER_BATCH_MAX / 8 + 96) * 2 / 3 + 12 * 34 < UNIT_BYTES_MAX
 );
 const _: () = assert!(COMMITTEE_MIN >= 4 && COMMITTEE_MAX >= COMMITTEE_MIN);
+// Whoever pays a hub has the time to be seen by it.
+const _: () = assert!(HUB_MARGIN_MS > HUB_GRACE_MS && HUB_LANES_SHOWN_MAX >= 2 * LANES_MAX as usize);
 const _: () = assert!(AUTHORITIES_MAX > COSIGNORS_MAX);
 const _: () = assert!(CONTENT_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < MESSAGE_BYTES_MAX);
 // The sum of all outputs of one order cannot overflow the i128 it is computed in.

@@ -3,6 +3,7 @@
 //! [`rules`] says what a voucher does to a channel; the log's module, the manager of payments and the watcher all go
 //! by it. Amounts are minor units. `docs/channels.md` tells the whole story.
 
+pub mod hub;
 pub mod manager;
 pub mod rules;
 pub mod voucher;

@@ -2952,6 +2952,313 @@ pub struct WatchedChannel {
     #[prost(message, repeated, tag = "3")]
     pub redemptions: ::prost::alloc::vec::Vec<Redemption>,
 }
+/// "Pay me this." Made by the payee; one encoding; pays once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubInvoice {
+    #[prost(fixed64, tag = "1")]
+    pub network_id: u64,
+    /// address
+    #[prost(bytes = "bytes", tag = "2")]
+    pub payee: ::prost::bytes::Bytes,
+    /// of the payee with its hub: where the route ends
+    #[prost(bytes = "bytes", tag = "3")]
+    pub channel: ::prost::bytes::Bytes,
+    /// minor units, at least 1
+    #[prost(uint64, tag = "4")]
+    pub amount: u64,
+    /// sha256 of the secret that the payment reveals
+    #[prost(bytes = "bytes", tag = "5")]
+    pub secret_hash: ::prost::bytes::Bytes,
+    /// log time up to which it is paid
+    #[prost(fixed64, tag = "6")]
+    pub expires_ms: u64,
+    #[prost(string, tag = "7")]
+    pub memo: ::prost::alloc::string::String,
+}
+/// What a hub asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubTerms {
+    /// minor units a payment
+    #[prost(uint64, tag = "1")]
+    pub fee_base: u64,
+    /// and millionths of the amount that is passed on, rounded up
+    #[prost(uint32, tag = "2")]
+    pub fee_ppm: u32,
+    /// between the time limit of the lock that comes in and of the one that goes out
+    #[prost(uint64, tag = "3")]
+    pub margin_ms: u64,
+    /// minor units for each lock, whatever becomes of it
+    #[prost(uint64, tag = "4")]
+    pub upfront: u64,
+    /// minor units
+    #[prost(uint64, tag = "5")]
+    pub lock_min: u64,
+    /// longest time until a lock ends
+    #[prost(uint64, tag = "6")]
+    pub lock_max_ms: u64,
+}
+/// What a hub is to pass on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubHop {
+    /// to pay in; empty: the one to `party` with the most money
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub party: ::prost::bytes::Bytes,
+    /// minor units
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    #[prost(fixed64, tag = "4")]
+    pub not_after_ms: u64,
+    /// to pay to the next hub for its lock
+    #[prost(uint64, tag = "5")]
+    pub upfront: u64,
+}
+/// Between the two sides of a channel. Whoever waits for an answer says it again after a reconnect.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubMessage {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(oneof = "hub_message::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    pub kind: ::core::option::Option<hub_message::Kind>,
+}
+/// Nested message and enum types in `HubMessage`.
+pub mod hub_message {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "2")]
+        Hello(super::HubHello),
+        /// "show me the voucher of mine that you hold"
+        #[prost(message, tag = "3")]
+        Show(super::HubLane),
+        #[prost(message, tag = "4")]
+        Shown(super::SignedVoucher),
+        #[prost(message, tag = "5")]
+        Offer(super::HubOffer),
+        /// a lock is stored
+        #[prost(message, tag = "6")]
+        Held(super::HubLane),
+        #[prost(message, tag = "7")]
+        Refused(super::HubRefused),
+        #[prost(message, tag = "8")]
+        Secret(super::HubSecret),
+        /// the lock's money without conditions
+        #[prost(message, tag = "9")]
+        Paid(super::SignedVoucher),
+        #[prost(message, tag = "10")]
+        PaidAck(super::HubLane),
+    }
+}
+/// After connecting: the newest vouchers of the other side that this side holds.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubHello {
+    #[prost(message, repeated, tag = "1")]
+    pub lanes: ::prost::alloc::vec::Vec<HubLane>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubLane {
+    #[prost(uint32, tag = "1")]
+    pub payer: u32,
+    #[prost(uint32, tag = "2")]
+    pub lane: u32,
+    #[prost(uint64, tag = "3")]
+    pub nonce: u64,
+}
+/// A lock. Without hops it is for an invoice of the one that gets it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubOffer {
+    #[prost(message, optional, tag = "1")]
+    pub voucher: ::core::option::Option<SignedVoucher>,
+    /// up-front, for this lock or later ones
+    #[prost(message, optional, tag = "2")]
+    pub fee: ::core::option::Option<SignedVoucher>,
+    #[prost(message, repeated, tag = "3")]
+    pub hops: ::prost::alloc::vec::Vec<HubHop>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubRefused {
+    #[prost(message, optional, tag = "1")]
+    pub lock: ::core::option::Option<HubLane>,
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// the payee's cancel; absent: the lock stays until its time is over
+    #[prost(message, optional, tag = "4")]
+    pub voucher: ::core::option::Option<SignedVoucher>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubSecret {
+    #[prost(message, optional, tag = "1")]
+    pub lock: ::core::option::Option<HubLane>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub secret: ::prost::bytes::Bytes,
+}
+/// All that one input has changed: one entry of the journal, there or not there as a whole.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubGroup {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<HubEntry>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubEntry {
+    #[prost(oneof = "hub_entry::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<hub_entry::Kind>,
+}
+/// Nested message and enum types in `HubEntry`.
+pub mod hub_entry {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Channel(super::ManagerRecord),
+        #[prost(message, tag = "2")]
+        Hub(super::HubRecord),
+    }
+}
+/// One change of a hub's state; the state is the fold of all of them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubRecord {
+    #[prost(oneof = "hub_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    pub kind: ::core::option::Option<hub_record::Kind>,
+}
+/// Nested message and enum types in `HubRecord`.
+pub mod hub_record {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Invoice(super::HubSecretInvoice),
+        /// incoming lock, link and outgoing lock
+        #[prost(message, tag = "2")]
+        Forward(super::HubForward),
+        /// for an own invoice
+        #[prost(message, tag = "3")]
+        Held(super::HubLock),
+        #[prost(message, tag = "4")]
+        Payment(super::HubPayment),
+        #[prost(message, tag = "5")]
+        Learned(super::HubLearned),
+        /// an own lock was paid for good
+        #[prost(message, tag = "6")]
+        Upgraded(super::HubLockId),
+        #[prost(message, tag = "7")]
+        Failing(super::HubFailing),
+        #[prost(message, tag = "8")]
+        Over(super::HubOver),
+        #[prost(message, tag = "9")]
+        Credit(super::HubCredit),
+        #[prost(message, tag = "10")]
+        FeeLane(super::HubLockId),
+        #[prost(message, tag = "11")]
+        Diverged(super::HubLockId),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubSecretInvoice {
+    /// encoded HubInvoice
+    #[prost(bytes = "bytes", tag = "1")]
+    pub invoice: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub secret: ::prost::bytes::Bytes,
+    /// own, in its channel
+    #[prost(uint32, tag = "3")]
+    pub side: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubLockId {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    /// own
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    #[prost(uint32, tag = "3")]
+    pub lane: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubLock {
+    #[prost(message, optional, tag = "1")]
+    pub id: ::core::option::Option<HubLockId>,
+    #[prost(uint64, tag = "2")]
+    pub nonce: u64,
+    /// that it locks
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub secret_hash: ::prost::bytes::Bytes,
+    #[prost(fixed64, tag = "5")]
+    pub not_after_ms: u64,
+    /// that the next party gets
+    #[prost(message, repeated, tag = "6")]
+    pub hops: ::prost::alloc::vec::Vec<HubHop>,
+    /// used up for it
+    #[prost(uint64, tag = "7")]
+    pub upfront: u64,
+    /// of its lane
+    #[prost(uint64, tag = "8")]
+    pub paid_before: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubForward {
+    #[prost(message, optional, tag = "1")]
+    pub incoming: ::core::option::Option<HubLock>,
+    #[prost(message, optional, tag = "2")]
+    pub outgoing: ::core::option::Option<HubLock>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubPayment {
+    #[prost(uint64, tag = "1")]
+    pub payment: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// encoded HubInvoice
+    #[prost(bytes = "bytes", tag = "3")]
+    pub invoice: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "4")]
+    pub lock: ::core::option::Option<HubLock>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubLearned {
+    /// of the outgoing lock
+    #[prost(message, optional, tag = "1")]
+    pub id: ::core::option::Option<HubLockId>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub secret: ::prost::bytes::Bytes,
+}
+/// The incoming lock is to be given back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubFailing {
+    #[prost(message, optional, tag = "1")]
+    pub id: ::core::option::Option<HubLockId>,
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubOver {
+    #[prost(message, optional, tag = "1")]
+    pub id: ::core::option::Option<HubLockId>,
+    #[prost(bool, tag = "2")]
+    pub outgoing: bool,
+    #[prost(bool, tag = "3")]
+    pub paid: bool,
+    /// the other side knows: the lane is free at once
+    #[prost(bool, tag = "4")]
+    pub agreed: bool,
+    #[prost(uint32, tag = "5")]
+    pub code: u32,
+    #[prost(string, tag = "6")]
+    pub message: ::prost::alloc::string::String,
+}
+/// Up-front fees of the other side that no lock has used up.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubCredit {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ManagerUse {

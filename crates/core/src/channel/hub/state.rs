@@ -1,0 +1,274 @@
+//! What the records make of the state.
+
+use bytes::Bytes;
+
+use super::{Hub, PaymentId, corrupt, route};
+use crate::channel::check_side;
+use crate::channel::manager::EndId;
+use crate::error::{Code, Result};
+use crate::limits::HUB_REST_MS;
+use crate::merkle::Hash;
+use crate::wire::hub_record::Kind as Record;
+use crate::wire::{self, HubHop, HubLock, HubLockId};
+
+/// A lane of an end; one lock at a time is in flight on it, in each direction.
+pub type LockKey = (EndId, u32);
+
+/// An own lock.
+#[derive(Clone, Debug)]
+pub struct Out {
+    pub nonce: u64,
+    /// Minor units.
+    pub amount: u64,
+    pub secret_hash: Hash,
+    /// Log time, ms.
+    pub not_after_ms: u64,
+    /// What the next party gets with it.
+    pub hops: Vec<HubHop>,
+    pub source: Source,
+    /// Time limit of the incoming lock, ms; 0 for an own payment.
+    pub in_until_ms: u64,
+    /// What the incoming lock has more, minor units.
+    pub fee: u64,
+    /// Empty: not known.
+    pub secret: Bytes,
+    /// Paid for good.
+    pub upgraded: bool,
+    /// The incoming lock was paid.
+    pub covered: bool,
+}
+
+/// Why a lock was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// An own payment.
+    Payment(PaymentId),
+    /// A lock that came in, and its nonce.
+    Forward(LockKey, u64),
+}
+
+/// A lock that came in.
+#[derive(Clone, Debug)]
+pub struct In {
+    pub nonce: u64,
+    /// Minor units.
+    pub amount: u64,
+    /// Of its lane, before it.
+    pub paid_before: u64,
+    pub secret_hash: Hash,
+    /// Log time, ms.
+    pub not_after_ms: u64,
+    pub purpose: Purpose,
+    /// Empty: not known.
+    pub secret: Bytes,
+    /// It is to be given back, and why.
+    pub failing: Option<(u32, String)>,
+}
+
+/// What a lock is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// An own invoice.
+    Invoice,
+    /// Passed on as an own lock with this nonce.
+    Forward(LockKey, u64),
+}
+
+/// An own invoice.
+#[derive(Debug)]
+pub struct Invoice {
+    pub terms: wire::HubInvoice,
+    pub end: EndId,
+    pub secret: Bytes,
+    /// A lock was taken for it.
+    pub taken: bool,
+}
+
+/// An own payment.
+#[derive(Debug)]
+pub struct Payment {
+    pub invoice: Bytes,
+    pub state: PaymentState,
+}
+
+/// How a payment is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PaymentState {
+    /// Its money is locked.
+    InFlight,
+    /// Made; the secret is the receipt.
+    Paid(Bytes),
+    /// Over, and nothing was paid.
+    Failed {
+        /// Number of the code.
+        code: u32,
+        /// Why.
+        message: String,
+    },
+}
+
+impl Out {
+    /// Whether something is to be done for it without an event.
+    pub fn is_due(&self) -> bool {
+        !self.secret.is_empty() && !self.upgraded
+    }
+}
+
+pub fn id(key: &LockKey) -> Option<HubLockId> {
+    Some(HubLockId { channel: Bytes::copy_from_slice(&key.0.channel), side: key.0.side, lane: key.1 })
+}
+
+fn end(channel: &[u8], side: u32) -> Result<EndId> {
+    let channel = Hash::try_from(channel).map_err(|_| corrupt("an id that is not 32 bytes long"))?;
+    Ok(EndId { channel, side: check_side("side of the record", side)? })
+}
+
+fn key(id: Option<&HubLockId>) -> Result<LockKey> {
+    let id = id.ok_or_else(|| corrupt("a record without its lane"))?;
+    Ok((end(&id.channel, id.side)?, id.lane))
+}
+
+fn hash(lock: &HubLock) -> Result<Hash> {
+    Hash::try_from(&lock.secret_hash[..]).map_err(|_| corrupt("a lock without a hash"))
+}
+
+fn parts(lock: Option<&HubLock>) -> Result<(LockKey, &HubLock)> {
+    let lock = lock.ok_or_else(|| corrupt("a record without its lock"))?;
+    Ok((key(lock.id.as_ref())?, lock))
+}
+
+impl Hub {
+    pub(super) fn apply(&mut self, record: &wire::HubRecord) -> Result<()> {
+        match record.kind.as_ref().ok_or_else(|| corrupt("an empty record"))? {
+            Record::Invoice(made) => {
+                let terms = route::read_invoice(&made.invoice).map_err(|e| corrupt(&format!("an invoice: {e}")))?;
+                let hash = Hash::try_from(&terms.secret_hash[..]).map_err(|_| corrupt("an invoice without a hash"))?;
+                let end = end(&terms.channel, made.side)?;
+                self.invoices.insert(hash, Invoice { terms, end, secret: made.secret.clone(), taken: false });
+            }
+            Record::Forward(forward) => {
+                let (from, incoming) = parts(forward.incoming.as_ref())?;
+                let (to, outgoing) = parts(forward.outgoing.as_ref())?;
+                self.add_in(from, incoming, Purpose::Forward(to, outgoing.nonce), Bytes::new())?;
+                self.add_out(to, outgoing, Source::Forward(from, incoming.nonce), incoming)?;
+            }
+            Record::Held(lock) => {
+                let hash = hash(lock)?;
+                let invoice = self.invoices.get_mut(&hash).ok_or_else(|| corrupt("a lock for no invoice"))?;
+                invoice.taken = true;
+                let secret = invoice.secret.clone();
+                self.add_in(key(lock.id.as_ref())?, lock, Purpose::Invoice, secret)?;
+            }
+            Record::Payment(made) => self.apply_payment(made)?,
+            Record::Learned(learned) => self.apply_learned(learned)?,
+            Record::Upgraded(lane) => {
+                let out = self.outs.get_mut(&key(Some(lane))?).ok_or_else(|| corrupt("a paid lock that is none"))?;
+                out.upgraded = true;
+            }
+            Record::Failing(failing) => {
+                let found = self.ins.get_mut(&key(failing.id.as_ref())?);
+                let one = found.ok_or_else(|| corrupt("a lock to give back that is none"))?;
+                one.failing = Some((failing.code, failing.message.clone()));
+            }
+            Record::Over(over) => self.apply_over(over)?,
+            Record::Credit(credit) => {
+                self.credit.insert(end(&credit.channel, credit.side)?, credit.amount);
+            }
+            Record::FeeLane(lane) => {
+                let (end, lane) = key(Some(lane))?;
+                self.fee_lanes.insert(end, lane);
+            }
+            Record::Diverged(lane) => {
+                self.diverged.insert(key(Some(lane))?.0);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_in(&mut self, key: LockKey, lock: &HubLock, purpose: Purpose, secret: Bytes) -> Result<()> {
+        let credit = self.credit.entry(key.0).or_default();
+        *credit = credit.saturating_sub(lock.upfront);
+        let one = In {
+            nonce: lock.nonce,
+            amount: lock.amount,
+            paid_before: lock.paid_before,
+            secret_hash: hash(lock)?,
+            not_after_ms: lock.not_after_ms,
+            purpose,
+            secret,
+            failing: None,
+        };
+        self.ins.insert(key, one);
+        Ok(())
+    }
+
+    fn add_out(&mut self, key: LockKey, lock: &HubLock, source: Source, incoming: &HubLock) -> Result<()> {
+        let out = Out {
+            nonce: lock.nonce,
+            amount: lock.amount,
+            secret_hash: hash(lock)?,
+            not_after_ms: lock.not_after_ms,
+            hops: lock.hops.clone(),
+            source,
+            in_until_ms: incoming.not_after_ms,
+            fee: incoming.amount.saturating_sub(lock.amount),
+            secret: Bytes::new(),
+            upgraded: false,
+            covered: false,
+        };
+        self.outs.insert(key, out);
+        self.lanes.insert(key, 0);
+        Ok(())
+    }
+
+    fn apply_payment(&mut self, made: &wire::HubPayment) -> Result<()> {
+        let (key, lock) = parts(made.lock.as_ref())?;
+        self.add_out(key, lock, Source::Payment(made.payment), &HubLock::default())?;
+        self.by_hash.insert(hash(lock)?, made.payment);
+        self.keys.insert(made.key.clone(), made.payment);
+        self.payments.insert(made.payment, Payment { invoice: made.invoice.clone(), state: PaymentState::InFlight });
+        Ok(())
+    }
+
+    fn apply_learned(&mut self, learned: &wire::HubLearned) -> Result<()> {
+        let out = self.outs.get_mut(&key(learned.id.as_ref())?);
+        let out = out.ok_or_else(|| corrupt("a secret of no lock"))?;
+        out.secret = learned.secret.clone();
+        match out.source {
+            Source::Payment(payment) => {
+                if let Some(payment) = self.payments.get_mut(&payment) {
+                    payment.state = PaymentState::Paid(learned.secret.clone());
+                }
+            }
+            Source::Forward(from, nonce) => {
+                if let Some(one) = self.ins.get_mut(&from).filter(|one| one.nonce == nonce) {
+                    one.secret = learned.secret.clone();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_over(&mut self, over: &wire::HubOver) -> Result<()> {
+        let key = key(over.id.as_ref())?;
+        if !over.outgoing {
+            let one = self.ins.remove(&key).ok_or_else(|| corrupt("the end of a lock that is none"))?;
+            if let Purpose::Forward(to, nonce) = one.purpose
+                && let Some(out) = self.outs.get_mut(&to).filter(|out| over.paid && out.nonce == nonce)
+            {
+                out.covered = true;
+            }
+            return Ok(());
+        }
+        let out = self.outs.remove(&key).ok_or_else(|| corrupt("the end of an own lock that is none"))?;
+        let rest = if over.agreed { 0 } else { out.not_after_ms.saturating_add(HUB_REST_MS) };
+        self.lanes.insert(key, rest);
+        if let Source::Payment(payment) = out.source
+            && let Some(payment) = self.payments.get_mut(&payment).filter(|p| p.state == PaymentState::InFlight)
+        {
+            let code = if over.code == 0 { Code::LockOver as u32 } else { over.code };
+            payment.state = PaymentState::Failed { code, message: over.message.clone() };
+        }
+        Ok(())
+    }
+}
