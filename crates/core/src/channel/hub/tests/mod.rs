@@ -1,1 +1,6 @@
-//! Tests of hubs.
+//! Tests of hubs: wallets whose messages get lost, repeated and mixed up, and whose journals lose what is not synced.
+
+mod payments;
+mod random;
+mod trouble;
+mod world;
