@@ -240,7 +240,8 @@ impl World {
         self.nodes[to].ends.push(ends.1);
         self.peers.insert((from, ends.0), (to, ends.1));
         self.peers.insert((to, ends.1), (from, ends.0));
-        self.poll();
+        self.look(from);
+        self.look(to);
         self.connect(from, ends.0);
         self.run();
         ends
