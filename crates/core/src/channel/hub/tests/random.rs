@@ -1,5 +1,5 @@
 //! Random lives of a hub with 20 channels: payments through it, refusals, silence, messages that come late, twice or never,
-//! settles, restarts that lose what was not synced, and parties that are away; until all is over and the log pays out.
+//! settles, payees that redeem locks which they gave back, restarts that lose what was not synced, and parties that are away; until all is over and the log pays out.
 //!
 //! What is asserted: [`Hub::check`](crate::channel::hub::Hub::check) after every step; and at the end, from the log alone, that the
 //! hub has got no less than it put in, that no payer paid more than its payments that succeeded, with their fees, and
@@ -48,6 +48,7 @@ struct Seen {
     settles: usize,
     lost: usize,
     refused: usize,
+    grabs: usize,
 }
 
 struct Life {
@@ -155,6 +156,7 @@ impl Life {
                 self.world.look(node);
             }
             95 if self.dice.one_in(4) => self.hub_away(),
+            96 => self.grab(),
             _ => self.time(),
         }
         self.check();
@@ -206,6 +208,15 @@ impl Life {
         let (node, end) = if self.dice.one_in(3) { (HUB, hubs) } else { (wallet, own) };
         if !self.world.nodes[node].down && self.world.channel(node, manager::Input::Settle(end)).is_ok() {
             self.seen.settles += 1;
+        }
+    }
+
+    /// A payee redeems a lock in the log, also one that it has given back.
+    fn grab(&mut self) {
+        let offers = self.world.offers.len();
+        let at = self.dice.below(offers.max(1));
+        if at < offers && self.world.offers[at].0 != HUB && self.world.grab(at) {
+            self.seen.grabs += 1;
         }
     }
 
@@ -342,9 +353,11 @@ fn live_all(seeds: std::ops::Range<u64>, turns: usize) {
         all.settles += seen.settles;
         all.lost += seen.lost;
         all.refused += seen.refused;
+        all.grabs += seen.grabs;
     }
     eprintln!("{all:?}");
-    let counts = [all.made, all.paid, all.failed, all.in_log, all.restarts, all.settles, all.lost, all.refused];
+    let counts =
+        [all.made, all.paid, all.failed, all.in_log, all.restarts, all.settles, all.lost, all.refused, all.grabs];
     assert!(counts.iter().all(|count| *count > 0), "something never happens: {all:?}");
 }
 

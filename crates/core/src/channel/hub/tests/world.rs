@@ -196,7 +196,9 @@ pub struct World {
     pub mail: Vec<Mail>,
     /// Messages of these kinds are lost.
     pub lose: fn(&wire::HubMessage) -> bool,
-    secrets: u64,
+    /// Locks that were offered, to whom.
+    pub offers: Vec<(usize, Voucher)>,
+    pub secrets: BTreeMap<Hash, Hash>,
 }
 
 impl World {
@@ -211,7 +213,8 @@ impl World {
             peers: BTreeMap::new(),
             mail: Vec::new(),
             lose: |_| false,
-            secrets: 0,
+            offers: Vec::new(),
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -318,6 +321,9 @@ impl World {
                 if !of.mute && !(self.lose)(&message) {
                     // Over the line and back.
                     let message = wire::HubMessage::decode(&message.encode_to_vec()[..]).unwrap();
+                    if let Some(wire::hub_message::Kind::Offer(offer)) = &message.kind {
+                        self.offers.push((peer, Voucher::decode(offer.voucher.as_ref().unwrap()).unwrap()));
+                    }
                     self.mail.push((peer, other, Box::new(message)));
                 }
             }
@@ -354,6 +360,19 @@ impl World {
             }
         }
         panic!("the hubs never come to rest");
+    }
+
+    /// Whoever was offered a lock redeems it in the log, whatever it has said since. Whether the log took it.
+    pub fn grab(&mut self, offer: usize) -> bool {
+        let (node, voucher) = &self.offers[offer];
+        let id = Hash::try_from(&voucher.terms.channel[..]).unwrap();
+        let secret = self.secrets[&voucher.terms.secret_hash[..]];
+        let record = self.log.channels.get_mut(&id).unwrap();
+        let side = rules::side_of(record, &self.nodes[*node].account).unwrap();
+        let at = At { channel: &id, side, now_ms: self.log.now, verify: false };
+        let taken = rules::redeem(record, voucher, &secret, at).is_ok();
+        record.revision += u64::from(taken);
+        taken
     }
 
     /// Every wallet looks at its channels.
@@ -415,11 +434,13 @@ impl World {
     }
 
     pub fn invoice(&mut self, node: usize, end: EndId, amount: u64) -> (Bytes, Hash) {
-        self.secrets += 1;
-        let secret = Sha256::digest(self.secrets.to_be_bytes()).into();
+        let secret: Hash = Sha256::digest((self.secrets.len() as u64 + 1).to_be_bytes()).into();
         let expires_ms = self.log.now + 3_600_000;
         match self.ask(node, Input::Ask(Ask { end, amount, secret, expires_ms, memo: "for tests".into() })).unwrap() {
-            Reply::Invoice(invoice, hash) => (invoice, hash),
+            Reply::Invoice(invoice, hash) => {
+                self.secrets.insert(hash, secret);
+                (invoice, hash)
+            }
             other => panic!("{other:?}"),
         }
     }
