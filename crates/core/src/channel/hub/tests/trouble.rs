@@ -332,3 +332,53 @@ fn a_party_that_only_claims_to_hold_more_is_not_believed_and_not_paid() {
     line.world.run();
     assert!(matches!(line.world.state(HUB, payment), PaymentState::Paid(_)));
 }
+
+#[test]
+fn nothing_is_locked_for_a_party_that_is_about_to_take_money_out() {
+    let mut line = Line::new(Policy::default());
+    let record = line.world.log.channels.get_mut(&line.links[1].0.channel).unwrap();
+    let bob = record.other.as_mut().unwrap();
+    (bob.leaving, bob.leaving_at_ms) = (500, START + DELAY);
+    record.revision += 1;
+    line.world.poll();
+    let (payment, _) = line.start(1_000);
+    line.world.run();
+    assert_eq!(line.world.failed_with(ALICE, payment), Code::ChannelNotOpen);
+}
+
+#[test]
+fn an_invoice_is_not_paid_twice_by_two_payers() {
+    let mut world = World::new(4);
+    let funds = [FUNDS, 0];
+    let (alices, carols) = (world.open(0, 1, funds, false).0, world.open(2, 1, funds, false).0);
+    let (hubs, bobs) = world.open(1, 3, funds, false);
+    let (invoice, _) = world.invoice(3, bobs, 1_000);
+    let pays = [(0, alices), (2, carols)].map(|(node, end)| (node, world.payment(node, end, &[(1, hubs)], &invoice)));
+    let numbers = pays.map(|(node, pay)| (node, world.pay(node, pay)));
+    world.run();
+    let paid = numbers.iter().filter(|(node, number)| matches!(world.state(*node, *number), PaymentState::Paid(_)));
+    assert_eq!(paid.count(), 1);
+    assert_eq!(world.paid_events(3), 1);
+    assert!(numbers.iter().any(|(node, number)| {
+        world.state(*node, *number) != PaymentState::InFlight
+            && world.status(*node, &pays_end(*node, alices, carols)).available == FUNDS
+    }));
+}
+
+fn pays_end(node: usize, alices: manager::EndId, carols: manager::EndId) -> manager::EndId {
+    if node == 0 { alices } else { carols }
+}
+
+#[test]
+fn an_up_front_fee_counts_for_one_lock() {
+    let terms = crate::wire::HubTerms { upfront: 5, ..Policy::default().terms };
+    let mut line = Line::new(Policy { terms, ..Policy::default() });
+    for (upfront, paid) in [(10, true), (0, true), (0, false)] {
+        let (invoice, _) = line.invoice(100);
+        let mut pay = line.plan(&invoice);
+        pay.route.upfront = upfront;
+        let payment = line.world.pay(ALICE, pay);
+        line.world.run();
+        assert_eq!(is_paid(&line, payment), paid, "what was paid too much counts for the next one, once");
+    }
+}

@@ -120,6 +120,8 @@ pub struct Node {
     orders: u64,
     pub events: Vec<Event>,
     pub ends: Vec<EndId>,
+    /// Revision of each channel that it has seen since its start.
+    looked: BTreeMap<Hash, u64>,
     /// What it sends is lost.
     pub mute: bool,
     /// It does nothing at all.
@@ -149,6 +151,7 @@ impl Node {
             orders: 0,
             events: Vec::new(),
             ends: Vec::new(),
+            looked: BTreeMap::new(),
             mute: false,
             down: false,
         }
@@ -176,6 +179,7 @@ impl Node {
     pub fn restart(&mut self, now: Now, lost: usize) {
         self.unsynced.clear();
         self.effects.clear();
+        self.looked.clear();
         self.journal.truncate(self.journal.len() - lost.min(self.journal.len()));
         let loaded = Hub::load(self.config.clone(), self.channels.clone(), &self.journal).unwrap();
         (self.hub, self.manager) = loaded;
@@ -389,7 +393,15 @@ impl World {
             return;
         }
         for end in of.ends.clone() {
-            let record = Box::new(self.log.channels[&end.channel].clone());
+            let record = &self.log.channels[&end.channel];
+            let waits = |status: Status| status.locked + status.locked_in > 0;
+            if of.looked.insert(end.channel, record.revision) == Some(record.revision)
+                && !of.manager.status(&end).is_ok_and(waits)
+            {
+                // The same again, and time ends nothing.
+                continue;
+            }
+            let record = Box::new(record.clone());
             let seen = manager::Input::Seen { channel: end.channel, record, time_ms: now.log_ms };
             of.handle(now, Input::Channel(Box::new(seen))).unwrap();
         }
