@@ -279,6 +279,8 @@ fn a_hub_from_any_old_backup_signs_nothing_that_it_has_signed_before() {
         let (invoice, _) = line.invoice(50);
         let pay = line.world.payment(HUB, line.links[1].0, &[], &invoice);
         assert_eq!(line.world.ask(HUB, Input::Pay(pay.clone())).unwrap_err().code, Code::HubOffline);
+        line.world.ask(HUB, Input::Connected(line.links[1].0)).unwrap();
+        assert_eq!(line.world.ask(HUB, Input::Pay(pay.clone())).unwrap_err().code, Code::HubOffline);
         line.world.nodes[HUB].events.clear();
         line.world.connect_all();
         let end = line.links[1].0;
@@ -381,4 +383,69 @@ fn an_up_front_fee_counts_for_one_lock() {
         line.world.run();
         assert_eq!(is_paid(&line, payment), paid, "what was paid too much counts for the next one, once");
     }
+}
+
+#[test]
+fn a_refusal_without_a_signature_frees_nothing_before_its_time() {
+    let mut line = Line::new(Policy::default());
+    line.world.nodes[BOB].channels.policy.lock_min = 5_000;
+    line.world.restart(BOB, 0);
+    line.world.connect_all();
+    let (payment, _) = line.start(1_000);
+    line.world.run();
+    let stuck = |event: &Event| matches!(event, Event::Stuck { code, .. } if *code == Code::LockTerms as u32);
+    assert!(line.world.nodes[HUB].events.iter().any(stuck));
+    assert_eq!(line.world.state(ALICE, payment), PaymentState::InFlight);
+    assert_eq!(line.world.nodes[HUB].hub.in_flight(), (1, 1));
+    line.world.pass_all();
+    assert_eq!(line.world.failed_with(ALICE, payment), Code::LockOver);
+    assert_eq!(line.world.wind_up(), [FUNDS, FUNDS, 0]);
+}
+
+#[test]
+fn after_a_restart_no_lock_is_given_back_before_vouchers_are_compared() {
+    let mut line = Line::new(Policy::default());
+    line.world.nodes[BOB].mute = true;
+    let (payment, _) = line.start(1_000);
+    line.world.lose = |_| true;
+    line.world.run();
+    line.world.lose = |_| false;
+    line.world.nodes[BOB].mute = false;
+    // The lock reaches the hub when Alice connects; Bob never hears of it.
+    line.world.nodes[HUB].mute = true;
+    line.world.connect(ALICE, line.links[0].0);
+    line.world.run();
+    let limit = line.world.nodes[HUB].hub.outs.values().next().unwrap().not_after_ms;
+    line.world.restart(HUB, 0);
+    line.world.log.now = limit + 1;
+    line.world.poll();
+    line.world.run();
+    assert_eq!(line.world.nodes[HUB].hub.in_flight(), (0, 1), "nothing is signed for Alice yet");
+    line.world.nodes[HUB].mute = false;
+    line.world.connect_all();
+    assert_eq!(line.world.failed_with(ALICE, payment), Code::LockOver);
+    assert_eq!(line.world.nodes[HUB].hub.in_flight(), (0, 0));
+    assert_eq!(line.world.wind_up(), [FUNDS, FUNDS, 0]);
+}
+
+#[test]
+fn the_lane_of_an_expired_lock_rests_until_the_other_side_has_seen_it() {
+    let mut line = Line::new(Policy::default());
+    line.world.lose = secret;
+    let (first, _) = line.start(1_000);
+    line.world.run();
+    let limit = line.world.nodes[HUB].hub.outs.values().next().unwrap().not_after_ms;
+    line.world.nodes[BOB].down = true;
+    line.world.log.now = limit + 1;
+    line.world.poll();
+    line.world.run();
+    assert_eq!(line.world.failed_with(ALICE, first), Code::LockOver);
+    // Bob is back, and has not looked at the log.
+    line.world.nodes[BOB].down = false;
+    line.world.lose = |_| false;
+    line.world.connect(HUB, line.links[1].0);
+    line.world.run();
+    let (second, _) = line.start(500);
+    line.world.run();
+    assert!(is_paid(&line, second));
 }
