@@ -20,6 +20,7 @@ impl Hub {
             ChannelEvent::LockFreed { end, lane, .. } => self.freed((end, lane), turn),
             ChannelEvent::Redeemed { end, payer, lane, secret, .. } if payer == end.side => {
                 self.learn((end, lane), &secret, turn);
+                self.claim_kept(&secret, turn);
             }
             ChannelEvent::Redeemed { end, lane, .. } => self.step_in((end, lane), turn),
             ChannelEvent::Collected(end) => self.collected(end, turn),
@@ -66,6 +67,20 @@ impl Hub {
             }
         }
         self.step_out(key, turn);
+    }
+
+    /// The log shows a secret: perhaps of a lock whose way on was forgotten.
+    fn claim_kept(&mut self, secret: &Bytes, turn: &mut Turn) {
+        let hash: Hash = Sha256::digest(secret).into();
+        let kept = self.ins.iter().filter(|(_, one)| one.purpose == Purpose::Kept && one.secret_hash == hash);
+        for (key, nonce) in kept.map(|(key, one)| (*key, one.nonce)).collect::<Vec<_>>() {
+            let (end, lane) = key;
+            if turn.call(manager::Input::Secret { end, lane, secret: secret.clone() }).is_ok() {
+                let lock = HubLane { payer: 1 - end.side, lane, nonce };
+                let secret = secret.clone();
+                self.send(end, Kind::Secret(wire::HubSecret { lock: Some(lock), secret }), turn);
+            }
+        }
     }
 
     /// Pays an own lock for good if that is due and safe.
@@ -119,7 +134,7 @@ impl Hub {
                 Purpose::Invoice if paid => {
                     turn.event(Event::InvoicePaid { secret_hash: one.secret_hash, amount: one.amount });
                 }
-                Purpose::Invoice => {}
+                Purpose::Invoice | Purpose::Kept => {}
             }
             return;
         }

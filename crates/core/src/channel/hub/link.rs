@@ -20,6 +20,8 @@ pub struct Link {
     pub connected: bool,
     /// Vouchers were compared since the start.
     pub compared: bool,
+    /// It has offered a lock that could not be judged before another channel is compared.
+    pub waits: bool,
 }
 
 impl Hub {
@@ -29,12 +31,28 @@ impl Hub {
     }
 
     pub(super) fn connected(&mut self, end: EndId, turn: &mut Turn) -> Result<()> {
-        let nonces = turn.manager.held_nonces(&end)?;
+        turn.manager.status(&end)?;
         self.links.entry(end).or_default().connected = true;
-        let lanes = nonces.into_iter().map(|(payer, lane, nonce)| HubLane { payer, lane, nonce }).collect();
-        self.send(end, Kind::Hello(wire::HubHello { lanes }), turn);
+        self.hello(end, turn)?;
         if self.is_ready(&end) {
             self.say_again(end, turn);
+        }
+        Ok(())
+    }
+
+    fn hello(&self, end: EndId, turn: &mut Turn) -> Result<()> {
+        let nonces = turn.manager.held_nonces(&end)?;
+        let lanes = nonces.into_iter().map(|(payer, lane, nonce)| HubLane { payer, lane, nonce }).collect();
+        self.send(end, Kind::Hello(wire::HubHello { lanes }), turn);
+        Ok(())
+    }
+
+    /// Those that wait for a comparison say their locks again.
+    fn wake(&mut self, turn: &mut Turn) -> Result<()> {
+        let waiting: Vec<EndId> = self.links.iter().filter(|(_, link)| link.waits).map(|(end, _)| *end).collect();
+        for end in waiting {
+            self.links.entry(end).or_default().waits = false;
+            self.hello(end, turn)?;
         }
         Ok(())
     }
@@ -82,8 +100,11 @@ impl Hub {
             }
         }
         if unknown.is_empty() {
-            self.links.entry(end).or_default().compared = true;
+            let before = std::mem::replace(&mut self.links.entry(end).or_default().compared, true);
             self.say_again(end, turn);
+            if !before {
+                self.wake(turn)?;
+            }
         } else {
             self.links.entry(end).or_default().compared = false;
             unknown.into_iter().for_each(|lane| self.send(end, Kind::Show(lane), turn));
@@ -103,6 +124,7 @@ impl Hub {
             // Its signature is checked, and its nonce never used again.
             turn.call(manager::Input::VoucherAdd(incoming(end, signed)))?;
             self.diverge(end, turn);
+            self.wake(turn)?;
         }
         Ok(())
     }

@@ -108,11 +108,16 @@ impl Hub {
     /// Signs an own lock, and the up-front fee that goes with it. All that can fail is checked first.
     fn lock(&mut self, wanted: &Wanted, turn: &mut Turn) -> Result<(HubLock, HubOffer)> {
         let end = wanted.end;
-        if !self.is_ready(&end) || !self.links.get(&end).is_some_and(|link| link.connected) {
-            let code = if self.diverged.contains(&end) { Code::HubDiverged } else { Code::HubOffline };
-            return Err(Error::new(code, "the next party is not connected, or vouchers are not compared yet"));
-        }
         let status = turn.manager.status(&end)?;
+        if self.diverged.contains(&end) || status.diverged {
+            return Err(Error::new(Code::HubDiverged, "the journal has forgotten vouchers of this channel"));
+        }
+        if !self.is_ready(&end) || !self.links.get(&end).is_some_and(|link| link.connected) {
+            return Err(Error::new(
+                Code::HubOffline,
+                "the next party is not connected, or vouchers are not compared yet",
+            ));
+        }
         // Who is about to take money out could redeem a lock that it gave back, and be gone with it.
         if status.state != EndState::Open || status.leaving_at_ms != 0 {
             let found = format!("{:?}, {} announced", status.state, status.leaving);
@@ -195,6 +200,7 @@ impl Hub {
             self.answer(key, terms.nonce, turn);
             return Ok(());
         }
+        self.check_next(&end, offer.hops.first(), turn)?;
         if let Some(fee) = offer.fee {
             self.take_fee(&key, fee, turn);
         }
@@ -218,11 +224,29 @@ impl Hub {
                 self.commit(Record::Held(lock), turn);
                 turn.todo.push_back(Todo::In(key));
             }),
-            Some((hop, rest)) => self.forward(key, lock, hop, rest, turn),
+            Some((hop, rest)) => match self.forward(key, lock.clone(), hop, rest, turn) {
+                Err(e) if e.code == Code::HubDiverged => {
+                    self.commit(Record::Held(HubLock { hops: vec![hop.clone()], ..lock }), turn);
+                    Ok(())
+                }
+                forwarded => forwarded,
+            },
         };
         match taken {
             Ok(()) => self.held(&key, terms.nonce, turn),
             Err(e) => self.give_back(&key, terms.nonce, e, turn),
+        }
+        Ok(())
+    }
+
+    /// Before a start has compared vouchers with the next party, perhaps the lock was passed on already and is forgotten: it is not
+    /// judged, and the other side asked to say it again later.
+    fn check_next(&mut self, end: &EndId, hop: Option<&HubHop>, turn: &Turn) -> Result<()> {
+        let Some(next) = hop.and_then(|hop| self.next(end, hop, turn).ok()) else { return Ok(()) };
+        let forgotten = self.diverged.contains(&next) || turn.manager.status(&next)?.diverged;
+        if !forgotten && !self.is_ready(&next) {
+            self.links.entry(*end).or_default().waits = true;
+            return Err(Error::new(Code::HubOffline, "vouchers are not compared with the next party yet"));
         }
         Ok(())
     }

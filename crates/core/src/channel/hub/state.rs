@@ -72,6 +72,9 @@ pub enum Purpose {
     Invoice,
     /// Passed on as an own lock with this nonce.
     Forward(LockKey, u64),
+    /// It was to go to a channel whose other side holds vouchers that the journal has forgotten. Perhaps it was passed on before: it is
+    /// neither passed on nor given back, and claimed if the log shows its secret.
+    Kept,
 }
 
 /// An own invoice.
@@ -151,6 +154,9 @@ impl Hub {
                 let (to, outgoing) = parts(forward.outgoing.as_ref())?;
                 self.add_in(from, incoming, Purpose::Forward(to, outgoing.nonce), Bytes::new())?;
                 self.add_out(to, outgoing, Source::Forward(from, incoming.nonce), incoming)?;
+            }
+            Record::Held(lock) if !lock.hops.is_empty() => {
+                self.add_in(key(lock.id.as_ref())?, lock, Purpose::Kept, Bytes::new())?;
             }
             Record::Held(lock) => {
                 let hash = hash(lock)?;

@@ -449,3 +449,27 @@ fn the_lane_of_an_expired_lock_rests_until_the_other_side_has_seen_it() {
     line.world.run();
     assert!(is_paid(&line, second));
 }
+
+#[test]
+fn a_hub_from_an_old_backup_does_not_give_back_what_it_has_passed_on_and_forgotten() {
+    let mut line = Line::new(Policy::default());
+    let opened = line.world.nodes[HUB].journal.len();
+    line.world.lose = |message| secret(message) || paid(message);
+    let (payment, _) = line.start(1_000);
+    line.world.run();
+    assert_eq!(line.world.nodes[HUB].hub.in_flight(), (1, 1));
+    let lost = line.world.nodes[HUB].journal.len() - opened;
+    line.world.restart(HUB, lost);
+    assert_eq!(line.world.nodes[HUB].hub.in_flight(), (0, 0), "forgotten");
+    // Alice is there first: her lock is not judged before Bob has shown what he holds.
+    line.world.connect(ALICE, line.links[0].0);
+    line.world.run();
+    assert_eq!(line.world.state(ALICE, payment), PaymentState::InFlight);
+    line.world.connect(HUB, line.links[1].0);
+    line.world.run();
+    assert!(line.world.nodes[HUB].events.contains(&Event::Diverged(line.links[1].0)));
+    assert_eq!(line.world.nodes[HUB].hub.in_flight(), (0, 1), "Alice's lock is kept");
+    line.world.pass_all();
+    assert!(is_paid(&line, payment), "Bob has redeemed in the log, and so has the hub");
+    assert_eq!(line.world.wind_up(), [FUNDS - 1_002, FUNDS + 2, 1_000]);
+}
