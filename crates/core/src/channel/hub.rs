@@ -257,7 +257,8 @@ impl Hub {
     pub fn check(&self, now: Now, manager: &Manager) {
         for (key, out) in &self.outs {
             let Source::Forward(from, nonce) = out.source else { continue };
-            let live = manager.out_lane(&key.0, key.1).is_ok_and(|lane| lane.lock.is_some_and(|l| l.nonce == out.nonce));
+            let live =
+                manager.out_lane(&key.0, key.1).is_ok_and(|lane| lane.lock.is_some_and(|l| l.nonce == out.nonce));
             if out.covered || !(live || out.upgraded) {
                 continue;
             }

@@ -137,6 +137,18 @@ impl Desk {
         }
     }
 
+    /// Redeems the best voucher of every lane. Errors: as of [`Desk::done`].
+    pub async fn submit_all(&self, end: EndId, wait: &Wait) -> Result<Vec<OpId>> {
+        let ops = match self.channels.ask(Input::SubmitAll(end)).await? {
+            Reply::Ops(ops) => ops,
+            other => return Err(unexpected(&other)),
+        };
+        for op in &ops {
+            self.done(*op, wait).await?;
+        }
+        Ok(ops)
+    }
+
     /// All about one end.
     pub async fn status(&self, end: EndId) -> Result<Status> {
         self.channels.read(move |manager| manager.status(&end)).await?

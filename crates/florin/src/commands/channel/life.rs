@@ -45,13 +45,7 @@ pub struct SettleArgs {
 pub fn settle(args: SettleArgs, out: Output) -> Result<()> {
     args.desk.run(out, true, async |desk| {
         let end = desk.end(&args.which).await?;
-        let ops = match desk.channels.ask(Input::SubmitAll(end)).await? {
-            Reply::Ops(ops) => ops,
-            other => return Err(unexpected(&other)),
-        };
-        for op in ops {
-            desk.done(op, &args.wait).await?;
-        }
+        desk.submit_all(end, &args.wait).await?;
         let op = desk.op(Input::Settle(end)).await?;
         desk.done(op, &args.wait).await?;
         let status = desk.status(end).await?;

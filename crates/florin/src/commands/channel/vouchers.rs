@@ -177,13 +177,7 @@ pub struct SubmitArgs {
 pub fn submit(args: SubmitArgs, out: Output) -> Result<()> {
     args.desk.run(out, true, async |desk| {
         let end = desk.end(&args.which).await?;
-        let ops = match desk.channels.ask(Input::SubmitAll(end)).await? {
-            Reply::Ops(ops) => ops,
-            other => return Err(unexpected(&other)),
-        };
-        for op in &ops {
-            desk.done(*op, &args.wait).await?;
-        }
+        let ops = desk.submit_all(end, &args.wait).await?;
         let status = desk.status(end).await?;
         let what = if ops.is_empty() { "nothing to redeem" } else { "redeemed" };
         let rows = [("vouchers", what.to_owned()), ("in the channel", desk.amount(status.available))];
