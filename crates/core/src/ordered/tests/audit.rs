@@ -4,6 +4,8 @@ use prost::Message;
 
 use super::*;
 use crate::authority::state::{LOG, Link, account_key, link_key, need_record, order_key, outbox_key};
+use crate::channel::channel_id;
+use crate::channel::voucher::Voucher;
 use crate::limits::SESSION_ROUNDS;
 use crate::ordered::input::Input;
 use wire::network_command::Kind as N;
@@ -25,7 +27,8 @@ fn end_session(cluster: &mut Cluster) {
 }
 
 /// A log with something of every kind in it: contracts open, claimed and taken back, networks, the primary, failed
-/// orders, a recovery decided and one open, sessions closed and one open, deliveries on their way.
+/// orders, a recovery decided and one open, sessions closed and one open, channels with something redeemed, one of them about to
+/// be collected and one whose delay waits for clocks, deliveries on their way.
 fn full() -> (Cluster, Signer, Signer) {
     let (mut cluster, mut alice, mut bob) = setup(2);
     let mut carol = Signer::new(3);
@@ -39,6 +42,38 @@ fn full() -> (Cluster, Signer, Signer) {
     let redeem = wire::PrimaryRedeem { amount: 40, address: bytes(&carol) };
     let out = carol.call(vec![], vec![output::Kind::PrimaryRedeem(redeem)]);
     cluster.run_ordered(&[take, out]);
+    let (mut dave, mut erin) = (Signer::new(4), Signer::new(5));
+    cluster.fund(dave.address, 500);
+    let opening = wire::ChannelOpen {
+        opener: bytes(&dave),
+        other: bytes(&erin),
+        opener_permission: dave.permission.encode(),
+        other_permission: erin.permission.encode(),
+        delay_ms: 3_600_000,
+        two_way: true,
+        amount: 30,
+    };
+    let order = dave.call(vec![], vec![output::Kind::ChannelOpen(opening); 2]);
+    let channels = [0, 1].map(|i| channel_id(cluster.committee.id(), &id_of(&order), i));
+    cluster.run_ordered(&[order]);
+    let voucher = wire::Voucher {
+        channel: Bytes::copy_from_slice(&channels[0]),
+        lane: 3,
+        nonce: 9,
+        amount: 12,
+        secret_hash: hash(b"secret"),
+        ..Default::default()
+    };
+    let voucher = Voucher::sign(voucher, 0, &[&dave.keys[0]]);
+    let (voucher, secret) = (Some(voucher.signed()), Bytes::from_static(b"secret"));
+    let redemptions = vec![wire::Redemption { voucher, secret, watch: None }];
+    let redeemed = output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions, claims: vec![] });
+    let redeemed = erin.call(vec![], vec![redeemed]);
+    cluster.run_ordered(&[redeemed]);
+    let settle =
+        |id: &[u8; 32]| output::Kind::ChannelSettle(wire::ChannelSettle { channel: Bytes::copy_from_slice(id) });
+    let settled = dave.call(vec![], vec![settle(&channels[0])]);
+    cluster.run_ordered(&[settled]);
     end_session(&mut cluster);
     let deposit = output::Kind::PrimaryDeposit(wire::PrimaryDeposit { amount: 15, address: bytes(&alice) });
     let register = N::Register(wire::NetworkRegister { flags: 1, ..Default::default() });
@@ -54,7 +89,8 @@ fn full() -> (Cluster, Signer, Signer) {
     cluster.set_time(5_000 + RECOVERY_WAIT_MS);
     cluster.order_all();
     end_session(&mut cluster);
-    cluster.run_ordered(&[bob.recover()]);
+    let settled = dave.call(vec![], vec![settle(&channels[1])]);
+    cluster.run_ordered(&[bob.recover(), settled]);
     // Ordered, and not delivered to the shards.
     let order = alice.call(vec![], vec![credit(&bob, 7), credit(&alice.clone(), 1)]);
     cluster.run(&[order]);
@@ -70,8 +106,9 @@ fn clean_with_everything_in_it_and_money_under_way() {
         clean(&cluster, i);
     }
     let (_, log, _) = audits(&cluster, 0);
-    assert_eq!((log.sessions, log.orders, log.recoveries.len()), (2, 7, 1));
-    assert_eq!(log.held, [("accounts", 0), ("contracts", 10), ("bridge", 25), ("registry", 0)]);
+    assert_eq!((log.sessions, log.orders, log.recoveries.len()), (2, 11, 1));
+    let held = [("accounts", 0), ("contracts", 10), ("bridge", 25), ("registry", 0), ("channels", 60)];
+    assert_eq!(log.held, held);
     // A certified CALL that has settled at one shard and is in no log.
     cluster.order_all();
     let mut alice = alice;
