@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use florin_core::address::Address;
+use florin_core::committee::Committee;
 use florin_core::merkle::Hash;
 use florin_core::ordered::session::{check, header_hash, verify};
 use florin_core::wire;
@@ -83,21 +84,20 @@ impl Network {
         .await
     }
 
-    /// A channel and log time, say `f + 1` authorities, and how many of them; `None` if there is none. Its time is what
-    /// one of them says. Errors: `QUORUM_UNREACHABLE`, `UNDECIDED`.
-    pub async fn channel(&self, id: &Hash) -> Result<(Option<wire::ChannelRecord>, u64, usize)> {
+    /// A channel, which `f + 1` authorities say it is, `None` if there is none, and log time, which an honest one has reached.
+    /// `after`: session and unit of the log that they must have applied. Errors: `QUORUM_UNREACHABLE`; `UNDECIDED`, also while
+    /// they are not so far.
+    pub async fn channel(&self, id: &Hash, after: Option<(u64, u32)>) -> Result<(Option<wire::ChannelRecord>, u64)> {
         let request = wire::ChannelRequest { channel: Bytes::copy_from_slice(id) };
-        let (reply, agreed) = retry(|| async {
+        retry(|| async {
             let request = request.clone();
             let replies = self.ask_all(LOG, move |mut client| {
                 let request = request.clone();
                 async move { client.channel(request).await }
             });
-            let key = |r: &wire::ChannelReply| prost::Message::encode_to_vec(&r.channel.clone().unwrap_or_default());
-            agree_on(self.committee(), &replies.await, "the channel", key)
+            agree_on_channel(self.committee(), replies.await, after)
         })
-        .await?;
-        Ok((reply.channel, reply.time_ms, agreed))
+        .await
     }
 
     /// Ids of an address's channels, each of which at least one honest authority knows: `f + 1` say it.
@@ -221,6 +221,30 @@ impl Network {
     }
 }
 
+/// No authority alone is believed: neither what the channel is, nor what time it is, nor how far the log.
+fn agree_on_channel(
+    committee: &Committee,
+    replies: Vec<Result<wire::ChannelReply>>,
+    after: Option<(u64, u32)>,
+) -> Result<(Option<wire::ChannelRecord>, u64)> {
+    let validity = committee.validity();
+    crate::wallet::need(committee, &replies, validity)?;
+    let passed = |r: &wire::ChannelReply| after.is_none_or(|place| (r.session, r.units) > place);
+    let there: Vec<_> = replies.into_iter().map(|r| r.ok().filter(passed).ok_or_else(behind)).collect();
+    let mut times: Vec<u64> = there.iter().flatten().map(|r| r.time_ms).collect();
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    let time_ms = *times.get(validity - 1).ok_or_else(behind)?;
+    let key = |r: &wire::ChannelReply| {
+        let record = r.channel.clone().unwrap_or_default();
+        (record.revision, prost::Message::encode_to_vec(&record))
+    };
+    Ok((agree_on(committee, &there, "the channel", key)?.0.channel, time_ms))
+}
+
+fn behind() -> Error {
+    Error::new(Code::Undecided, "too few authorities have applied the order yet")
+}
+
 /// All ids of an address's channels that one authority lists.
 async fn pages(
     mut client: AuthorityServiceClient<Channel>,
@@ -236,5 +260,45 @@ async fn pages(
             return Ok(tonic::Response::new(ids));
         }
         after = reply.next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use florin_core::testing::TestCommittee;
+
+    use super::*;
+
+    fn says(revision: u64, time_ms: u64, units: u32) -> Result<wire::ChannelReply> {
+        let channel = Some(wire::ChannelRecord { revision, ..Default::default() });
+        Ok(wire::ChannelReply { channel, time_ms, session: 3, units })
+    }
+
+    fn agreed(replies: Vec<Result<wire::ChannelReply>>, after: Option<(u64, u32)>) -> Result<(u64, u64)> {
+        let (committee, _) = TestCommittee::new(4, 1).build();
+        agree_on_channel(&committee, replies, after).map(|(record, time)| (record.unwrap_or_default().revision, time))
+    }
+
+    #[test]
+    fn one_liar_moves_neither_the_time_nor_the_channel_nor_the_log() {
+        let lie = || says(9, u64::MAX, u32::MAX);
+        assert_eq!(agreed(vec![lie(), says(4, 50, 7), says(4, 60, 7), says(4, 40, 6)], None).unwrap(), (4, 60));
+        // The liar says the same of the channel, so it is among those that agree.
+        assert_eq!(agreed(vec![says(4, u64::MAX, 7), says(4, 50, 7), behind_by_far()], None).unwrap(), (4, 50));
+        // Two that lag agree as well; the later record counts.
+        let two_lag = || vec![says(3, 30, 5), says(3, 30, 5), says(4, 50, 7), says(4, 60, 8)];
+        assert_eq!(agreed(two_lag(), None).unwrap(), (4, 50));
+        assert_eq!(agreed(two_lag(), Some((3, 6))).unwrap(), (4, 50));
+        for after in [(3, 7), (3, 8), (4, 0)] {
+            assert_eq!(agreed(two_lag(), Some(after)).unwrap_err().code, Code::Undecided);
+        }
+        let three = vec![lie(), says(3, 30, 5), says(3, 30, 5), says(4, 50, 7)];
+        assert_eq!(agreed(three, Some((3, 6))).unwrap_err().code, Code::Undecided);
+        let alone = vec![says(4, 50, 7), behind_by_far(), behind_by_far(), behind_by_far()];
+        assert_eq!(agreed(alone, None).unwrap_err().code, Code::QuorumUnreachable);
+    }
+
+    fn behind_by_far() -> Result<wire::ChannelReply> {
+        Err(Error::new(Code::Unreachable, "away"))
     }
 }

@@ -6,7 +6,7 @@
 mod net;
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use net::{Net, Said, wait};
 use serde_json::Value;
@@ -49,10 +49,10 @@ fn receive(net: &Net, voucher: &str, wallet: &str) -> Said {
 
 #[test]
 fn a_channel_is_opened_paid_by_topped_up_and_closed() {
-    let (net, id) = start("50.00", "--delay 5s --id first");
+    let (net, id) = start("50.00", "--delay 15s --id first");
     // The same id again opens nothing else; an empty list says so.
     let bob = net.address("bob");
-    let again = channel(&net, &format!("open 50.00 --to {bob} --delay 5s --id first"), "alice").ok().json();
+    let again = channel(&net, &format!("open 50.00 --to {bob} --delay 15s --id first"), "alice").ok().json();
     assert_eq!(again["channel"], id.as_str());
     assert_eq!(net.balance("alice"), "150.00");
     net.run("channel list --wallet issuer.wallet --json").ok();
@@ -128,14 +128,13 @@ fn kill_9_of_a_payer_signs_nothing_twice_and_loses_no_voucher() {
     let (net, id) = start("50.00", "");
     let line = format!("channel pay {id} 0.05 --wallet alice --json");
     let began = Instant::now();
-    net.run(&line).ok();
+    let first = net.run(&line).ok().json();
     let whole = began.elapsed();
-    let mut best = String::new();
-    let mut last = 5;
+    let (mut best, mut last) = (text(&first["voucher"]), 5);
     for round in 0..12_u32 {
         let mut command = net.command(&line, &[]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let deadline = Instant::now() + whole * round / 10;
+        let deadline = Instant::now() + whole * round / 8;
         while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
@@ -147,9 +146,7 @@ fn kill_9_of_a_payer_signs_nothing_twice_and_loses_no_voucher() {
             assert!(total > last && total.is_multiple_of(5), "{value}");
             (best, last) = (text(&value["voucher"]), total);
         }
-        if !best.is_empty() {
-            receive(&net, &best, "bob").ok();
-        }
+        receive(&net, &best, "bob").ok();
     }
     let all = channel(&net, &format!("vouchers {id} --all"), "alice").ok().json();
     let nonces: Vec<u64> = all["vouchers"].as_array().unwrap().iter().map(|v| v["nonce"].as_u64().unwrap()).collect();
@@ -194,9 +191,11 @@ fn vouchers_go_on_without_a_network_and_the_rest_when_it_is_back() {
     wait("bob's vouchers to be redeemed", || channel(&net, &format!("submit {id}"), "bob").status == 0);
     assert_eq!(status(&net, &id, "bob")["confirmed"], "2.00");
     // Killed while it settles: the next command goes on with the same order.
+    let size = || std::fs::metadata(net.path("alice.channels")).unwrap().len();
+    let before = size();
     let mut child = net.command(&format!("channel settle {id} --wallet alice"), &[]);
     let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(150));
+    wait("the settle to be written down", || size() > before);
     let _ = child.kill();
     let _ = child.wait();
     wait("the settle", || {

@@ -26,12 +26,12 @@ pub struct Signed {
 /// A ledger with channels. Florin's own is [`super::Ledger`].
 pub trait Chain: Send + Sync + 'static {
     /// Signs a message and keeps it, without sending it. The same number again gives the same bytes, also after a restart.
-    /// Errors that last, as too little money, mean that there will be none; `UNREACHABLE`, `TIMEOUT`, `QUORUM_UNREACHABLE`,
-    /// `UNDECIDED` and `BUSY` that it can be tried again.
+    /// Errors that last, as too little money, mean that there is none and will be none; `IO`, `UNREACHABLE`, `TIMEOUT`,
+    /// `QUORUM_UNREACHABLE`, `UNDECIDED` and `BUSY` that it can be tried again.
     fn prepare<'a>(&'a self, op: OpId, message: &'a Message) -> Answer<'a, Signed>;
-    /// Sends it until it is decided. Errors: as of [`Chain::prepare`], after which the same can be tried again.
+    /// Sends it until it is decided. An error says nothing of the outcome, whatever it is: the same is tried again.
     fn broadcast<'a>(&'a self, op: OpId, channel: Option<Hash>, order: &'a Bytes) -> Answer<'a, Outcome>;
-    /// A channel, if there is one, and log time.
+    /// A channel, if there is one, and log time, neither on the word of one authority.
     fn channel<'a>(&'a self, id: &'a Hash) -> Answer<'a, (Option<wire::ChannelRecord>, u64)>;
     /// Ids of an address's channels.
     fn channels<'a>(&'a self, address: &'a Address) -> Answer<'a, Vec<Hash>>;

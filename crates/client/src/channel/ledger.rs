@@ -2,7 +2,8 @@
 //!
 //! The wallet's journal is what keeps a signed order. Each message has an id there (the journal of channels, and the
 //! message's number), so it is signed once, whatever crashes; and an order that can never settle is signed anew under the
-//! same id only where the old one is excluded.
+//! same id only where the old one is excluded. A message is over only when its order can never settle or the log has decided
+//! about it: what is sent for one may take another along that is signed and waits, which is the same order that it will be told of.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,9 +26,6 @@ use crate::wallet::{Operation, Request, Wallet};
 
 /// How long one try waits for the log.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks for a channel that an order has changed, and how often.
-const PAUSE: Duration = Duration::from_millis(50);
-const LOOKS: usize = 60;
 
 /// Florin's ledger.
 pub struct Ledger {
@@ -107,11 +105,8 @@ impl Ledger {
             return Err(Error::new(Code::BadContent, "a message of a channel is a CALL"));
         };
         let account = self.account(&account)?;
-        let before = match &channel {
-            Some(id) => self.network.channel(id).await?.0.map_or(0, |record| record.revision),
-            None => 0,
-        };
         let mut wallet = self.wallet.lock().await;
+        // As long as it is pending it may still settle, whatever was said of it: for want of money, for instance.
         self.finish(&mut wallet, account).await?;
         // Another order may have taken its place: then this one never settles.
         let sent = wallet.account(account).sent.iter().find(|s| s.seqnum == order.seqnum);
@@ -132,23 +127,15 @@ impl Ledger {
         let Some(id) = id else {
             return Err(Error::new(Code::BadContent, format!("message {op} is of no channel")));
         };
-        self.changed(&id, before).await
-    }
-
-    /// The channel after an order that has changed it; the authorities that answer may not all be so far.
-    async fn changed(&self, id: &Hash, before: u64) -> Result<Outcome> {
-        for look in 0..LOOKS {
-            if let (Some(record), time_ms, _) = self.network.channel(id).await?
-                && (record.revision > before || look + 1 == LOOKS)
-            {
-                return Ok(Outcome::Confirmed { record: Box::new(record), time_ms });
+        // Not a record from before the order: a deposit that is over without being in it would be made twice.
+        let place = Some((ordered.session, ordered.unit));
+        match self.network.channel(&id, place).await? {
+            (Some(record), time_ms) => Ok(Outcome::Confirmed { record: Box::new(record), time_ms }),
+            (None, _) => {
+                let message = format!("the log has applied an order of channel {}, and has no such", hex::encode(id));
+                Err(Error::new(Code::Undecided, message))
             }
-            tokio::time::sleep(PAUSE).await;
         }
-        Err(Error::new(
-            Code::Undecided,
-            format!("the log has opened channel {}, and does not show it", hex::encode(id)),
-        ))
     }
 }
 
@@ -170,7 +157,7 @@ impl Chain for Ledger {
     }
 
     fn channel<'a>(&'a self, id: &'a Hash) -> Answer<'a, (Option<wire::ChannelRecord>, u64)> {
-        Box::pin(async move { self.network.channel(id).await.map(|(record, time, _)| (record, time)) })
+        Box::pin(self.network.channel(id, None))
     }
 
     fn channels<'a>(&'a self, address: &'a Address) -> Answer<'a, Vec<Hash>> {

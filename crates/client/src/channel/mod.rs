@@ -326,7 +326,7 @@ impl Shell {
                 Effect::Event(event) => drop(self.events.send(event)),
                 Effect::Prepare { op, message } => {
                     self.runtime.spawn(async move {
-                        let found = until_clear(op, &to, || chain.prepare(op, &message)).await;
+                        let found = until_clear(op, &to, may_pass, || chain.prepare(op, &message)).await;
                         tell(
                             &to,
                             found.map(|s| match s {
@@ -344,14 +344,9 @@ impl Shell {
                 Effect::Broadcast { op, order } => {
                     let channel = manager.operation(op).ok().and_then(|status| status.end).map(|end| end.channel);
                     self.runtime.spawn(async move {
-                        let found = until_clear(op, &to, || chain.broadcast(op, channel, &order)).await;
-                        tell(
-                            &to,
-                            found.map(|s| match s {
-                                Ok(outcome) => Input::Outcome { op, outcome },
-                                Err(e) => failed(op, e),
-                            }),
-                        );
+                        // It is signed: no error says that it will never settle.
+                        let found = until_clear(op, &to, |_| true, || chain.broadcast(op, channel, &order)).await;
+                        tell(&to, found.and_then(Result::ok).map(|outcome| Input::Outcome { op, outcome }));
                     });
                 }
             }
@@ -369,16 +364,17 @@ fn tell(to: &mpsc::WeakUnboundedSender<Command>, input: Option<Input>) {
     }
 }
 
-/// Tries until it is done or can never be. `None`: nobody needs it any more.
+/// Tries until it is done or the error is one that `again` does not try again after. `None`: nobody needs it any more.
 async fn until_clear<'a, T>(
     op: OpId,
     to: &mpsc::WeakUnboundedSender<Command>,
+    again: fn(&Error) -> bool,
     attempt: impl Fn() -> Answer<'a, T>,
 ) -> Option<Result<T>> {
     let mut pause = RETRY;
     loop {
         match attempt().await {
-            Err(e) if may_pass(&e) => {
+            Err(e) if again(&e) => {
                 debug!(op, "a message of a channel is tried again: {e}");
                 tokio::time::sleep(pause).await;
                 pause = (2 * pause).min(RETRY_MAX);
@@ -391,9 +387,13 @@ async fn until_clear<'a, T>(
 
 /// Whether the same may work later.
 fn may_pass(e: &Error) -> bool {
-    use Code::{Busy, CallWaits, NotFinal, NotVoting, QuorumUnreachable, Recovering, Timeout, Undecided, Unreachable};
-    let codes = [Busy, CallWaits, NotFinal, NotVoting, QuorumUnreachable, Recovering, Timeout, Undecided, Unreachable];
-    codes.contains(&e.code)
+    use Code::{
+        Busy, CallWaits, Io, NotFinal, NotVoting, QuorumUnreachable, Recovering, Timeout, Undecided, Unreachable,
+    };
+    let network =
+        [Busy, CallWaits, NotFinal, NotVoting, QuorumUnreachable, Recovering, Timeout, Undecided, Unreachable];
+    // After a failed write it is unknown whether an order is signed.
+    network.contains(&e.code) || e.code == Io
 }
 
 /// Looks at all channels in the log, again and again.

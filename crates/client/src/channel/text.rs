@@ -1,4 +1,4 @@
-//! Vouchers and payment requests as text, for passing by hand: as notes are ([`crate::cash::text`]).
+//! Vouchers and permits as text, for passing by hand: as notes are ([`crate::cash::text`]).
 
 use bytes::Bytes;
 use florin_core::channel::voucher::Voucher;

@@ -1455,6 +1455,11 @@ pub struct ChannelReply {
     /// log time of this answer
     #[prost(fixed64, tag = "2")]
     pub time_ms: u64,
+    /// its place in the log: the open session, and the units of it that are applied
+    #[prost(uint64, tag = "3")]
+    pub session: u64,
+    #[prost(uint32, tag = "4")]
+    pub units: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChannelsRequest {

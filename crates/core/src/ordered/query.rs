@@ -119,8 +119,9 @@ impl OrderedLog {
 
     /// A channel.
     pub fn channel(&self, state: &dyn State, request: &wire::ChannelRequest) -> Result<wire::ChannelReply> {
-        let time_ms = self.book(state)?.time_ms;
-        Ok(wire::ChannelReply { channel: get_object(state, &channel_key(&request.channel))?, time_ms })
+        let book = self.book(state)?;
+        let channel = get_object(state, &channel_key(&request.channel))?;
+        Ok(wire::ChannelReply { channel, time_ms: book.time_ms, session: book.session, units: book.units })
     }
 
     /// Channels of an address, by their ids.

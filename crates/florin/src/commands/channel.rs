@@ -29,17 +29,17 @@ pub enum Command {
     /// The vouchers of a channel
     Vouchers(vouchers::ListArgs),
     /// Redeem vouchers in the log: the best of each lane
-    Submit(vouchers::SubmitArgs),
+    Submit(desk::OneArgs),
     /// Say this wallet's keys in a channel that somebody else has opened: before that it signs nothing there
-    Keys(money::KeysArgs),
+    Keys(desk::OneArgs),
     /// Print a permit: the other side may take money out of the open channel
     Permit(money::PermitArgs),
     /// Take money out of an open channel, with the other side's permit or after an announcement
     Withdraw(money::WithdrawArgs),
     /// Begin to close a channel; vouchers are redeemed until its delay is over
-    Settle(life::SettleArgs),
+    Settle(desk::OneArgs),
     /// Pay both sides out, once the delay is over
-    Collect(life::CollectArgs),
+    Collect(desk::OneArgs),
     /// All about one channel
     Status(life::StatusArgs),
     /// The wallet's channels

@@ -48,6 +48,17 @@ pub struct Which {
     side: Option<u32>,
 }
 
+/// Options of commands that do one thing in the log with one channel.
+#[derive(clap::Args)]
+pub struct OneArgs {
+    #[command(flatten)]
+    pub desk: DeskArgs,
+    #[command(flatten)]
+    pub wait: Wait,
+    #[command(flatten)]
+    pub which: Which,
+}
+
 /// The channels of an open wallet.
 pub struct Desk {
     pub channels: Channels,

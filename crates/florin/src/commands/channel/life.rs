@@ -7,7 +7,7 @@ use florin_core::channel::manager::{Direction, EndState, Event, Input, Reply, St
 use florin_core::{Code, Error, Result};
 use serde_json::{Value, json};
 
-use super::desk::{Desk, DeskArgs, Wait, Which, unexpected};
+use super::desk::{Desk, DeskArgs, OneArgs, Which, unexpected};
 use crate::commands::support::{fields, table};
 use crate::output::Output;
 
@@ -30,19 +30,8 @@ pub fn span(text: &str) -> std::result::Result<Span, String> {
     number.checked_mul(unit).filter(|s| *s <= 90 * 86_400).map(|s| Span(Duration::from_secs(s))).ok_or_else(wrong)
 }
 
-/// Options of `channel settle`.
-#[derive(clap::Args)]
-pub struct SettleArgs {
-    #[command(flatten)]
-    desk: DeskArgs,
-    #[command(flatten)]
-    wait: Wait,
-    #[command(flatten)]
-    which: Which,
-}
-
 /// `channel settle`: what is held is redeemed first.
-pub fn settle(args: SettleArgs, out: Output) -> Result<()> {
+pub fn settle(args: OneArgs, out: Output) -> Result<()> {
     args.desk.run(out, true, async |desk| {
         let end = desk.end(&args.which).await?;
         desk.submit_all(end, &args.wait).await?;
@@ -56,19 +45,8 @@ pub fn settle(args: SettleArgs, out: Output) -> Result<()> {
     })
 }
 
-/// Options of `channel collect`.
-#[derive(clap::Args)]
-pub struct CollectArgs {
-    #[command(flatten)]
-    desk: DeskArgs,
-    #[command(flatten)]
-    wait: Wait,
-    #[command(flatten)]
-    which: Which,
-}
-
 /// `channel collect`.
-pub fn collect(args: CollectArgs, out: Output) -> Result<()> {
+pub fn collect(args: OneArgs, out: Output) -> Result<()> {
     args.desk.run(out, true, async |desk| {
         let end = desk.end(&args.which).await?;
         let op = match desk.channels.ask(Input::Collect(end)).await? {

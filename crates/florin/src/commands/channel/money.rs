@@ -7,7 +7,7 @@ use florin_core::channel::manager::{Create, Input, Reply, Reserve, Use};
 use florin_core::{Code, Error, Result};
 use serde_json::json;
 
-use super::desk::{DeskArgs, Wait, Which, parse, unexpected};
+use super::desk::{DeskArgs, OneArgs, Wait, Which, parse, unexpected};
 use super::life::{Span, span};
 use crate::commands::support::fields;
 use crate::output::Output;
@@ -188,19 +188,8 @@ pub fn release(args: ReleaseArgs, out: Output) -> Result<()> {
     })
 }
 
-/// Options of `channel keys`.
-#[derive(clap::Args)]
-pub struct KeysArgs {
-    #[command(flatten)]
-    desk: DeskArgs,
-    #[command(flatten)]
-    wait: Wait,
-    #[command(flatten)]
-    which: Which,
-}
-
 /// `channel keys`.
-pub fn keys(args: KeysArgs, out: Output) -> Result<()> {
+pub fn keys(args: OneArgs, out: Output) -> Result<()> {
     args.desk.run(out, true, async |desk| {
         let end = desk.end(&args.which).await?;
         let op = desk.op(Input::Keys(end)).await?;

@@ -8,7 +8,7 @@ use florin_core::limits::PAGE_MAX;
 use florin_core::{Code, Error, Result};
 use serde_json::json;
 
-use super::desk::{DeskArgs, Wait, Which, unexpected};
+use super::desk::{DeskArgs, OneArgs, Which, unexpected};
 use crate::commands::support::{fields, table};
 use crate::output::Output;
 
@@ -162,19 +162,8 @@ fn name(state: VoucherState) -> &'static str {
     }
 }
 
-/// Options of `channel submit`.
-#[derive(clap::Args)]
-pub struct SubmitArgs {
-    #[command(flatten)]
-    desk: DeskArgs,
-    #[command(flatten)]
-    wait: Wait,
-    #[command(flatten)]
-    which: Which,
-}
-
 /// `channel submit`.
-pub fn submit(args: SubmitArgs, out: Output) -> Result<()> {
+pub fn submit(args: OneArgs, out: Output) -> Result<()> {
     args.desk.run(out, true, async |desk| {
         let end = desk.end(&args.which).await?;
         let ops = desk.submit_all(end, &args.wait).await?;
