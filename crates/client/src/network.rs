@@ -1,6 +1,6 @@
 //! The committee over the network: submitting batches, and reads that no authority is believed alone for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -146,7 +146,8 @@ impl Network {
         self.drive(shard, orders, false, on_event).await
     }
 
-    /// As [`Network::submit`], and asks for the signature shares of the notes that the orders make.
+    /// As [`Network::submit`], and asks for the signature shares of the notes that the orders make: those whose votes are in
+    /// the certificate, for a quorum's are enough, and the others need not make any.
     pub async fn submit_for_notes(
         &self,
         shard: u32,
@@ -173,6 +174,7 @@ impl Network {
             not_before: vec![start; self.committee.size()],
             with_shares,
             shares: BTreeMap::new(),
+            shares_asked: BTreeSet::new(),
         };
         let mut certifiable_since = None;
         let mut final_since: Option<Duration> = None;
@@ -196,8 +198,11 @@ impl Network {
                     continue;
                 }
             } else if run.quorum.is_final() {
-                on_event(Event::Final);
-                break;
+                // Whoever was not asked for shares may be the first to acknowledge.
+                if !run.awaits_shares() || waited - *final_since.get_or_insert(waited) >= self.patience.stragglers {
+                    on_event(Event::Final);
+                    break;
+                }
             } else if run.quorum.any_final() {
                 // What waits for an order that nobody submits must not hold up the rest of the batch.
                 if waited - *final_since.get_or_insert(waited) >= self.patience.stragglers {
@@ -302,6 +307,8 @@ struct Run<'a> {
     with_shares: bool,
     /// What each authority gave last, by order.
     shares: BTreeMap<usize, Vec<wire::NoteShares>>,
+    /// Who is being asked for them.
+    shares_asked: BTreeSet<usize>,
 }
 
 impl Run<'_> {
@@ -332,6 +339,11 @@ impl Run<'_> {
         quorum
     }
 
+    /// Whether shares are missing that somebody was asked for.
+    fn awaits_shares(&self) -> bool {
+        self.shares.len() < self.network.committee.quorum() && !self.shares_asked.is_empty()
+    }
+
     /// Sends what is wanted to whoever is free.
     fn launch(&mut self) {
         let now = Instant::now();
@@ -354,8 +366,11 @@ impl Run<'_> {
                 Send::Settle { with_orders, .. } => {
                     let orders = if with_orders { self.quorum.orders().to_vec() } else { Vec::new() };
                     let certificate = self.quorum.certificate().cloned();
-                    let request =
-                        wire::SettleRequest { shard: self.shard, certificate, orders, shares: self.with_shares };
+                    let shares = self.with_shares && self.quorum.is_certifier(authority);
+                    if shares {
+                        self.shares_asked.insert(authority);
+                    }
+                    let request = wire::SettleRequest { shard: self.shard, certificate, orders, shares };
                     self.running.spawn(async move {
                         let reply = client.settle(request).await.map(tonic::Response::into_inner).map_err(from_status);
                         (authority, Answer::Settle(reply))
@@ -402,6 +417,7 @@ impl Run<'_> {
     }
 
     fn settled(&mut self, authority: usize, reply: Result<wire::SettleReply>) -> Option<Event> {
+        self.shares_asked.remove(&authority);
         let missing = reply.as_ref().is_ok_and(|r| r.batch_missing);
         let shares = reply.as_ref().map(|r| r.shares.clone()).unwrap_or_default();
         if self.with_shares && !shares.is_empty() {

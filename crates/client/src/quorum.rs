@@ -86,6 +86,11 @@ impl Quorum {
         self.certificate.as_ref().map(|(c, _)| c)
     }
 
+    /// Whether an authority's vote is in the certificate.
+    pub fn is_certifier(&self, authority: usize) -> bool {
+        self.certificate().is_some_and(|c| c.votes.iter().any(|vote| vote.authority as usize == authority))
+    }
+
     /// Authorities that broke the protocol, and how.
     pub fn culprits(&self) -> &[(usize, Error)] {
         &self.culprits
