@@ -47,6 +47,10 @@ pub struct Args {
     /// Connections, each with a lane
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..65))]
     connections: u32,
+    /// Chunks that a voucher pays for at most. The first of a connection pays for one, each next one for twice as many:
+    /// what is at risk grows with what has come
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..1_025))]
+    ahead: u64,
 }
 
 /// What the server says of a file.
@@ -64,8 +68,16 @@ struct Download {
     committee: Arc<Committee>,
     file: File,
     bar: ProgressBar,
+    ahead: u64,
     next: AtomicU64,
     paid: AtomicU64,
+}
+
+/// Chunks, one after the other, that one voucher pays for.
+#[derive(Clone, Copy)]
+struct Span {
+    first: u64,
+    count: u64,
 }
 
 /// Downloads a file.
@@ -100,6 +112,7 @@ pub async fn run(args: Args) -> Result<()> {
         committee,
         file,
         bar,
+        ahead: args.ahead,
         next: AtomicU64::new(0),
         paid: AtomicU64::new(0),
     });
@@ -159,32 +172,45 @@ async fn lanes(channels: &Channels, end: EndId, count: u32) -> Result<Vec<(u32, 
 }
 
 impl Download {
-    /// The next chunk that nobody has taken yet.
-    fn claim(&self) -> Option<u64> {
-        let chunk = self.next.fetch_add(1, Ordering::Relaxed);
-        (chunk < self.offer.size.div_ceil(self.offer.chunk)).then_some(chunk)
+    /// The next chunks that nobody has taken yet, at most so many.
+    fn claim(&self, count: u64) -> Option<Span> {
+        let all = self.offer.size.div_ceil(self.offer.chunk);
+        let first = self.next.fetch_add(count, Ordering::Relaxed);
+        (first < all).then(|| Span { first, count: count.min(all - first) })
     }
 
-    /// One connection: chunk after chunk, each with a voucher that was signed while the one before came.
+    /// One connection: span after span, each with a voucher that was signed while the one before came.
     async fn work(self: Arc<Self>, end: Option<EndId>, lane: u32, before: u64) -> Result<()> {
         let mut connection = connect(&self.url).await?;
-        let mut amount = before;
-        let mut next = self.claim();
+        let (mut amount, mut ahead) = (before, 1);
+        let mut next = self.claim(ahead);
         let mut voucher = self.sign(end, lane, &mut amount, next).await?;
-        while let Some(chunk) = next {
+        while let Some(span) = next {
+            ahead = (2 * ahead).min(self.ahead);
+            next = self.claim(ahead);
+            let signing = self.sign(end, lane, &mut amount, next);
+            let (came, signed) = tokio::join!(self.fetch(&mut connection, span, &voucher), signing);
+            came?;
+            voucher = signed?;
+        }
+        Ok(())
+    }
+
+    /// All chunks of a span, with the same voucher.
+    async fn fetch(&self, connection: &mut Connection, span: Span, voucher: &str) -> Result<()> {
+        for chunk in span.first..span.first + span.count {
             let from = chunk * self.offer.chunk;
             let to = (from + self.offer.chunk).min(self.offer.size) - 1;
-            let response = ask(&mut connection, &self.url, Method::GET, Some((from, to)), &voucher).await?;
-            self.paid.fetch_add(self.offer.price, Ordering::Relaxed);
-            next = self.claim();
-            let (body, signed) = tokio::join!(response.into_body().collect(), self.sign(end, lane, &mut amount, next));
-            let body = body.map_err(|e| unreachable(&self.url, &e))?.to_bytes();
+            let response = ask(connection, &self.url, Method::GET, Some((from, to)), voucher).await?;
+            if chunk == span.first {
+                self.paid.fetch_add(self.offer.price * span.count, Ordering::Relaxed);
+            }
+            let body = response.into_body().collect().await.map_err(|e| unreachable(&self.url, &e))?.to_bytes();
             if body.len() as u64 != to - from + 1 {
                 return Err(Error::expected(Code::Decode, "bytes of a chunk", to - from + 1, body.len()));
             }
             self.file.write_all_at(&body, from).map_err(|e| Error::new(Code::Io, format!("the file: {e}")))?;
             self.show(body.len() as u64);
-            voucher = signed?;
         }
         Ok(())
     }
@@ -196,22 +222,22 @@ impl Download {
         self.bar.inc(bytes);
     }
 
-    /// The voucher for a chunk, if there is one and it costs anything.
-    async fn sign(&self, end: Option<EndId>, lane: u32, amount: &mut u64, chunk: Option<u64>) -> Result<String> {
-        match (end, chunk) {
-            (Some(end), Some(_)) => self.voucher(end, lane, amount).await,
+    /// The voucher for a span, if there is one and it costs anything.
+    async fn sign(&self, end: Option<EndId>, lane: u32, amount: &mut u64, span: Option<Span>) -> Result<String> {
+        match (end, span) {
+            (Some(end), Some(span)) => self.voucher(end, lane, amount, span.count * self.offer.price).await,
             _ => Ok(String::new()),
         }
     }
 
-    /// The next voucher of a lane: one chunk more. Waits while the channel is topped up.
-    async fn voucher(&self, end: EndId, lane: u32, amount: &mut u64) -> Result<String> {
+    /// The next voucher of a lane, worth `more`. Waits while the channel is topped up.
+    async fn voucher(&self, end: EndId, lane: u32, amount: &mut u64, more: u64) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let issue = Issue { end, lane, amount: *amount + self.offer.price, conditions: Conditions::default() };
+            let issue = Issue { end, lane, amount: *amount + more, conditions: Conditions::default() };
             match self.channels.ask(Input::VoucherCreate(issue)).await? {
                 Reply::Issued { voucher: Some(voucher), .. } => {
-                    *amount += self.offer.price;
+                    *amount += more;
                     return Ok(encode_voucher(&voucher, &[], &self.committee));
                 }
                 Reply::Issued { shortfall, .. } if Instant::now() >= deadline => {

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use florin_client::channel::Channels;
 use florin_client::channel::text::decode_voucher;
-use florin_core::channel::manager::{EndId, Incoming, Input, Reply};
+use florin_core::channel::manager::{Added, EndId, Incoming, Input, Reply};
 use florin_core::channel::voucher::Voucher;
 use florin_core::committee::Committee;
 use florin_core::{Code, Error, Result};
@@ -37,11 +37,13 @@ pub struct Args {
     listen: SocketAddr,
 }
 
-/// What was paid and is not used up, and what was delivered last, by channel and lane.
+/// What was paid in a lane of a channel and is not used up, with the voucher that was taken last, and the last chunk that
+/// was delivered for it: of which file, and where it begins.
 #[derive(Default)]
 struct Account {
     credit: u64,
-    last: Option<(u64, u64)>,
+    voucher: Bytes,
+    last: Option<(PathBuf, u64)>,
 }
 
 struct Server {
@@ -107,7 +109,7 @@ impl Server {
             let what = format!("ask for a range of at most {CHUNK} bytes of the {size}");
             return text(StatusCode::RANGE_NOT_SATISFIABLE, what);
         };
-        if let Err(e) = self.paid(request.headers().get(VOUCHER), (from, to)).await {
+        if let Err(e) = self.paid(request.headers().get(VOUCHER), (&path, from)).await {
             return self.priced(text(StatusCode::PAYMENT_REQUIRED, e.to_string()));
         }
         match tokio::task::spawn_blocking(move || read(&path, from, to)).await {
@@ -143,8 +145,8 @@ impl Server {
         response
     }
 
-    /// Takes a voucher that is worth a chunk, or remembers that one more was paid before.
-    async fn paid(&self, voucher: Option<&HeaderValue>, range: (u64, u64)) -> Result<()> {
+    /// Takes the price of a chunk: of a voucher that is new, or of what is left of it.
+    async fn paid(&self, voucher: Option<&HeaderValue>, chunk: (&Path, u64)) -> Result<()> {
         if self.price == 0 {
             return Ok(());
         }
@@ -155,33 +157,49 @@ impl Server {
         let channel = terms.channel[..].try_into();
         let channel = channel.map_err(|_| Error::new(Code::Decode, "a channel's id has 32 bytes"))?;
         let end = EndId { channel, side: 1 - terms.payer };
-        let add = || {
-            let (voucher, secret) = (signed.clone(), secret.clone());
-            Input::VoucherAdd(Incoming { end, voucher, secret, proof: Bytes::new(), min_delta: 0 })
-        };
-        let mut added = self.channels.ask(add()).await;
-        if added.as_ref().is_err_and(|e| matches!(e.code, Code::UnknownChannel | Code::ChannelFunds)) {
-            // A channel that was opened or topped up a moment ago.
-            self.channels.refresh().await?;
-            added = self.channels.ask(add()).await;
+        let lane = (end, terms.lane);
+        if self.accounts().get(&lane).is_none_or(|account| account.voucher != text) {
+            let added = self.add(Incoming { end, voucher: signed, secret, proof: Bytes::new(), min_delta: 0 }).await?;
+            let mut accounts = self.accounts();
+            let account = accounts.entry(lane).or_default();
+            if !added.locked {
+                account.credit += added.delta;
+            }
+            // The same one again, after a restart or beside another request, adds nothing.
+            if account.voucher != text {
+                (account.voucher, account.last) = (Bytes::copy_from_slice(text.as_bytes()), None);
+            }
         }
-        let Reply::Added(added) = added? else { return Err(missing()) };
-        let mut accounts = self.accounts.lock().unwrap_or_else(|e| e.into_inner());
-        let account = accounts.entry((end, terms.lane)).or_default();
-        if !added.locked {
-            account.credit += added.delta;
-        }
-        // The same chunk for the same voucher: the answer was lost.
-        if account.last == Some((terms.nonce, range.0)) {
+        let mut accounts = self.accounts();
+        let account = accounts.entry(lane).or_default();
+        if account.last.as_ref().is_some_and(|(path, from)| (path.as_path(), *from) == chunk) {
+            // The answer was lost.
             return Ok(());
         }
         let Some(left) = account.credit.checked_sub(self.price) else {
             let expected = format!("at least {}", plain(&self.committee, self.price));
             let found = plain(&self.committee, account.credit);
-            return Err(Error::expected(Code::VoucherAmount, "worth of the voucher", expected, found));
+            return Err(Error::expected(Code::VoucherAmount, "what is left of the voucher", expected, found));
         };
-        (account.credit, account.last) = (left, Some((terms.nonce, range.0)));
+        (account.credit, account.last) = (left, Some((chunk.0.to_owned(), chunk.1)));
         Ok(())
+    }
+
+    async fn add(&self, incoming: Incoming) -> Result<Added> {
+        let mut added = self.channels.ask(Input::VoucherAdd(incoming.clone())).await;
+        if added.as_ref().is_err_and(|e| matches!(e.code, Code::UnknownChannel | Code::ChannelFunds)) {
+            // A channel that was opened or topped up a moment ago.
+            self.channels.refresh().await?;
+            added = self.channels.ask(Input::VoucherAdd(incoming)).await;
+        }
+        match added? {
+            Reply::Added(added) => Ok(added),
+            other => Err(Error::new(Code::Decode, format!("a voucher was answered by {other:?}"))),
+        }
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, HashMap<(EndId, u32), Account>> {
+        self.accounts.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
