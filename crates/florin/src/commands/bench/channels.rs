@@ -1,5 +1,5 @@
 //! `florin bench channels`: what a voucher costs to make and to take, with its journal on disk, beside the plain signature
-//! operations of the same run; and what channels cost to keep.
+//! operations of the same run; payments over a hub; the speed of a paid download; and what channels cost to keep.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -24,12 +24,18 @@ use florin_core::{Code, Error, Result};
 use florin_node::meter::thread_cpu_ns;
 use serde_json::json;
 
+use super::download::{self, Speeds};
+use super::hub::{self, Cost};
 use crate::commands::support::table;
 use crate::output::Output;
 
 /// Log time of the measurement, ms.
-const TIME_MS: u64 = 1_700_000_000_000;
-const NETWORK: u64 = 1;
+pub(super) const TIME_MS: u64 = 1_700_000_000_000;
+pub(super) const NETWORK: u64 = 1;
+
+/// What is known of it: payer's and payee's node, one hop, CPU of both.
+const LDK: &str = "LDK: both nodes of a payment of one hop";
+const LDK_RATE: f64 = 270.0;
 
 /// Options.
 #[derive(clap::Args)]
@@ -46,6 +52,12 @@ pub struct Args {
     /// Channels whose state is counted
     #[arg(long, default_value_t = 100_000)]
     channels: usize,
+    /// Payments over a hub, for each run
+    #[arg(long, default_value_t = 4_000)]
+    payments: usize,
+    /// Size of the download, MB; 0 leaves it out
+    #[arg(long, default_value_t = 400)]
+    download: u64,
     /// Where the journals are; a temporary folder if not given
     #[arg(long)]
     dir: Option<std::path::PathBuf>,
@@ -69,7 +81,11 @@ pub fn run(args: Args, out: Output) -> Result<()> {
         values[values.len() / 2]
     };
     let state = state(args.channels)?;
-    report(&args, median, &state, out);
+    let download = match args.download {
+        0 => None,
+        megabytes => download::measure(megabytes, args.runs, out)?,
+    };
+    report(&args, median, &state, download.as_ref(), out);
     Ok(())
 }
 
@@ -85,9 +101,11 @@ struct Run {
     add: f64,
     add_wall: f64,
     journal_bytes: f64,
+    hub: f64,
+    payment: f64,
 }
 
-fn report(args: &Args, median: impl Fn(fn(&Run) -> f64) -> f64, state: &State, out: Output) {
+fn report(args: &Args, median: impl Fn(fn(&Run) -> f64) -> f64, state: &State, download: Option<&Speeds>, out: Output) {
     let rows: [(&str, f64, f64, f64); 3] = [
         ("create, journaled", median(|r| r.create), median(|r| r.plain_sign), median(|r| r.create_wall)),
         ("take one, journaled", median(|r| r.add_one), median(|r| r.plain_verify), f64::NAN),
@@ -108,18 +126,29 @@ fn report(args: &Args, median: impl Fn(fn(&Run) -> f64) -> f64, state: &State, o
             "wall_us": if wall.is_nan() { serde_json::Value::Null } else { round(wall) }}));
     }
     let journal = median(|r| r.journal_bytes);
+    let (hub, payment) = (median(|r| r.hub), median(|r| r.payment));
+    let downloaded = download.map_or(String::new(), |Speeds { free, paid }| {
+        let ratio = paid / free;
+        format!("\n\n{} MB downloaded: {free:.0} MB/s for nothing, {paid:.0} MB/s paid: {ratio:.2}", args.download)
+    });
     let text = format!(
         "{}\n\n{} vouchers, {} to a sync; {journal:.0} bytes of journal each, on both sides\n\n\
-         {} channels: {:.0} bytes each in the log with what finds them, {:.0} bytes each in a manager's memory",
+         payment over a hub: {hub:.0} us of CPU at the hub, {:.0} a second a core; {payment:.0} us with payer and payee, \
+         {:.0} a second a core ({LDK}, measured elsewhere, {LDK_RATE:.0})\n\n\
+         {} channels: {:.0} bytes each in the log with what finds them, {:.0} bytes each in a manager's memory{downloaded}",
         table(&lines),
         args.vouchers,
         args.group,
+        1e6 / hub,
+        1e6 / payment,
         args.channels,
         state.log_bytes,
         state.memory_bytes,
     );
     let value = json!({"name": "channels", "vouchers": args.vouchers, "group": args.group, "runs": args.runs,
-        "operations": values, "journal_bytes": round(journal), "channels": args.channels,
+        "operations": values, "hub_us": round(hub), "payment_us": round(payment),
+        "download": download.map(|d| json!({"mb": args.download, "free_mb_s": round(d.free), "paid_mb_s": round(d.paid),
+            "ratio": round(d.paid / d.free)})), "journal_bytes": round(journal), "channels": args.channels,
         "log_bytes_per_channel": round(state.log_bytes), "memory_bytes_per_channel": round(state.memory_bytes)});
     out.data(text, &value);
 }
@@ -129,21 +158,21 @@ fn round(value: f64) -> serde_json::Value {
 }
 
 /// One account with its key.
-struct Party {
+pub(super) struct Party {
     key: SecretKey,
     permission: Permission,
     address: Address,
 }
 
 impl Party {
-    fn new(number: u8) -> Result<Party> {
+    pub(super) fn new(number: u8) -> Result<Party> {
         let key = SecretKey::from_seed(Curve::Ed25519, [number; 32])?;
         let permission = Permission::single(key.public());
         let address = permission.address(NETWORK);
         Ok(Party { key, permission, address })
     }
 
-    fn manager(&self) -> Result<Manager> {
+    pub(super) fn manager(&self) -> Result<Manager> {
         let accounts = BTreeMap::from([(self.address, self.permission.encode())]);
         Manager::load(Config { committee_id: [1; 32], accounts, policy: Policy::default() }, [])
     }
@@ -163,7 +192,7 @@ impl Signer for Party {
     }
 }
 
-fn record(payer: &Party, payee: &Party) -> ChannelRecord {
+pub(super) fn record(payer: &Party, payee: &Party) -> ChannelRecord {
     let side = |party: &Party, deposited| {
         let address = Bytes::copy_from_slice(party.address.as_bytes());
         Some(ChannelSide { address, permission: party.permission.encode(), deposited, ..Default::default() })
@@ -177,7 +206,7 @@ fn record(payer: &Party, payee: &Party) -> ChannelRecord {
     }
 }
 
-fn now() -> Now {
+pub(super) fn now() -> Now {
     Now { log_ms: TIME_MS, clock_ms: 0 }
 }
 
@@ -282,7 +311,20 @@ fn measure(args: &Args, dir: &Path, run: usize) -> Result<Run> {
     })?;
     let length = |name: &str| std::fs::metadata(dir.join(format!("{name}-{run}"))).map_or(0, |m| m.len());
     let journal_bytes = (length("payer") + length("payee")) as f64 / 2.0 / count as f64;
-    Ok(Run { plain_sign, plain_verify, plain_batch, create, create_wall, add_one, add, add_wall, journal_bytes })
+    let Cost { hub, all: payment } = hub::measure(args.payments, args.group, dir)?;
+    Ok(Run {
+        plain_sign,
+        plain_verify,
+        plain_batch,
+        create,
+        create_wall,
+        add_one,
+        add,
+        add_wall,
+        journal_bytes,
+        hub,
+        payment,
+    })
 }
 
 fn no_voucher() -> Error {

@@ -5,7 +5,9 @@ mod cash;
 mod cash_crypto;
 mod channels;
 mod cpu;
+mod download;
 mod envelopes;
+mod hub;
 mod load;
 mod ordered;
 mod transfers;
@@ -26,7 +28,8 @@ pub enum Command {
     Envelopes(envelopes::Args),
     /// CPU that a note of e-cash costs an authority, beside the plain library calls; latency of reissues; recovery
     Cash(cash::Args),
-    /// CPU of a voucher made and taken, journaled, beside the plain signature operations; bytes of a channel
+    /// CPU of a voucher made and taken, journaled, beside the plain signature operations; payments over a hub; bytes of a
+    /// channel; a paid download beside an unpaid one
     Channels(channels::Args),
     /// CPU of each operation of e-cash's cryptography, beside the plain library calls
     CashCrypto(cash_crypto::Args),
