@@ -12,11 +12,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use ed25519_zebra::batch::{Item, Verifier};
 use ed25519_zebra::{SigningKey, VerificationKey, VerificationKeyBytes};
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
-use sha2::{Digest, Sha256};
+use florin_ed25519::{self as ed25519, KnownKeys};
 use zeroize::Zeroizing;
 
 use crate::envelope::Order;
@@ -24,10 +21,6 @@ use crate::error::{Code, Error, Result};
 use crate::keys::{Curve, Signature, order_message};
 use crate::limits::VERIFICATIONS_PER_BATCH;
 use crate::permission::Permission;
-
-/// When a batch fails, its parts of this size are tried as batches, then the failing parts one by one. That bounds what
-/// a batch full of bad signatures costs to about twice verifying each alone.
-const FALLBACK_CHUNK: usize = 64;
 
 /// The curve arithmetic that remains for one authority of an order once all cheap checks have passed.
 #[derive(Debug)]
@@ -255,17 +248,22 @@ impl Batch {
     /// Verifies all. One bad order spoils no other, but orders of several keys share `VERIFICATIONS_PER_BATCH`
     /// curve operations: the rest of them are `BUSY`.
     pub fn verify(self) -> Outcome {
-        self.verify_within(&mut { VERIFICATIONS_PER_BATCH })
+        self.verify_knowing(&KnownKeys::default())
+    }
+
+    /// The same, with a memory of keys.
+    pub fn verify_knowing(self, known: &KnownKeys) -> Outcome {
+        self.verify_within(&mut { VERIFICATIONS_PER_BATCH }, known)
     }
 
     /// [`Batch::verify`] with what is left of a budget of curve operations, and takes from it what orders of several
     /// keys or accounts need. Once it is 0 they are `BUSY`; the one that uses it up is still judged. Orders of one
     /// ed25519 key neither need nor touch it.
-    pub fn verify_within(self, budget: &mut usize) -> Outcome {
+    pub fn verify_within(self, budget: &mut usize, known: &KnownKeys) -> Outcome {
         let Batch { jobs, mut results } = self;
         let mut verifications = 0;
         let mut failed = BTreeMap::new();
-        let mut batch = Ed25519Batch::default();
+        let mut batch = ed25519::Batch::default();
         let mut left_out = vec![false; jobs.len()];
         let mut before = None;
         for ((tag, job), left_out) in jobs.iter().zip(&mut left_out) {
@@ -278,7 +276,7 @@ impl Batch {
                 }
             }
         }
-        let mut singles = batch.verify(&mut verifications).into_iter();
+        let mut singles = batch.verify(known, &mut verifications).into_iter();
         for ((tag, job), left_out) in jobs.into_iter().zip(left_out) {
             let outcome = match job.0 {
                 JobKind::Single { .. } if left_out => Err(over_budget()),
@@ -312,58 +310,9 @@ fn verify_one(key: &[u8; 32], message: &[u8], sig: &[u8; 64]) -> bool {
 
 /// For each (key, signature, message), whether it is true by ZIP-215; in a batch or one by one, all the same.
 pub(crate) fn verify_keys<'a>(signed: impl IntoIterator<Item = (&'a [u8; 32], &'a [u8; 64], &'a [u8])>) -> Vec<bool> {
-    let mut batch = Ed25519Batch::default();
+    let mut batch = ed25519::Batch::default();
     signed.into_iter().for_each(|(key, sig, message)| batch.push(key, sig, message));
-    batch.verify(&mut 0)
-}
-
-/// ed25519 signatures to verify together.
-#[derive(Default)]
-struct Ed25519Batch {
-    items: Vec<Item>,
-    transcript: Sha256,
-}
-
-impl Ed25519Batch {
-    fn push(&mut self, key: &[u8; 32], sig: &[u8; 64], message: &[u8]) {
-        let length = message.len() as u64;
-        for part in [&key[..], &sig[..], &length.to_be_bytes(), message] {
-            self.transcript.update(part);
-        }
-        self.items.push((VerificationKeyBytes::from(*key), (*sig).into(), message).into());
-    }
-
-    /// For each signature, in the order pushed, whether it is true.
-    fn verify(self, verifications: &mut usize) -> Vec<bool> {
-        let Ed25519Batch { items, transcript } = self;
-        let seed: [u8; 32] = transcript.finalize().into();
-        // Every try has a stream of its own: 0 for the whole, then the chunks.
-        let mut together = |items: &[Item], stream: usize| {
-            *verifications += items.len();
-            if let [item] = items {
-                return item.clone().verify_single().is_ok();
-            }
-            let mut verifier = Verifier::new();
-            items.iter().for_each(|item| verifier.queue(item.clone()));
-            let mut rng = ChaCha20Rng::from_seed(seed);
-            rng.set_stream(stream as u64);
-            verifier.verify(rng).is_ok()
-        };
-        if items.is_empty() || together(&items, 0) {
-            return vec![true; items.len()];
-        }
-        let mut results = Vec::with_capacity(items.len());
-        for (i, chunk) in items.chunks(FALLBACK_CHUNK).enumerate() {
-            // A batch of one chunk has just failed.
-            let is_true = items.len() > FALLBACK_CHUNK && together(chunk, i + 1);
-            match chunk {
-                _ if is_true => results.extend(chunk.iter().map(|_| true)),
-                [_] => results.push(false),
-                _ => results.extend(chunk.iter().map(|item| together(std::slice::from_ref(item), 0))),
-            }
-        }
-        results
-    }
+    batch.verify(&KnownKeys::default(), &mut 0)
 }
 
 /// An authority's signing key (ed25519); wiped when dropped, never printed.
@@ -437,9 +386,9 @@ impl FromStr for AuthorityPublicKey {
 
 /// Verifies signatures of authorities together. The error is the index of the first bad one.
 pub fn verify_all<M: AsRef<[u8]>>(items: &[(AuthorityPublicKey, M, [u8; 64])]) -> std::result::Result<(), usize> {
-    let mut batch = Ed25519Batch::default();
+    let mut batch = ed25519::Batch::default();
     items.iter().for_each(|(key, message, sig)| batch.push(&key.0, sig, message.as_ref()));
-    match batch.verify(&mut 0).iter().position(|is_true| !is_true) {
+    match batch.verify(&KnownKeys::default(), &mut 0).iter().position(|is_true| !is_true) {
         None => Ok(()),
         Some(first_bad) => Err(first_bad),
     }

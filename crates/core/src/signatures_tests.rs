@@ -231,11 +231,11 @@ fn orders_of_several_keys_share_a_budget() {
         outcome.results.iter().map(|(_, result)| result.as_ref().copied().map_err(|e| e.code)).collect()
     };
     let mut budget = 2 * 136 + 1;
-    let outcome = batch(5).verify_within(&mut budget);
+    let outcome = batch(5).verify_within(&mut budget, &KnownKeys::default());
     let busy = Err(Code::Busy);
     assert_eq!(codes(&outcome), [Ok(()), Ok(()), Ok(()), busy, busy, Ok(())]);
     assert_eq!((outcome.verifications, budget), (3 * 136 + 1, 0));
-    let outcome = batch(1).verify_within(&mut budget);
+    let outcome = batch(1).verify_within(&mut budget, &KnownKeys::default());
     assert_eq!((codes(&outcome), outcome.verifications), (vec![busy, Ok(())], 1));
 
     let fit = VERIFICATIONS_PER_BATCH.div_ceil(136);
@@ -274,6 +274,29 @@ fn one_bad_order_spoils_no_other() {
     }
     let last_chunk_of_one = outcome_with_bad(65, &[64]);
     assert!(last_chunk_of_one.results.iter().all(|(tag, result)| result.is_err() == (*tag == 64)));
+}
+
+/// What is known of keys changes no verdict, also when there are more of them than are kept.
+#[test]
+fn known_keys_are_judged_as_unknown_ones() {
+    let known = KnownKeys::default();
+    let verdicts = |n: u32, signer: u8| {
+        let (key, signer) = (secret(Curve::Ed25519, n as u8), secret(Curve::Ed25519, signer));
+        let mut batch = Batch::new();
+        for i in 0..3 {
+            let body = body(i, &[]);
+            let order = order_with(&body, &[Authority::of(&[signer.sign_body(&body)])]);
+            batch.push(i as usize, &order, 0, &Permission::single(key.public()));
+        }
+        batch.verify_knowing(&known).results.into_iter().all(|(_, result)| result.is_ok())
+    };
+    for round in 0..3 {
+        for n in 1..20 {
+            assert!(verdicts(n, n as u8), "round {round}");
+            assert!(!verdicts(n, 99), "round {round}");
+        }
+        known.fill();
+    }
 }
 
 #[test]

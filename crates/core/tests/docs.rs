@@ -50,6 +50,7 @@ fn wire_md_has_every_limit() {
     let values: BTreeMap<&str, u128> = values!(
         ORDERS_PER_BATCH_MAX,
         VERIFICATIONS_PER_BATCH,
+        KNOWN_KEYS_MAX,
         MESSAGE_BYTES_MAX,
         CERTIFICATES_BYTES_MAX,
         CERTIFICATES_PER_BATCH,
@@ -192,7 +193,8 @@ fn manifests_obey_the_layering() {
     const EVERY_KIND: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("proto", &[][..]),
-        ("crates/core", &[]),
+        ("crates/ed25519", &[]),
+        ("crates/core", &["florin-ed25519"]),
         ("crates/rpc", &["florin-core"]),
         ("crates/node", &["florin-core", "florin-rpc"]),
         ("crates/client", &["florin-core", "florin-rpc"]),

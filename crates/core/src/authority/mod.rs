@@ -37,6 +37,7 @@ mod vote;
 
 use std::sync::{Arc, RwLock};
 
+use florin_ed25519::KnownKeys;
 use sha2::{Digest, Sha256};
 
 use crate::address::Address;
@@ -88,6 +89,8 @@ pub struct Authority {
     mint: RwLock<Option<Arc<MintKeys>>>,
     /// Blinded nonces of orders that it has checked.
     lately: Lately,
+    /// Keys of accounts that have sent lately.
+    known: KnownKeys,
 }
 
 impl Authority {
@@ -101,7 +104,16 @@ impl Authority {
             "an authority and shard of the committee"
         );
         let issuer = committee.network.issuer_address();
-        Authority { committee, index, shard, key, issuer, mint: RwLock::new(None), lately: Lately::default() }
+        Authority {
+            committee,
+            index,
+            shard,
+            key,
+            issuer,
+            mint: RwLock::new(None),
+            lately: Lately::default(),
+            known: KnownKeys::default(),
+        }
     }
 
     /// Its committee.

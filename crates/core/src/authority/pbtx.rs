@@ -84,7 +84,7 @@ impl Authority {
             Some(true) => {
                 let mut alone = Batch::new();
                 push_authorities(&mut alone, index, order, permission_of)?;
-                if let Some((_, Err(e))) = alone.verify_within(&mut pass.budget).results.pop() {
+                if let Some((_, Err(e))) = alone.verify_within(&mut pass.budget, &self.known).results.pop() {
                     return Ok(Err(e));
                 }
             }

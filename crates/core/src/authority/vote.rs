@@ -125,7 +125,7 @@ impl Authority {
                 }
             }
             meter.begin(Phase::Signatures);
-            let signatures = std::mem::take(&mut pass.signatures).verify().results;
+            let signatures = std::mem::take(&mut pass.signatures).verify_knowing(&self.known).results;
             meter.begin(Phase::State);
             suspects.verified.extend(signatures.iter().map(|(i, _)| *i));
             let bad = signatures.iter().filter(|(_, result)| result.is_err());
@@ -205,7 +205,7 @@ impl Authority {
             Some(true) => {
                 let mut alone = Batch::new();
                 alone.push(index, order, 0, &permission);
-                if let Some((_, Err(e))) = alone.verify_within(&mut pass.budget).results.pop() {
+                if let Some((_, Err(e))) = alone.verify_within(&mut pass.budget, &self.known).results.pop() {
                     return Ok(Err(e));
                 }
             }
