@@ -132,6 +132,7 @@ codes! {
     HubDiverged = 489, "HUB_DIVERGED", "settle the channel: its journal is an old one, or its keys are used elsewhere";
     UnknownPayment = 490, "UNKNOWN_PAYMENT", "check the id";
     LockOver = 491, "LOCK_OVER", "pay anew, over another route if you can";
+    HubProof = 492, "HUB_PROOF", "check the hub's address: whoever is there is not the other side of this channel";
     // 5xx: signatures.
     KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
     SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";

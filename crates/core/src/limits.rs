@@ -87,6 +87,14 @@ pub const HUB_FINAL_MS: u64 = 3_600_000;
 pub const HUB_REST_MS: u64 = 600_000;
 /// Vouchers that a side of a channel compares after connecting.
 pub const HUB_LANES_SHOWN_MAX: usize = 2_048;
+/// Bytes of a frame between the two sides of a channel.
+pub const HUB_FRAME_BYTES_MAX: usize = 65_536;
+/// Messages to the other side of a channel that wait to be sent; with more of them the connection is closed.
+pub const HUB_QUEUE_MAX: usize = 2_048;
+/// Messages of the other side that are in hand at once; more wait.
+pub const HUB_IN_HAND_MAX: usize = 64;
+/// Ms until both sides of a connection must have proved who they are.
+pub const HUB_PROOF_MS: u64 = 10_000;
 /// Bytes of a network's metadata.
 pub const METADATA_BYTES_MAX: usize = 1_024;
 /// Listeners of a network.
@@ -139,6 +147,8 @@ const _: () = assert!(
 );
 const _: () = assert!(COMMITTEE_MIN >= 4 && COMMITTEE_MAX >= COMMITTEE_MIN);
 // Whoever pays a hub has the time to be seen by it.
+// Both sides' locks in one go after a reconnect, and what vouchers are compared in one frame.
+const _: () = assert!(HUB_QUEUE_MAX >= 4 * HUB_LOCKS_MAX && HUB_FRAME_BYTES_MAX >= 20 * HUB_LANES_SHOWN_MAX);
 const _: () = assert!(HUB_MARGIN_MS > HUB_GRACE_MS && HUB_LANES_SHOWN_MAX >= 2 * LANES_MAX as usize);
 const _: () = assert!(AUTHORITIES_MAX > COSIGNORS_MAX);
 const _: () = assert!(CONTENT_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < MESSAGE_BYTES_MAX);

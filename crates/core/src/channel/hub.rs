@@ -25,13 +25,19 @@
 //! | `claim` | secrets, payment for good, giving back, ends of locks |
 //! | `link` | connections: comparing vouchers, saying again |
 //! | `state` | what the records make of the state |
+//! | `snapshot` | the state as one group, to write the journal anew |
+//! | `query` | what users of hubs ask |
+//! | `introduction` | how the two sides of a connection prove who they are |
 
 mod claim;
 mod effect;
 mod input;
+pub mod introduction;
 mod link;
 mod offer;
+mod query;
 mod route;
+mod snapshot;
 mod state;
 
 #[cfg(test)]
@@ -43,6 +49,7 @@ use bytes::Bytes;
 
 pub use self::effect::{Effect, Effects, Event, PaymentId, Reply};
 pub use self::input::{Ask, Config, Input, Pay, Policy, Route};
+pub use self::query::{InvoiceState, LinkState, LockInfo};
 pub use self::route::{Step, fee, plan, read_invoice};
 pub use self::state::{LockKey, PaymentState};
 
@@ -75,6 +82,7 @@ pub struct Hub {
     /// The newest payment of a secret's hash.
     by_hash: BTreeMap<Hash, PaymentId>,
     diverged: BTreeSet<EndId>,
+    earned: wire::HubEarned,
     /// Not a part of the fold.
     links: BTreeMap<EndId, Link>,
 }
@@ -136,6 +144,7 @@ impl Hub {
             keys: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             diverged: BTreeSet::new(),
+            earned: wire::HubEarned::default(),
             links: BTreeMap::new(),
         }
     }
@@ -240,17 +249,6 @@ impl Hub {
             let message = wire::HubMessage { channel: Bytes::copy_from_slice(&end.channel), kind: Some(kind) };
             turn.fx.effects.push(Effect::Send { end, message: Box::new(message) });
         }
-    }
-
-    /// How an own payment is doing. `UNKNOWN_PAYMENT`.
-    pub fn payment(&self, payment: PaymentId) -> Result<&PaymentState> {
-        let unknown = || Error::new(Code::UnknownPayment, format!("there is no payment {payment}"));
-        self.payments.get(&payment).map(|found| &found.state).ok_or_else(unknown)
-    }
-
-    /// Locks in flight: own ones and those of others.
-    pub fn in_flight(&self) -> (usize, usize) {
-        (self.outs.len(), self.ins.len())
     }
 
     /// What always holds, for every lock that was passed on; panics if it does not.

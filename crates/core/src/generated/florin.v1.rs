@@ -3099,6 +3099,90 @@ pub struct HubSecret {
     #[prost(bytes = "bytes", tag = "2")]
     pub secret: ::prost::bytes::Bytes,
 }
+/// What a connection carries. First HubBegin, of whoever connects; HubProof of the one that was connected to; HubProof of the first.
+/// From then on messages of that channel.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubFrame {
+    #[prost(oneof = "hub_frame::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<hub_frame::Kind>,
+}
+/// Nested message and enum types in `HubFrame`.
+pub mod hub_frame {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Begin(super::HubBegin),
+        #[prost(message, tag = "2")]
+        Proof(super::HubProof),
+        #[prost(message, tag = "3")]
+        Message(super::HubMessage),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubBegin {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    /// of the one that connects
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    /// 32 random bytes
+    #[prost(bytes = "bytes", tag = "3")]
+    pub nonce: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubProof {
+    /// 32 random bytes; of the one that was connected to alone
+    #[prost(bytes = "bytes", tag = "1")]
+    pub nonce: ::prost::bytes::Bytes,
+    /// of HubIntroduction, by keys of the own side
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub signatures: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// What both sign: that they are this side of this channel, on this connection. It never travels.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubIntroduction {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    /// of the one that signs
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    /// the one that signs has connected to the other
+    #[prost(bool, tag = "3")]
+    pub connects: bool,
+    /// the TLS key of the one that was connected to, as the one that signs sees it
+    #[prost(bytes = "bytes", tag = "4")]
+    pub server_key: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub client_nonce: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub server_nonce: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubTermsRequest {
+    /// in which the hub is to pay, or empty
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubTermsReply {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub committee_id: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub terms: ::core::option::Option<HubTerms>,
+    /// the channel is the hub's, and its other side is connected
+    #[prost(bool, tag = "3")]
+    pub ready: bool,
+}
+/// What a payer gets as text.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubInvoiceText {
+    /// encoded HubInvoice
+    #[prost(bytes = "bytes", tag = "1")]
+    pub invoice: ::prost::bytes::Bytes,
+    /// HOST:PORT of the payee's hub, or empty
+    #[prost(string, tag = "2")]
+    pub hub: ::prost::alloc::string::String,
+}
 /// All that one input has changed: one entry of the journal, there or not there as a whole.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HubGroup {
@@ -3123,7 +3207,7 @@ pub mod hub_entry {
 /// One change of a hub's state; the state is the fold of all of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HubRecord {
-    #[prost(oneof = "hub_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "hub_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub kind: ::core::option::Option<hub_record::Kind>,
 }
 /// Nested message and enum types in `HubRecord`.
@@ -3155,6 +3239,9 @@ pub mod hub_record {
         FeeLane(super::HubLockId),
         #[prost(message, tag = "11")]
         Diverged(super::HubLockId),
+        /// Of a journal that was written anew: what the records before came to.
+        #[prost(message, tag = "12")]
+        State(super::HubState),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3253,6 +3340,116 @@ pub struct HubOver {
     pub code: u32,
     #[prost(string, tag = "6")]
     pub message: ::prost::alloc::string::String,
+}
+/// All of a hub's state. What is keyed by hashes or keys follows from it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubState {
+    #[prost(message, repeated, tag = "1")]
+    pub own_locks: ::prost::alloc::vec::Vec<HubOwnLock>,
+    #[prost(message, repeated, tag = "2")]
+    pub other_locks: ::prost::alloc::vec::Vec<HubOtherLock>,
+    #[prost(message, repeated, tag = "3")]
+    pub lanes: ::prost::alloc::vec::Vec<HubRest>,
+    #[prost(message, repeated, tag = "4")]
+    pub fee_lanes: ::prost::alloc::vec::Vec<HubLockId>,
+    #[prost(message, repeated, tag = "5")]
+    pub credits: ::prost::alloc::vec::Vec<HubCredit>,
+    #[prost(message, repeated, tag = "6")]
+    pub invoices: ::prost::alloc::vec::Vec<HubKeptInvoice>,
+    #[prost(message, repeated, tag = "7")]
+    pub payments: ::prost::alloc::vec::Vec<HubKeptPayment>,
+    #[prost(message, repeated, tag = "8")]
+    pub diverged: ::prost::alloc::vec::Vec<HubLockId>,
+    #[prost(message, optional, tag = "9")]
+    pub earned: ::core::option::Option<HubEarned>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubOwnLock {
+    #[prost(message, optional, tag = "1")]
+    pub lock: ::core::option::Option<HubLock>,
+    /// own; 0: it passes on
+    #[prost(uint64, tag = "2")]
+    pub payment: u64,
+    /// the incoming lock
+    #[prost(message, optional, tag = "3")]
+    pub from: ::core::option::Option<HubLockId>,
+    #[prost(uint64, tag = "4")]
+    pub from_nonce: u64,
+    /// its time limit
+    #[prost(fixed64, tag = "5")]
+    pub in_until_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub fee: u64,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub secret: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "8")]
+    pub upgraded: bool,
+    #[prost(bool, tag = "9")]
+    pub covered: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubOtherLock {
+    #[prost(message, optional, tag = "1")]
+    pub lock: ::core::option::Option<HubLock>,
+    /// neither passed on nor given back
+    #[prost(bool, tag = "2")]
+    pub kept: bool,
+    /// absent: for an own invoice, unless kept
+    #[prost(message, optional, tag = "3")]
+    pub to: ::core::option::Option<HubLockId>,
+    #[prost(uint64, tag = "4")]
+    pub to_nonce: u64,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub secret: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "6")]
+    pub failing: ::core::option::Option<HubFailing>,
+}
+/// A lane that was used for own locks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubRest {
+    #[prost(message, optional, tag = "1")]
+    pub id: ::core::option::Option<HubLockId>,
+    /// log time after which it may be used again
+    #[prost(fixed64, tag = "2")]
+    pub until_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubKeptInvoice {
+    #[prost(message, optional, tag = "1")]
+    pub made: ::core::option::Option<HubSecretInvoice>,
+    #[prost(bool, tag = "2")]
+    pub taken: bool,
+    #[prost(bool, tag = "3")]
+    pub paid: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubKeptPayment {
+    #[prost(uint64, tag = "1")]
+    pub payment: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub invoice: ::prost::bytes::Bytes,
+    /// paid
+    #[prost(bytes = "bytes", tag = "4")]
+    pub secret: ::prost::bytes::Bytes,
+    /// failed; neither: in flight
+    #[prost(uint32, tag = "5")]
+    pub code: u32,
+    #[prost(string, tag = "6")]
+    pub message: ::prost::alloc::string::String,
+}
+/// What passing on has brought so far.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubEarned {
+    #[prost(uint64, tag = "1")]
+    pub payments: u64,
+    /// minor units, of payments that were made
+    #[prost(uint64, tag = "2")]
+    pub fees: u64,
+    /// minor units that came in as up-front fees
+    #[prost(uint64, tag = "3")]
+    pub upfront: u64,
 }
 /// Up-front fees of the other side that no lock has used up.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

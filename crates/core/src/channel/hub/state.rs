@@ -85,11 +85,15 @@ pub struct Invoice {
     pub secret: Bytes,
     /// A lock was taken for it.
     pub taken: bool,
+    /// And it was paid.
+    pub paid: bool,
 }
 
 /// An own payment.
 #[derive(Debug)]
 pub struct Payment {
+    /// Idempotency key.
+    pub key: Bytes,
     pub invoice: Bytes,
     pub state: PaymentState,
 }
@@ -121,21 +125,21 @@ pub fn id(key: &LockKey) -> Option<HubLockId> {
     Some(HubLockId { channel: Bytes::copy_from_slice(&key.0.channel), side: key.0.side, lane: key.1 })
 }
 
-fn end(channel: &[u8], side: u32) -> Result<EndId> {
+pub fn end(channel: &[u8], side: u32) -> Result<EndId> {
     let channel = Hash::try_from(channel).map_err(|_| corrupt("an id that is not 32 bytes long"))?;
     Ok(EndId { channel, side: check_side("side of the record", side)? })
 }
 
-fn key(id: Option<&HubLockId>) -> Result<LockKey> {
+pub fn key(id: Option<&HubLockId>) -> Result<LockKey> {
     let id = id.ok_or_else(|| corrupt("a record without its lane"))?;
     Ok((end(&id.channel, id.side)?, id.lane))
 }
 
-fn hash(lock: &HubLock) -> Result<Hash> {
+pub fn hash(lock: &HubLock) -> Result<Hash> {
     Hash::try_from(&lock.secret_hash[..]).map_err(|_| corrupt("a lock without a hash"))
 }
 
-fn parts(lock: Option<&HubLock>) -> Result<(LockKey, &HubLock)> {
+pub fn parts(lock: Option<&HubLock>) -> Result<(LockKey, &HubLock)> {
     let lock = lock.ok_or_else(|| corrupt("a record without its lock"))?;
     Ok((key(lock.id.as_ref())?, lock))
 }
@@ -144,10 +148,7 @@ impl Hub {
     pub(super) fn apply(&mut self, record: &wire::HubRecord) -> Result<()> {
         match record.kind.as_ref().ok_or_else(|| corrupt("an empty record"))? {
             Record::Invoice(made) => {
-                let terms = route::read_invoice(&made.invoice).map_err(|e| corrupt(&format!("an invoice: {e}")))?;
-                let hash = Hash::try_from(&terms.secret_hash[..]).map_err(|_| corrupt("an invoice without a hash"))?;
-                let end = end(&terms.channel, made.side)?;
-                self.invoices.insert(hash, Invoice { terms, end, secret: made.secret.clone(), taken: false });
+                self.apply_invoice(made)?;
             }
             Record::Forward(forward) => {
                 let (from, incoming) = parts(forward.incoming.as_ref())?;
@@ -178,7 +179,9 @@ impl Hub {
             }
             Record::Over(over) => self.apply_over(over)?,
             Record::Credit(credit) => {
-                self.credit.insert(end(&credit.channel, credit.side)?, credit.amount);
+                let before = self.credit.insert(end(&credit.channel, credit.side)?, credit.amount);
+                let more = credit.amount.saturating_sub(before.unwrap_or(0));
+                self.earned.upfront = self.earned.upfront.saturating_add(more);
             }
             Record::FeeLane(lane) => {
                 let (end, lane) = key(Some(lane))?;
@@ -187,8 +190,18 @@ impl Hub {
             Record::Diverged(lane) => {
                 self.diverged.insert(key(Some(lane))?.0);
             }
+            Record::State(state) => self.apply_state(state)?,
         }
         Ok(())
+    }
+
+    pub(super) fn apply_invoice(&mut self, made: &wire::HubSecretInvoice) -> Result<Hash> {
+        let terms = route::read_invoice(&made.invoice).map_err(|e| corrupt(&format!("an invoice: {e}")))?;
+        let hash = Hash::try_from(&terms.secret_hash[..]).map_err(|_| corrupt("an invoice without a hash"))?;
+        let end = end(&terms.channel, made.side)?;
+        let invoice = Invoice { terms, end, secret: made.secret.clone(), taken: false, paid: false };
+        self.invoices.insert(hash, invoice);
+        Ok(hash)
     }
 
     fn add_in(&mut self, key: LockKey, lock: &HubLock, purpose: Purpose, secret: Bytes) -> Result<()> {
@@ -232,7 +245,8 @@ impl Hub {
         self.add_out(key, lock, Source::Payment(made.payment), &HubLock::default())?;
         self.by_hash.insert(hash(lock)?, made.payment);
         self.keys.insert(made.key.clone(), made.payment);
-        self.payments.insert(made.payment, Payment { invoice: made.invoice.clone(), state: PaymentState::InFlight });
+        let (key, invoice) = (made.key.clone(), made.invoice.clone());
+        self.payments.insert(made.payment, Payment { key, invoice, state: PaymentState::InFlight });
         Ok(())
     }
 
@@ -264,11 +278,18 @@ impl Hub {
             {
                 out.covered = true;
             }
+            if let Some(invoice) = self.invoices.get_mut(&one.secret_hash).filter(|_| one.purpose == Purpose::Invoice) {
+                invoice.paid = over.paid;
+            }
             return Ok(());
         }
         let out = self.outs.remove(&key).ok_or_else(|| corrupt("the end of an own lock that is none"))?;
         let rest = if over.agreed { 0 } else { out.not_after_ms.saturating_add(HUB_REST_MS) };
         self.lanes.insert(key, rest);
+        if over.paid && matches!(out.source, Source::Forward(..)) {
+            self.earned.payments = self.earned.payments.saturating_add(1);
+            self.earned.fees = self.earned.fees.saturating_add(out.fee);
+        }
         if let Source::Payment(payment) = out.source
             && let Some(payment) = self.payments.get_mut(&payment).filter(|p| p.state == PaymentState::InFlight)
         {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::address::Address;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::merkle::Hash;
 use crate::wire;
 
@@ -275,4 +275,9 @@ pub trait Signer {
     fn withdraw(&self, account: &Address, permit: &wire::WithdrawPermit) -> Result<wire::SignedPermit>;
     /// Signs that a watcher may redeem.
     fn watch(&self, account: &Address, permit: &wire::WatchPermit) -> Result<wire::SignedPermit>;
+    /// Signs that a connection is the account's ([`crate::channel::hub::introduction`]). Only the shell asks for it.
+    fn introduce(&self, account: &Address, introduction: &wire::HubIntroduction) -> Result<Vec<Bytes>> {
+        let _ = introduction;
+        Err(Error::new(Code::NotAParty, format!("nobody signs connections for {account:?} here")))
+    }
 }

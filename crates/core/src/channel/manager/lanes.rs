@@ -3,8 +3,11 @@
 use super::Manager;
 use super::end::{Kept, Lock};
 use super::input::EndId;
+use crate::address::Address;
+use crate::channel::rules;
 use crate::error::Result;
 use crate::merkle::Hash;
+use crate::permission::Permission;
 use crate::wire::SignedVoucher;
 
 /// A lock in flight.
@@ -80,6 +83,11 @@ impl Manager {
             false => end.paid.get(&lane).and_then(|lane| lane.find(nonce)),
         };
         Ok(found.map(|kept| kept.voucher.clone()))
+    }
+
+    /// Keys that sign for a side. Errors: `UNKNOWN_CHANNEL`, `CHANNEL_KEYS` if it has said none.
+    pub fn keys_of(&self, id: &EndId, side: u32) -> Result<(Permission, Address)> {
+        rules::keys(&self.end(id)?.record, side)
     }
 
     /// Log time between settle and collect of a channel, ms. `UNKNOWN_CHANNEL`.

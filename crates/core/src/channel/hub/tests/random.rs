@@ -69,6 +69,9 @@ impl Life {
         let terms = HubTerms { upfront: if dice.one_in(2) { 2 } else { 0 }, ..Policy::default().terms };
         let policy = Policy { terms, locks_max: 6, ..Policy::default() };
         let mut world = World::with(CHANNELS as u64 + 1, policy);
+        for node in &mut world.nodes {
+            node.compacts = dice.one_in(2);
+        }
         let mut ends = vec![];
         for wallet in 1..=CHANNELS {
             let two_way = !wallet.is_multiple_of(4);

@@ -126,6 +126,8 @@ pub struct Node {
     pub mute: bool,
     /// It does nothing at all.
     pub down: bool,
+    /// Its journal is written anew at every restart.
+    pub compacts: bool,
 }
 
 impl Node {
@@ -154,6 +156,7 @@ impl Node {
             looked: BTreeMap::new(),
             mute: false,
             down: false,
+            compacts: false,
         }
     }
 
@@ -183,9 +186,23 @@ impl Node {
         self.journal.truncate(self.journal.len() - lost.min(self.journal.len()));
         let loaded = Hub::load(self.config.clone(), self.channels.clone(), &self.journal).unwrap();
         (self.hub, self.manager) = loaded;
+        self.check_snapshot();
         let fx = self.hub.resume(now, &mut self.manager, &self.key);
         self.unsynced.push(fx);
         self.sync();
+    }
+
+    /// A journal written anew is worth the old one: the same state, and the same when it goes on. So it is from now on.
+    fn check_snapshot(&mut self) {
+        let group = wire::HubGroup::decode(&self.hub.snapshot(&self.manager).encode_to_vec()[..]).unwrap();
+        let (hub, manager) = Hub::load(self.config.clone(), self.channels.clone(), [&group]).unwrap();
+        assert_eq!(format!("{hub:?}"), format!("{:?}", self.hub));
+        assert_eq!(manager.snapshot(), self.manager.snapshot());
+        assert_eq!(hub.snapshot(&manager), group);
+        if self.compacts {
+            self.journal = vec![group];
+            (self.hub, self.manager) = (hub, manager);
+        }
     }
 }
 
