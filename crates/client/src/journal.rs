@@ -72,6 +72,20 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         Ok((journal, content.records))
     }
 
+    /// The records of a journal that another process may be writing, none if there is no file; nothing is changed. Errors: as
+    /// [`Journal::open`].
+    pub fn peek(path: &Path) -> Result<Vec<R>> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(files::io("read", path, &e)),
+        };
+        let found: std::result::Result<Content<R>, _> = read(&bytes);
+        found
+            .map(|content| content.records)
+            .map_err(|(line, problem)| Error::new(Code::BadFile, format!("{}, line {line}: {problem}", path.display())))
+    }
+
     /// Cuts off a torn line, and ends a line of which only the newline is missing.
     fn repair(&mut self, found: u64, newline_missing: bool) -> Result<()> {
         if newline_missing {

@@ -50,6 +50,25 @@ pub fn connect_lazy(address: &str, pinned: [u8; 32], own: Option<&[u8; 32]>, lim
     })
 }
 
+/// The key that the server at `address` holds now, whoever it is: only a service that proves more by other means can go by it, over a
+/// connection that is pinned to it. Errors: [`Code::Unreachable`].
+pub async fn server_key(address: &str, limits: Limits) -> Result<[u8; 32]> {
+    let failed = |why: String| Error::new(Code::Unreachable, format!("{address}: {why}"));
+    let name = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
+    let attempt = async {
+        let socket = TcpStream::connect(address).await?;
+        let stream = TlsConnector::from(tls::client_config_of_any()).connect(name, socket).await?;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let key = certificate.map(tls::public_key).transpose().map_err(io::Error::other)?;
+        key.ok_or_else(|| io::Error::other("it has shown no certificate"))
+    };
+    match timeout(limits.connect, attempt).await {
+        Ok(Ok(key)) => Ok(key),
+        Ok(Err(e)) => Err(failed(tls::cause(&e))),
+        Err(_) => Err(failed(format!("no answer within {} ms", limits.connect.as_millis()))),
+    }
+}
+
 /// A channel without TLS, to a server on this machine. Must be called in a tokio runtime.
 ///
 /// Errors: [`Code::BadConfig`] if `address` is not a loopback address or `localhost`, with a port.

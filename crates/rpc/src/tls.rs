@@ -56,6 +56,15 @@ pub fn server_config(seed: &[u8; 32]) -> Result<Arc<ServerConfig>> {
 
 /// A client's side: speaks only to the server that holds the key `pinned`, and proves `own` if given.
 pub fn client_config(pinned: [u8; 32], own: Option<&[u8; 32]>) -> Arc<ClientConfig> {
+    client(Some(pinned), own)
+}
+
+/// A client's side that speaks to whoever holds the key that it shows.
+pub(crate) fn client_config_of_any() -> Arc<ClientConfig> {
+    client(None, None)
+}
+
+fn client(pinned: Option<[u8; 32]>, own: Option<&[u8; 32]>) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("ring offers TLS 1.3 suites")
@@ -132,7 +141,8 @@ fn tls12_is_off() -> TlsResult<HandshakeSignatureValid> {
 
 #[derive(Debug)]
 struct PinnedServer {
-    pinned: [u8; 32],
+    /// None: any.
+    pinned: Option<[u8; 32]>,
 }
 
 impl ServerCertVerifier for PinnedServer {
@@ -145,8 +155,8 @@ impl ServerCertVerifier for PinnedServer {
         _now: UnixTime,
     ) -> TlsResult<ServerCertVerified> {
         let found = public_key(end_entity)?;
-        if found != self.pinned {
-            let (expected, found) = (hex::encode(self.pinned), hex::encode(found));
+        if let Some(pinned) = self.pinned.filter(|pinned| *pinned != found) {
+            let (expected, found) = (hex::encode(pinned), hex::encode(found));
             return Err(refused(format!("server key: expected {expected}, found {found}")));
         }
         Ok(ServerCertVerified::assertion())

@@ -44,6 +44,8 @@ pub enum Kind {
     Voucher,
     /// That the other side of a channel may take money out: `SignedPermit`.
     Permit,
+    /// What somebody is to be paid over hubs: `HubInvoiceText`.
+    Invoice,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             Kind::Key => "key",
             Kind::Voucher => "voucher",
             Kind::Permit => "permit",
+            Kind::Invoice => "invoice",
         };
         format!("{}{kind}1", currency.to_ascii_lowercase())
     }
@@ -63,6 +66,7 @@ impl Kind {
             Kind::Key => "key",
             Kind::Voucher => "voucher",
             Kind::Permit => "permit",
+            Kind::Invoice => "invoice",
         }
     }
 }

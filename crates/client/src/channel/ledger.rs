@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use florin_core::address::Address;
+use florin_core::channel::hub::introduction;
 use florin_core::channel::manager::{Message, OpId, Outcome, Signer};
 use florin_core::channel::voucher::{Voucher, sign_watch, sign_withdraw};
 use florin_core::content::{Action, Content};
@@ -198,5 +199,9 @@ impl Signer for Keys {
 
     fn watch(&self, account: &Address, permit: &wire::WatchPermit) -> Result<wire::SignedPermit> {
         Ok(sign_watch(permit, &[self.key(account)?]))
+    }
+
+    fn introduce(&self, account: &Address, introduction: &wire::HubIntroduction) -> Result<Vec<Bytes>> {
+        Ok(introduction::sign(introduction, &[self.key(account)?]))
     }
 }

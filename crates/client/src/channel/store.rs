@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use florin_core::committee::Committee;
-use florin_core::{Code, Error, Result, wire};
+use florin_core::wire::{self, hub_entry};
+use florin_core::{Code, Error, Result};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Journal;
 use crate::keystore::new_entropy;
 
-/// Records that are written together at most; one line of the journal.
+/// Inputs whose groups are written together at most; one line of the journal.
 pub const GROUP_MAX: usize = 1_024;
 
 /// Bytes below which a journal is not written anew.
@@ -26,8 +27,8 @@ enum Entry {
         id: String,
         committee: String,
     },
-    /// An encoded `ManagerRecord`, in hex.
-    Record(String),
+    /// An encoded `HubGroup`, in hex: all that one input has changed.
+    Group(String),
 }
 
 /// An open journal. One process at a time.
@@ -47,9 +48,9 @@ pub fn path_of(wallet: &Path) -> PathBuf {
 }
 
 impl Store {
-    /// Opens the journal, made if it is missing, and gives its records.
+    /// Opens the journal, made if it is missing, and gives its groups.
     /// Errors: `BUSY` if another process has it open, `BAD_FILE`, `WRONG_COMMITTEE`, `IO`.
-    pub fn open(path: &Path, committee: &Committee) -> Result<(Store, Vec<wire::ManagerRecord>)> {
+    pub fn open(path: &Path, committee: &Committee) -> Result<(Store, Vec<wire::HubGroup>)> {
         let (mut journal, entries) = Journal::<Entry>::open(path).map_err(|e| match e.code {
             Code::Busy => Error::new(Code::Busy, format!("another process uses the channels {}", path.display())),
             _ => e,
@@ -66,15 +67,26 @@ impl Store {
             Some(Entry::Head { committee, .. }) => {
                 return Err(Error::expected(Code::WrongCommittee, "committee of the channels", own, committee));
             }
-            Some(Entry::Record(_)) => return Err(bad(path, "it does not say whose it is")),
+            Some(Entry::Group(_)) => return Err(bad(path, "it does not say whose it is")),
         };
-        let mut records = Vec::new();
-        for entry in entries {
-            let Entry::Record(text) = entry else { return Err(bad(path, "it says twice whose it is")) };
-            let bytes = hex::decode(text).map_err(|e| bad(path, &e.to_string()))?;
-            records.push(wire::ManagerRecord::decode(&bytes[..]).map_err(|e| bad(path, &e.to_string()))?);
+        let groups = entries.map(|entry| group(path, entry)).collect::<Result<_>>()?;
+        Ok((Store { journal, id, committee: own, compact_at: COMPACT_MIN }, groups))
+    }
+
+    /// The groups of a journal that another process may have open. Errors: as [`Store::open`].
+    pub fn peek(path: &Path, committee: &Committee) -> Result<Vec<wire::HubGroup>> {
+        let mut entries = Journal::<Entry>::peek(path)?.into_iter();
+        match entries.next() {
+            None => Ok(Vec::new()),
+            Some(Entry::Head { committee: found, .. }) => {
+                let own = hex::encode(committee.id());
+                if found != own {
+                    return Err(Error::expected(Code::WrongCommittee, "committee of the channels", own, found));
+                }
+                entries.map(|entry| group(path, entry)).collect()
+            }
+            Some(Entry::Group(_)) => Err(bad(path, "it does not say whose it is")),
         }
-        Ok((Store { journal, id, committee: own, compact_at: COMPACT_MIN }, records))
     }
 
     /// Names this journal, and no other.
@@ -87,27 +99,40 @@ impl Store {
         self.journal.length() > self.compact_at
     }
 
-    /// Writes the journal anew, with these records alone: all or nothing. Errors: `IO`; then nothing more can be appended.
-    pub fn rewrite(&mut self, records: &[wire::ManagerRecord]) -> Result<()> {
+    /// Writes the journal anew, with this group alone: all or nothing. Errors: `IO`; then nothing more can be appended.
+    pub fn rewrite(&mut self, group: &wire::HubGroup) -> Result<()> {
         let head = Entry::Head { id: self.id.clone(), committee: self.committee.clone() };
-        let entries: Vec<Entry> = std::iter::once(head).chain(records.iter().map(entry)).collect();
-        self.journal.compact(&entries)?;
+        self.journal.compact(&[head, entry(group)])?;
         self.compact_at = COMPACT_MIN.max(2 * self.journal.length());
         Ok(())
     }
 
-    /// Appends records; when it returns they are durable. Errors: `IO`; then nothing more can be appended.
-    pub fn append(&mut self, records: &[wire::ManagerRecord]) -> Result<()> {
-        let entries: Vec<Entry> = records.iter().map(entry).collect();
+    /// Appends groups, each whole; when it returns they are durable. Errors: `IO`; then nothing more can be appended.
+    pub fn append_groups(&mut self, groups: &[wire::HubGroup]) -> Result<()> {
+        let entries: Vec<Entry> = groups.iter().filter(|group| !group.entries.is_empty()).map(entry).collect();
         if entries.is_empty() {
             return Ok(());
         }
         self.journal.append(&entries)
     }
+
+    /// As [`Store::append_groups`], for a manager without a hub: each record is a group of its own.
+    pub fn append(&mut self, records: &[wire::ManagerRecord]) -> Result<()> {
+        let entry =
+            |record: &wire::ManagerRecord| wire::HubEntry { kind: Some(hub_entry::Kind::Channel(record.clone())) };
+        let groups: Vec<_> = records.iter().map(|one| wire::HubGroup { entries: vec![entry(one)] }).collect();
+        self.append_groups(&groups)
+    }
 }
 
-fn entry(record: &wire::ManagerRecord) -> Entry {
-    Entry::Record(hex::encode(record.encode_to_vec()))
+fn entry(group: &wire::HubGroup) -> Entry {
+    Entry::Group(hex::encode(group.encode_to_vec()))
+}
+
+fn group(path: &Path, entry: Entry) -> Result<wire::HubGroup> {
+    let Entry::Group(text) = entry else { return Err(bad(path, "it says twice whose it is")) };
+    let bytes = hex::decode(text).map_err(|e| bad(path, &e.to_string()))?;
+    wire::HubGroup::decode(&bytes[..]).map_err(|e| bad(path, &e.to_string()))
 }
 
 fn bad(path: &Path, problem: &str) -> Error {
@@ -120,8 +145,10 @@ mod tests {
 
     use super::*;
 
-    fn record(op: u64) -> wire::ManagerRecord {
-        wire::ManagerRecord { kind: Some(wire::manager_record::Kind::Cancel(op)) }
+    fn record(op: u64) -> wire::HubGroup {
+        let record = wire::ManagerRecord { kind: Some(wire::manager_record::Kind::Cancel(op)) };
+        let entry = wire::HubEntry { kind: Some(wire::hub_entry::Kind::Channel(record)) };
+        wire::HubGroup { entries: vec![entry] }
     }
 
     #[test]
@@ -133,17 +160,19 @@ mod tests {
         assert_eq!(records, []);
         let id = store.id().to_owned();
         let all: Vec<_> = (0..100_000).map(record).collect();
-        all.chunks(GROUP_MAX).for_each(|group| store.append(group).unwrap());
+        all.chunks(GROUP_MAX).for_each(|group| store.append_groups(group).unwrap());
         assert_eq!(Store::open(&path, &committee).err().unwrap().code, Code::Busy);
         drop(store);
         let (mut store, records) = Store::open(&path, &committee).unwrap();
         assert_eq!((records, store.id()), (all, &id[..]));
-        store.rewrite(&[record(7)]).unwrap();
-        store.append(&[record(8)]).unwrap();
+        store.rewrite(&record(7)).unwrap();
+        store.append_groups(&[record(8)]).unwrap();
         drop(store);
         let (store, records) = Store::open(&path, &committee).unwrap();
         assert_eq!((records, store.id()), (vec![record(7), record(8)], &id[..]));
         assert!(!store.is_long());
+        // Also while it is open elsewhere.
+        assert_eq!(Store::peek(&path, &committee).unwrap(), [record(7), record(8)]);
         drop(store);
         let (other, _) = TestCommittee::new(7, 1).build();
         assert_eq!(Store::open(&path, &other).err().unwrap().code, Code::WrongCommittee);

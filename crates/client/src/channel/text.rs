@@ -1,6 +1,7 @@
-//! Vouchers and permits as text, for passing by hand: as notes are ([`crate::cash::text`]).
+//! Vouchers, permits and invoices as text, for passing by hand: as notes are ([`crate::cash::text`]).
 
 use bytes::Bytes;
+use florin_core::channel::hub::read_invoice;
 use florin_core::channel::voucher::Voucher;
 use florin_core::committee::Committee;
 use florin_core::{Code, Error, Result, wire};
@@ -40,4 +41,27 @@ pub fn decode_permit(text: &str, committee: &Committee) -> Result<wire::SignedPe
         .map_err(|e| Error::new(Code::Decode, format!("the permit does not decode: {e}")))?;
     florin_core::channel::voucher::withdraw_permit(&permit)?;
     Ok(permit)
+}
+
+/// An invoice as text, with where its payee's hub is, if that is to be said.
+pub fn encode_invoice(invoice: &Bytes, hub: &str, committee: &Committee) -> String {
+    let given = wire::HubInvoiceText { invoice: invoice.clone(), hub: hub.to_owned() };
+    encode(Kind::Invoice, &committee.network.currency, &given.encode_to_vec())
+}
+
+/// The invoice of a text: its bytes, what it says, and where its payee's hub is, or empty. Errors: `DECODE`, `NON_CANONICAL`,
+/// `UNKNOWN_NETWORK`, those of [`read_invoice`].
+pub fn decode_invoice(text: &str, committee: &Committee) -> Result<(Bytes, wire::HubInvoice, String)> {
+    let bytes = decode(Kind::Invoice, &committee.network.currency, text)?;
+    let given = wire::HubInvoiceText::decode(&bytes[..])
+        .map_err(|e| Error::new(Code::Decode, format!("the invoice does not decode: {e}")))?;
+    if given.encode_to_vec() != bytes {
+        return Err(Error::new(Code::NonCanonical, "the invoice is not in its one encoding"));
+    }
+    let invoice = read_invoice(&given.invoice)?;
+    if invoice.network_id != committee.network.id {
+        let (expected, found) = (committee.network.id, invoice.network_id);
+        return Err(Error::expected(Code::UnknownNetwork, "network of the invoice", expected, found));
+    }
+    Ok((given.invoice, invoice, given.hub))
 }

@@ -11,7 +11,7 @@ use prost::Message as _;
 use sha2::{Digest, Sha256};
 
 use super::chain::Chain;
-use super::may_pass;
+use super::shell::may_pass;
 use crate::files;
 
 /// Log time, ms, after which what was refused is tried again.
