@@ -152,6 +152,15 @@ impl Keystore {
         Ok(Keystore { path, meta, public_keys, labels, sealed, _lock: lock })
     }
 
+    /// Addresses of a wallet that another command may have open. Errors: `BAD_FILE`.
+    pub fn peek(path: &Path) -> Result<Vec<Address>> {
+        let path = files::resolve(path)?;
+        let bytes = fs::read(&path).map_err(|e| unreadable(&path, &e))?;
+        let bad = |message: String| Error::new(Code::BadFile, format!("{}: {message}", path.display()));
+        let (meta, public_keys, ..) = read(&bytes).map_err(bad)?;
+        Ok(public_keys.into_iter().map(|key| Permission::single(key).address(meta.network_id)).collect())
+    }
+
     /// The seed, for signing. `WRONG_PASSPHRASE`, also if somebody changed what the passphrase protects; `BAD_FILE`
     /// if a public key in the file is not the seed's.
     pub fn unlock(&self, passphrase: &str) -> Result<Seed> {

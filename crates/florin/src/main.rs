@@ -52,6 +52,9 @@ enum Command {
     /// Payment channels: any number of payments between two, of which the log sees the sum
     #[command(subcommand)]
     Channel(channel::Command),
+    /// Pass payments on between channels, for a fee
+    #[command(subcommand)]
+    Hub(hub::Command),
     /// Lock money for whoever knows a secret; claim it; take it back
     #[command(subcommand)]
     Contract(contract::Command),
@@ -124,6 +127,7 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Wallet(command) => wallet::run(command, out),
         Command::Cash(command) => cash::run(command, out),
         Command::Channel(command) => channel::run(command, out),
+        Command::Hub(command) => hub::run(command, out),
         Command::Contract(command) => contract::run(command, out),
         Command::Primary(command) => primary::run(command, out),
         Command::Network(command) => network::run(command, out),

@@ -1,8 +1,9 @@
 //! `florin channel`: payment channels.
 
-mod desk;
-mod life;
+pub mod desk;
+pub mod life;
 mod money;
+mod payments;
 mod tower;
 mod vouchers;
 
@@ -48,6 +49,10 @@ pub enum Command {
     Watch(life::WatchArgs),
     /// Write what another account needs to redeem this wallet's vouchers, should the other side close the channel
     Delegate(tower::DelegateArgs),
+    /// Ask to be paid by anybody who has a channel with the same hub: print an invoice and wait until it is paid
+    Request(payments::RequestArgs),
+    /// Pay an invoice over a hub
+    Send(payments::SendArgs),
     /// Watch channels of others, from such files: a watchtower. It can redeem for them, and nothing else
     Tower(tower::TowerArgs),
 }
@@ -72,6 +77,8 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::List(args) => life::list(args, out),
         Command::Watch(args) => life::watch(args, out),
         Command::Delegate(args) => tower::delegate(args, out),
+        Command::Request(args) => payments::request(args, out),
+        Command::Send(args) => payments::send(args, out),
         Command::Tower(args) => tower::tower(args, out),
     }
 }

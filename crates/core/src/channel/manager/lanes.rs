@@ -1,10 +1,10 @@
 //! What a hub has to know of the lanes.
 
 use super::Manager;
-use super::end::{Kept, Lock};
+use super::end::{Kept, Lock, whole};
 use super::input::EndId;
 use crate::address::Address;
-use crate::channel::rules;
+use crate::channel::{OPENER, rules};
 use crate::error::Result;
 use crate::merkle::Hash;
 use crate::permission::Permission;
@@ -88,6 +88,21 @@ impl Manager {
     /// Keys that sign for a side. Errors: `UNKNOWN_CHANNEL`, `CHANNEL_KEYS` if it has said none.
     pub fn keys_of(&self, id: &EndId, side: u32) -> Result<(Permission, Address)> {
         rules::keys(&self.end(id)?.record, side)
+    }
+
+    /// What a side has put in, minor units, by the log. `UNKNOWN_CHANNEL`.
+    pub fn deposited(&self, id: &EndId, side: u32) -> Result<u64> {
+        Ok(rules::side(&self.end(id)?.record, side).deposited)
+    }
+
+    /// What the other side can still pay, minor units, as far as known here. `UNKNOWN_CHANNEL`.
+    pub fn receivable(&self, id: &EndId) -> Result<u64> {
+        let end = self.end(id)?;
+        if !end.record.two_way && end.side == OPENER || end.record.collected {
+            return Ok(0);
+        }
+        let paid: i128 = end.paid.values().map(|lane| i128::from(lane.value())).sum();
+        Ok(whole(end.others_funds(end.seen_ms) - paid - end.money.locked_in))
     }
 
     /// Log time between settle and collect of a channel, ms. `UNKNOWN_CHANNEL`.

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use florin_client::channel::{Channels, of_wallet};
+use florin_client::channel::{Channels, Dialed, of_hub};
 use florin_core::amount::{format_amount, parse_amount};
-use florin_core::channel::manager::{EndId, Input, OpId, OpStatus, Policy, Reply, Status};
+use florin_core::channel::hub;
+use florin_core::channel::manager::{EndId, EndState, Input, OpId, OpStatus, Policy, Reply, Status};
 use florin_core::committee::Committee;
 use florin_core::limits::PAGE_MAX;
 use florin_core::{Code, Error, Result};
@@ -59,6 +60,31 @@ pub struct OneArgs {
     pub which: Which,
 }
 
+/// A channel, and where somebody is.
+#[derive(Clone)]
+pub struct There {
+    /// Its id, or the beginning.
+    pub channel: String,
+    /// HOST:PORT.
+    pub address: String,
+}
+
+/// Reads CHANNEL@HOST:PORT.
+pub fn there(text: &str) -> std::result::Result<There, String> {
+    let wrong = || format!("expected CHANNEL@HOST:PORT, found {text:?}");
+    let (channel, address) = text.split_once('@').ok_or_else(wrong)?;
+    Ok(There { channel: channel.to_owned(), address: host_port(address).map_err(|_| wrong())? })
+}
+
+/// Reads HOST:PORT.
+pub fn host_port(text: &str) -> std::result::Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err(format!("expected HOST:PORT, found {text:?}")),
+    }
+}
+
 /// The channels of an open wallet.
 pub struct Desk {
     pub channels: Channels,
@@ -74,12 +100,23 @@ impl DeskArgs {
         fresh: bool,
         command: impl FnOnce(Desk) -> F,
     ) -> Result<T> {
+        self.run_hub(out, fresh, hub::Policy { forwards: false, ..hub::Policy::default() }, command)
+    }
+
+    /// As [`DeskArgs::run`], of a wallet that may be a hub.
+    pub fn run_hub<T, F: Future<Output = Result<T>>>(
+        &self,
+        out: Output,
+        fresh: bool,
+        policy: hub::Policy,
+        command: impl FnOnce(Desk) -> F,
+    ) -> Result<T> {
         let committee = self.place.committee()?;
         let wallet = self.place.open(&committee)?;
         let seed = self.passphrase.unlock(wallet.keystore())?;
         block_on(async {
             let network = self.place.network(&committee);
-            let (channels, running) = of_wallet(wallet, seed, network, Policy::default())?;
+            let (channels, running) = of_hub(wallet, seed, network, Policy::default(), policy)?;
             let desk = Desk { channels, committee, out };
             if fresh {
                 desk.channels.refresh().await?;
@@ -95,12 +132,42 @@ impl DeskArgs {
 impl Desk {
     /// The end that is meant. Errors: `UNKNOWN_CHANNEL`, `USAGE`.
     pub async fn end(&self, which: &Which) -> Result<EndId> {
-        let wanted = which.channel.to_ascii_lowercase();
+        self.named(&which.channel, which.side).await
+    }
+
+    /// The end that is meant, or the only one that fits. Errors: as [`Desk::end`].
+    pub async fn end_or_only(
+        &self,
+        channel: Option<&str>,
+        option: &str,
+        fits: impl Fn(&Status) -> bool,
+    ) -> Result<EndId> {
+        if let Some(channel) = channel {
+            return self.named(channel, None).await;
+        }
+        let mut found = Vec::new();
+        for end in self.ends().await? {
+            let status = self.status(end).await?;
+            if status.state == EndState::Open && fits(&status) {
+                found.push(end);
+            }
+        }
+        match found[..] {
+            [end] => Ok(end),
+            _ => {
+                let message = format!("{} channels of this wallet would do: choose one with {option}", found.len());
+                Err(Error::new(Code::Usage, message))
+            }
+        }
+    }
+
+    /// The end of a channel that begins so. Errors: as [`Desk::end`].
+    pub async fn named(&self, channel: &str, side: Option<u32>) -> Result<EndId> {
+        let wanted = channel.to_ascii_lowercase();
         if wanted.len() < ID_CHARS_MIN {
             let expected = format!("at least {ID_CHARS_MIN} hex digits");
             return Err(Error::expected(Code::Usage, "channel", expected, format!("{wanted:?}")));
         }
-        let side = which.side;
         let ends = self.ends().await?;
         let found: Vec<EndId> = ends
             .into_iter()
@@ -158,6 +225,22 @@ impl Desk {
             self.done(*op, wait).await?;
         }
         Ok(ops)
+    }
+
+    /// Says this wallet's keys in a channel, if it has not yet: without them it signs nothing there.
+    pub async fn say_keys(&self, end: EndId, patience: Duration) -> Result<()> {
+        let known = self.channels.read(move |manager| manager.keys_of(&end, end.side).is_ok()).await?;
+        if !known {
+            let op = self.op(Input::Keys(end)).await?;
+            self.channels.finished(op, patience).await?;
+        }
+        Ok(())
+    }
+
+    /// Connects to the other side of a channel. Errors: `UNKNOWN_CHANNEL`, `USAGE`.
+    pub async fn dial(&self, there: &There) -> Result<Dialed> {
+        let end = self.named(&there.channel, None).await?;
+        Ok(self.channels.dial(end, &there.address))
     }
 
     /// All about one end.

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use florin_client::time::utc;
-use florin_core::channel::manager::{Direction, EndState, Event, Input, Reply, Status};
+use florin_core::channel::hub;
+use florin_core::channel::manager::{Direction, EndId, EndState, Event, Input, Reply, Status};
 use florin_core::{Code, Error, Result};
 use serde_json::{Value, json};
+use tokio::signal::unix::SignalKind;
+use tokio::sync::broadcast::error::RecvError;
 
-use super::desk::{Desk, DeskArgs, OneArgs, Which, unexpected};
+use super::desk::{Desk, DeskArgs, OneArgs, There, Which, there, unexpected};
 use crate::commands::support::{fields, table};
 use crate::output::Output;
 
@@ -125,28 +128,97 @@ pub fn list(args: ListArgs, out: Output) -> Result<()> {
 pub struct WatchArgs {
     #[command(flatten)]
     desk: DeskArgs,
+    /// Stay connected to the hub that is the other side of this channel, so that invoices can be paid
+    #[arg(long, value_name = "CHANNEL@HOST:PORT", value_parser = there)]
+    dial: Vec<There>,
 }
 
 /// `channel watch`.
 pub fn watch(args: WatchArgs, out: Output) -> Result<()> {
     args.desk.run(out, false, async |desk| {
-        let mut events = desk.channels.events();
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .map_err(|e| Error::new(Code::Io, format!("cannot wait for signals: {e}")))?;
+        let mut dialed = Vec::new();
+        for there in &args.dial {
+            dialed.push(desk.dial(there).await?);
+        }
         out.data("ready to redeem; Ctrl-C ends it", &json!({"event": "ready"}));
-        loop {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => return Ok(()),
-                _ = term.recv() => return Ok(()),
-                event = events.recv() => match event {
-                    Ok(event) => say(&desk, &event),
-                    // Slow output misses events; the state is what counts.
-                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
-                },
-            }
+        say_all(&desk, stopped()?).await;
+        for dialed in dialed {
+            dialed.finish().await;
+        }
+        Ok(())
+    })
+}
+
+/// Ready at SIGTERM or SIGINT.
+pub fn stopped() -> Result<impl Future<Output = ()>> {
+    let stop = |kind| {
+        tokio::signal::unix::signal(kind).map_err(|e| Error::new(Code::Io, format!("cannot wait for signals: {e}")))
+    };
+    let (mut term, mut int) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
         }
     })
+}
+
+/// Says what happens, until `end`.
+pub async fn say_all(desk: &Desk, end: impl Future<Output = ()>) {
+    let (mut events, mut payments) = (desk.channels.events(), desk.channels.payment_events());
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => return,
+            event = events.recv() => match event {
+                Ok(event) => say(desk, &event),
+                // Slow output misses events; the state is what counts.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+            event = payments.recv() => match event {
+                Ok(event) => say_payment(desk, &event),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+fn say_payment(desk: &Desk, event: &hub::Event) {
+    let short = |end: &EndId| hex::encode(&end.channel[..4]);
+    let id = |end: &EndId| hex::encode(end.channel);
+    let reason = |code: u32| Code::from_number(code).map_or("?", Code::name);
+    let (text, value) = match event {
+        hub::Event::Paid { payment, .. } => {
+            (format!("payment {payment} is made"), json!({"event": "paid", "payment": payment}))
+        }
+        hub::Event::NotPaid { payment, code, message } => {
+            let text = format!("payment {payment} has moved nothing: {} {message}", reason(*code));
+            (text, json!({"event": "not paid", "payment": payment, "code": code, "message": message}))
+        }
+        hub::Event::InvoicePaid { secret_hash, amount } => {
+            let (hash, text) = (hex::encode(secret_hash), desk.amount(*amount));
+            let value = json!({"event": "invoice paid", "secret_hash": hash, "amount": desk.json(*amount)});
+            (format!("invoice {} is paid: {text}", &hash[..8]), value)
+        }
+        hub::Event::Forwarded { from, to, fee } => {
+            let text = format!("passed on from {} to {}, fee {}", short(from), short(to), desk.amount(*fee));
+            (text, json!({"event": "passed on", "from": id(from), "to": id(to), "fee": desk.json(*fee)}))
+        }
+        hub::Event::Stuck { end, lane, code } => {
+            let text = format!("{} lane {lane} is locked until its time is over: {}", short(end), reason(*code));
+            (text, json!({"event": "stuck", "channel": id(end), "lane": lane, "code": code}))
+        }
+        hub::Event::Diverged(end) => {
+            let text = format!(
+                "{} the other side holds vouchers that this journal has forgotten: nothing is signed",
+                short(end)
+            );
+            (text, json!({"event": "diverged", "channel": id(end)}))
+        }
+    };
+    desk.out.data(text, &value);
 }
 
 fn say(desk: &Desk, event: &Event) {
@@ -178,14 +250,14 @@ fn say(desk: &Desk, event: &Event) {
 }
 
 /// A log time for people; one that clocks are still to say is none yet.
-fn moment(ms: u64) -> String {
+pub fn moment(ms: u64) -> String {
     match ms {
         0 | u64::MAX => "a time that is not known yet".to_owned(),
         ms => utc(ms),
     }
 }
 
-fn name(state: EndState) -> &'static str {
+pub fn name(state: EndState) -> &'static str {
     match state {
         EndState::Opening => "opening",
         EndState::Open => "open",

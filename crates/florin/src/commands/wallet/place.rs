@@ -100,6 +100,11 @@ impl Place {
         self.committee.read()
     }
 
+    /// Where the wallet file is.
+    pub fn wallet(&self) -> &std::path::Path {
+        &self.wallet.wallet
+    }
+
     /// The wallet file alone. Errors: as of [`Keystore::open`].
     pub fn keystore(&self) -> Result<Keystore> {
         Keystore::open(&self.wallet.wallet)
