@@ -31,9 +31,11 @@ pub enum Command {
 }
 
 /// Answers to those who have asked, and what else follows.
+#[derive(Default)]
 struct Said {
     answers: Vec<(Answering, Result<hub::Reply>)>,
     effects: Vec<Effect>,
+    look: Option<Read>,
     /// Held until all is durable.
     _in_hand: Option<OwnedSemaphorePermit>,
 }
@@ -95,7 +97,7 @@ impl Desk {
                 other => other,
             };
             self.add(&mut turn);
-            self.command(command, &mut turn)?;
+            self.command(command, &mut turn);
         }
         self.add(&mut turn);
         self.store.append_groups(&turn.groups)?;
@@ -106,34 +108,33 @@ impl Desk {
             // Whoever has asked may be gone.
             said.answers.into_iter().for_each(|(reply, answer)| drop(reply.send(answer)));
             self.shell.carry_out(&self.manager, said.effects);
+            if let Some(look) = said.look {
+                look(&self.hub, &self.manager, self.now());
+            }
         }
         Ok(())
     }
 
-    fn command(&mut self, command: Command, turn: &mut Turn) -> Result<()> {
+    fn command(&mut self, command: Command, turn: &mut Turn) {
         match command {
             Command::Time(time) => {
                 self.log_ms = self.log_ms.max(time);
                 self.heard = Some(Instant::now());
             }
-            // It is to see what is asked before, and none of that may be lost again.
-            Command::Read(look) => {
-                self.store.append_groups(&std::mem::take(&mut turn.groups))?;
-                look(&self.hub, &self.manager, self.now());
-            }
+            // It sees what is asked before, none of which may be lost again; so it waits for the sync of all.
+            Command::Read(look) => turn.said.push(Said { look: Some(look), ..Said::default() }),
             Command::Ask(input, reply) => {
                 let (answer, effects) = self.handle(*input, turn);
-                turn.said.push(Said { answers: vec![(reply, answer)], effects, _in_hand: None });
+                turn.said.push(Said { answers: vec![(reply, answer)], effects, ..Said::default() });
             }
             Command::Tell(input, in_hand) => {
                 let (answer, effects) = self.handle(*input, turn);
                 if let Err(e) = answer {
                     debug!("{e}");
                 }
-                turn.said.push(Said { answers: Vec::new(), effects, _in_hand: in_hand });
+                turn.said.push(Said { effects, _in_hand: in_hand, ..Said::default() });
             }
         }
-        Ok(())
     }
 
     /// Handles the vouchers that came in one after the other.
@@ -153,7 +154,7 @@ impl Desk {
             Err(e) => replies.iter().map(|_| Err(e.clone())).collect(),
         };
         let answers = replies.into_iter().zip(answers).collect();
-        turn.said.push(Said { answers, effects, _in_hand: None });
+        turn.said.push(Said { answers, effects, ..Said::default() });
     }
 
     /// Log time as last heard: between two answers it stands still, so it is never ahead.

@@ -311,3 +311,32 @@ fn replaced() -> Error {
         "the connection was closed here: a newer one is there, or the other side was too slow",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_take_what_is_said_is_cut_off_and_a_newer_connection_takes_the_place_of_an_older_one() {
+        let (links, end) = (Links::default(), EndId { channel: [1; 32], side: 0 });
+        links.send(&end, HubMessage::default());
+        let (first, _messages, cut) = links.open(end);
+        for _ in 0..HUB_QUEUE_MAX {
+            links.send(&end, HubMessage::default());
+        }
+        assert!(links.state().open.contains_key(&end));
+        links.send(&end, HubMessage::default());
+        assert!(cut.await.is_err() && !links.state().open.contains_key(&end));
+        let (second, mut messages, cut) = links.open(end);
+        // The end of the first one is not the end of the second.
+        assert!(!links.close(&end, first));
+        links.send(&end, HubMessage::default());
+        links.finish(&end);
+        links.send(&end, HubMessage::default());
+        // What was said before it goes out, and then nothing more.
+        assert!(messages.recv().await.is_some() && messages.recv().await.is_none());
+        let (third, _messages, _cut) = links.open(end);
+        assert!(cut.await.is_err());
+        assert!(!links.close(&end, second) && links.close(&end, third));
+    }
+}

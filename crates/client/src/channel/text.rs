@@ -65,3 +65,35 @@ pub fn decode_invoice(text: &str, committee: &Committee) -> Result<(Bytes, wire:
     }
     Ok((given.invoice, invoice, given.hub))
 }
+
+#[cfg(test)]
+mod tests {
+    use florin_core::testing::TestCommittee;
+
+    use super::*;
+
+    #[test]
+    fn an_invoice_says_what_is_to_be_paid_and_where() {
+        let (committee, _) = TestCommittee::new(4, 1).build();
+        let id = Bytes::from_static(&[1; 32]);
+        let invoice = wire::HubInvoice {
+            network_id: committee.network.id,
+            payee: id.clone(),
+            channel: id.clone(),
+            amount: 5,
+            secret_hash: id,
+            expires_ms: 7,
+            memo: "tea".into(),
+        };
+        let code = |invoice: &wire::HubInvoice| {
+            let text = encode_invoice(&invoice.encode_to_vec().into(), "hub:7500", &committee);
+            decode_invoice(&text.to_uppercase(), &committee).map_err(|e| e.code)
+        };
+        assert_eq!(code(&invoice).unwrap(), (invoice.encode_to_vec().into(), invoice.clone(), "hub:7500".to_owned()));
+        let other = wire::HubInvoice { network_id: committee.network.id + 1, ..invoice.clone() };
+        assert_eq!(code(&other), Err(Code::UnknownNetwork));
+        assert_eq!(code(&wire::HubInvoice { amount: 0, ..invoice.clone() }), Err(Code::BadAmount));
+        assert_eq!(code(&wire::HubInvoice { memo: "a".repeat(10_000), ..invoice }), Err(Code::Limit));
+        assert_eq!(decode_invoice("flrvoucher1qqqq", &committee).unwrap_err().code, Code::Decode);
+    }
+}

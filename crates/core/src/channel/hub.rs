@@ -209,6 +209,10 @@ impl Hub {
             let message = format!("the lock on lane {} is that of a payment, which ends it by itself", key.1);
             return Err(Error::new(Code::LaneLocked, message));
         }
+        if let Some(end) = input::signs_on(&input).filter(|end| self.diverged.contains(end)) {
+            let message = format!("the journal has forgotten vouchers of channel {}", hex::encode(end.channel));
+            return Err(Error::new(Code::HubDiverged, message));
+        }
         let (tick, ends) = (matches!(input, manager::Input::Tick), input::ends_of(&input));
         let reply = turn.call(input)?;
         turn.fx.reply = Reply::Channel(reply);

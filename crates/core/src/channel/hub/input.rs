@@ -148,6 +148,17 @@ pub(super) fn lane_of(input: &manager::Input) -> Option<(EndId, u32)> {
     }
 }
 
+/// The end on which an input signs something for the other side.
+pub(super) fn signs_on(input: &manager::Input) -> Option<EndId> {
+    match input {
+        manager::Input::VoucherCreate(issue) => Some(issue.end),
+        manager::Input::LockPaid { end, .. }
+        | manager::Input::LockCancel { end, .. }
+        | manager::Input::Permit { end, .. } => Some(*end),
+        _ => None,
+    }
+}
+
 /// Ends in which a voucher may have changed a lock.
 pub(super) fn ends_of(input: &manager::Input) -> BTreeSet<EndId> {
     match input {

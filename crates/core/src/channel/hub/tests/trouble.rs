@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::channel::hub::{Event, Input, PaymentState, Policy};
-use crate::channel::manager;
+use crate::channel::manager::{self, Conditions, Issue};
 use crate::error::Code;
 use crate::wire::HubMessage;
 use crate::wire::hub_message::Kind;
@@ -468,6 +468,12 @@ fn a_hub_from_an_old_backup_does_not_give_back_what_it_has_passed_on_and_forgott
     line.world.connect(HUB, line.links[1].0);
     line.world.run();
     assert!(line.world.nodes[HUB].events.contains(&Event::Diverged(line.links[1].0)));
+    // Nor by hand.
+    let end = line.links[1].0;
+    let issue = Issue { end, lane: 9, amount: 1, conditions: Conditions::default() };
+    for input in [manager::Input::VoucherCreate(issue), manager::Input::Permit { end, withdrawn: 1, not_after_ms: 0 }] {
+        assert_eq!(line.world.channel(HUB, input).unwrap_err().code, Code::HubDiverged);
+    }
     assert_eq!(line.world.nodes[HUB].hub.in_flight(), (0, 1), "Alice's lock is kept");
     line.world.pass_all();
     assert!(is_paid(&line, payment), "Bob has redeemed in the log, and so has the hub");
