@@ -177,4 +177,16 @@ mod tests {
         let (other, _) = TestCommittee::new(7, 1).build();
         assert_eq!(Store::open(&path, &other).err().unwrap().code, Code::WrongCommittee);
     }
+    #[test]
+    fn a_journal_of_an_earlier_format_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("channels");
+        let (committee, _) = TestCommittee::new(4, 1).build();
+        drop(Store::open(&path, &committee).unwrap());
+        let (mut journal, _) = Journal::<serde_json::Value>::open(&path).unwrap();
+        journal.append(&[serde_json::json!({"record": "00"})]).unwrap();
+        drop(journal);
+        let e = Store::open(&path, &committee).err().unwrap();
+        assert!(e.code == Code::BadFile && e.message.contains("unknown to this version"), "{e}");
+    }
 }

@@ -129,13 +129,28 @@ fn run_hub(args: &RunArgs, out: Output) -> Result<()> {
 /// nobody makes others send orders for nothing.
 async fn say_keys(desk: &Desk) -> Result<()> {
     loop {
-        for end in desk.ends().await? {
-            let needed = desk.channels.read(move |manager| needs_keys(manager, end)).await?;
-            if needed && let Err(e) = desk.channels.ask(Input::Keys(end)).await {
+        let needed = |manager: &Manager| {
+            let mut all = ends(manager);
+            all.retain(|end| needs_keys(manager, *end));
+            all
+        };
+        for end in desk.channels.read(needed).await? {
+            if let Err(e) = desk.channels.ask(Input::Keys(end)).await {
                 tracing::warn!("the keys of channel {}: {e}", hex::encode(end.channel));
             }
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn ends(manager: &Manager) -> Vec<EndId> {
+    let mut all: Vec<EndId> = Vec::new();
+    loop {
+        let page = manager.list(None, all.last(), PAGE_MAX);
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
     }
 }
 
@@ -165,7 +180,7 @@ fn status(args: &StatusArgs, out: Output) -> Result<()> {
     let amount = |minor: u64| format!("{} {}", plain(minor), committee.network.currency);
     let head = ["channel", "with", "state", "can send", "can get", "locks out", "locks in"];
     let (mut rows, mut values) = (vec![head.map(String::from).to_vec()], Vec::new());
-    for end in manager.list(None, None, PAGE_MAX) {
+    for end in ends(&manager) {
         let status = manager.status(&end)?;
         let other = if end.side == 0 { status.to } else { status.from };
         let (locks, is_diverged) = (hub.locks(&end), hub.link(&end) == LinkState::Diverged);
