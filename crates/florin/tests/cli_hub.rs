@@ -8,13 +8,20 @@ mod net;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{ChildStdout, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use florin_client::channel::{Channels, LOOK, Running, of_wallet, terms};
+use florin_client::network::{Network, Patience};
+use florin_client::wallet::Wallet;
 use florin_core::Code;
 use florin_core::channel::hub::introduction::{Meeting, sign};
+use florin_core::channel::hub::{self, Ask, Pay, PaymentState, Step, plan, read_invoice};
+use florin_core::channel::manager::{self, EndId};
 use florin_core::keys::{Curve, SecretKey};
 use florin_core::wire::{HubBegin, HubFrame, HubMessage, HubProof, HubTermsReply, HubTermsRequest, hub_frame};
+use florin_node::config::read_committee;
 use florin_rpc::client::{self, Limits};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::hub_service_client::HubServiceClient;
@@ -259,6 +266,136 @@ fn kill_9_of_the_hub_in_the_middle_of_payments_loses_nobodys_money() {
     // Fee: 0.01 + 0.01 each, whatever was killed.
     assert_eq!(town.status(1, "bob")["received"], "6.00");
     town.redeemed(["43.88", "6.12", "44.00", "6.00"]);
+}
+
+#[test]
+fn kill_9_of_payer_and_payee_in_the_middle_of_payments_pays_each_invoice_once() {
+    let mut town = Town::start();
+    const ROUNDS: u32 = 8;
+    let mut whole = Duration::ZERO;
+    for round in 0..=ROUNDS {
+        let (bob, invoice) = town.request("1", "bob");
+        let mut bob = Some(bob);
+        let began = Instant::now();
+        let mut alice =
+            Talking::start(&town.net, &format!("channel send {} --wallet alice", text(&invoice["invoice"])));
+        if round == 0 {
+            assert_eq!(alice.next()["paid"], "1.00");
+            whole = began.elapsed();
+            continue;
+        }
+        let deadline = began + whole * round / ROUNDS;
+        while Instant::now() < deadline && alice.process.0.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        let mut watch = None;
+        if round.is_multiple_of(2) {
+            alice.process.kill();
+        } else {
+            bob.take().unwrap().process.kill();
+            // His invoice can be paid as long as he is there.
+            let line = format!("channel watch --wallet bob --dial {}@{}", town.ids[1], town.address);
+            watch = Some(town.net.serve(&line).0);
+            let _ = alice.status();
+        }
+        wait("the payment", || town.send(&invoice, "", "alice").status == 0);
+        if let Some(watch) = watch {
+            assert_eq!(watch.stop(), 0);
+        }
+        if let Some(mut bob) = bob {
+            assert_eq!(bob.next()["paid"], "1.00");
+        }
+    }
+    assert_eq!(town.status(1, "bob")["received"], "9.00");
+    town.redeemed(["40.82", "9.18", "41.00", "9.00"]);
+}
+
+/// A wallet's channels in this process.
+fn open(net: &Net, wallet: &str) -> (Channels, Running) {
+    let committee = Arc::new(read_committee(&net.path("committee.toml")).unwrap());
+    let opened = Wallet::open(&net.path(wallet), committee.clone()).unwrap();
+    let seed = opened.keystore().unlock("correct horse").unwrap();
+    of_wallet(opened, seed, Network::new(committee, Patience::default()), manager::Policy::default()).unwrap()
+}
+
+#[test]
+fn many_payments_at_once_go_over_one_hub() {
+    const PAYMENTS: usize = 300;
+    const AT_ONCE: usize = 50;
+    let mut town = Town::start();
+    // Its keys are said by the first request.
+    let (bob, _) = town.request("1", "bob");
+    bob.process.kill();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let all_of_it = async {
+        let ((alice, of_alice), (bob, of_bob)) = (open(&town.net, "alice"), open(&town.net, "bob"));
+        let ends: Vec<EndId> = (town.ids.iter().zip([0, 1]))
+            .map(|(id, side)| EndId { channel: hex::decode(id).unwrap().try_into().unwrap(), side })
+            .collect();
+        for one in [&alice, &bob] {
+            one.refresh().await.unwrap();
+        }
+        let dialed = [alice.dial(ends[0], &town.address), bob.dial(ends[1], &town.address)];
+        dialed[0].ready(&alice, net::PATIENCE).await.unwrap();
+        dialed[1].ready(&bob, net::PATIENCE).await.unwrap();
+        let committee = read_committee(&town.net.path("committee.toml")).unwrap();
+        let (terms, ready) = terms(&town.address, committee.id(), &ends[1].channel).await.unwrap();
+        assert!(ready);
+        let began = Instant::now();
+        let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..PAYMENTS {
+            let (alice, bob, ends, slots) = (alice.clone(), bob.clone(), ends.clone(), slots.clone());
+            let step = Step { channel: ends[1].channel, terms };
+            tasks.spawn(async move {
+                let _slot = slots.acquire().await.unwrap();
+                let secret = <sha2::Sha256 as sha2::Digest>::digest(number.to_be_bytes()).into();
+                let ask = Ask { end: ends[1], amount: 5, secret, expires_ms: u64::MAX, memo: String::new() };
+                let hub::Reply::Invoice(invoice, hash) = bob.hub(hub::Input::Ask(ask)).await.unwrap() else { panic!() };
+                let now = alice.read_hub(|_, _, now| now.log_ms).await.unwrap();
+                let asked = read_invoice(&invoice).unwrap();
+                let route = plan(alice.config(), now, &asked, ends[0], &[step]).unwrap();
+                let key = Bytes::copy_from_slice(&hash);
+                let pay = hub::Input::Pay(Pay { key, invoice, route });
+                let hub::Reply::Payment(payment) = alice.hub(pay).await.unwrap() else { panic!() };
+                loop {
+                    match alice.read_hub(move |hub, _, _| hub.payment(payment).cloned()).await.unwrap().unwrap() {
+                        PaymentState::InFlight => tokio::time::sleep(LOOK).await,
+                        PaymentState::Paid(shown) => return assert_eq!(shown[..], secret),
+                        failed => panic!("{failed:?}"),
+                    }
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        let took = began.elapsed();
+        eprintln!("{PAYMENTS} payments, {AT_ONCE} at once: {:.0} a second", PAYMENTS as f64 / took.as_secs_f64());
+        // The last words.
+        let end = ends[1];
+        while bob.read_hub(|hub, _, _| hub.in_flight()).await.unwrap() != (0, 0)
+            || alice.read_hub(|hub, _, _| hub.in_flight()).await.unwrap() != (0, 0)
+        {
+            assert!(began.elapsed() < 2 * net::PATIENCE);
+            tokio::time::sleep(LOOK).await;
+        }
+        let received = bob.read(move |manager| manager.status(&end)).await.unwrap().unwrap().received;
+        assert_eq!(received, 5 * PAYMENTS as u64);
+        for one in dialed {
+            one.finish().await;
+        }
+        drop((alice, bob));
+        (of_alice, of_bob)
+    };
+    let (of_alice, of_bob) = runtime.block_on(all_of_it);
+    of_alice.join().unwrap();
+    of_bob.join().unwrap();
+    drop(runtime);
+    // 0.05 and 0.02 each: 0.01, and a thousandth of 0.05 is rounded up.
+    let earned = town.hub_status()["earned"].clone();
+    assert_eq!((&earned["payments"], &earned["fees"]), (&PAYMENTS.into(), &"6.00".into()));
+    town.redeemed(["29.00", "21.00", "35.00", "15.00"]);
 }
 
 #[test]
