@@ -202,12 +202,8 @@ fn status(args: &StatusArgs, out: Output) -> Result<()> {
         values.push(value);
     }
     let earned = hub.earned();
-    let total = format!(
-        "{} payments passed on, earned {} in fees and {} up-front",
-        earned.payments,
-        amount(earned.fees),
-        amount(earned.upfront)
-    );
+    let (fees, upfront) = (amount(earned.fees), amount(earned.upfront));
+    let total = format!("payments passed on: {}; earned: {fees} in fees, {upfront} up-front", earned.payments);
     let text = if values.is_empty() { "no channels".to_owned() } else { format!("{}\n{total}", table(&rows)) };
     let earned = json!({"payments": earned.payments, "fees": plain(earned.fees), "upfront": plain(earned.upfront)});
     out.data(text, &json!({"channels": values, "earned": earned}));
