@@ -66,7 +66,7 @@ pub struct Desk {
 impl Desk {
     pub fn run(mut self, mut from: mpsc::UnboundedReceiver<Command>) -> Result<()> {
         let due = self.hub.resume(self.now(), &mut self.manager, &*self.signer);
-        self.store.append_groups(&[due.group])?;
+        self.store.append(&[due.group])?;
         self.shell.carry_out(&self.manager, due.effects);
         let mut group = Vec::new();
         while let Some(first) = from.blocking_recv() {
@@ -100,7 +100,7 @@ impl Desk {
             self.command(command, &mut turn);
         }
         self.add(&mut turn);
-        self.store.append_groups(&turn.groups)?;
+        self.store.append(&turn.groups)?;
         if self.store.is_long() {
             self.store.rewrite(&self.hub.snapshot(&self.manager))?;
         }

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use florin_core::committee::Committee;
-use florin_core::wire::{self, hub_entry};
-use florin_core::{Code, Error, Result};
+use florin_core::{Code, Error, Result, wire};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
@@ -108,20 +107,12 @@ impl Store {
     }
 
     /// Appends groups, each whole; when it returns they are durable. Errors: `IO`; then nothing more can be appended.
-    pub fn append_groups(&mut self, groups: &[wire::HubGroup]) -> Result<()> {
+    pub fn append(&mut self, groups: &[wire::HubGroup]) -> Result<()> {
         let entries: Vec<Entry> = groups.iter().filter(|group| !group.entries.is_empty()).map(entry).collect();
         if entries.is_empty() {
             return Ok(());
         }
         self.journal.append(&entries)
-    }
-
-    /// As [`Store::append_groups`], for a manager without a hub: each record is a group of its own.
-    pub fn append(&mut self, records: &[wire::ManagerRecord]) -> Result<()> {
-        let entry =
-            |record: &wire::ManagerRecord| wire::HubEntry { kind: Some(hub_entry::Kind::Channel(record.clone())) };
-        let groups: Vec<_> = records.iter().map(|one| wire::HubGroup { entries: vec![entry(one)] }).collect();
-        self.append_groups(&groups)
     }
 }
 
@@ -160,13 +151,13 @@ mod tests {
         assert_eq!(records, []);
         let id = store.id().to_owned();
         let all: Vec<_> = (0..100_000).map(record).collect();
-        all.chunks(GROUP_MAX).for_each(|group| store.append_groups(group).unwrap());
+        all.chunks(GROUP_MAX).for_each(|group| store.append(group).unwrap());
         assert_eq!(Store::open(&path, &committee).err().unwrap().code, Code::Busy);
         drop(store);
         let (mut store, records) = Store::open(&path, &committee).unwrap();
         assert_eq!((records, store.id()), (all, &id[..]));
         store.rewrite(&record(7)).unwrap();
-        store.append_groups(&[record(8)]).unwrap();
+        store.append(&[record(8)]).unwrap();
         drop(store);
         let (store, records) = Store::open(&path, &committee).unwrap();
         assert_eq!((records, store.id()), (vec![record(7), record(8)], &id[..]));

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
-use florin_client::channel::Store;
 use florin_core::address::Address;
 use florin_core::channel::manager::{
     Conditions, Config, EndId, Incoming, Input, Issue, Manager, Now, Policy, Reply, Signer,
@@ -25,7 +24,7 @@ use florin_node::meter::thread_cpu_ns;
 use serde_json::json;
 
 use super::download::{self, Speeds};
-use super::hub::{self, Cost};
+use super::hub::{self, Cost, Node};
 use crate::commands::support::table;
 use crate::output::Output;
 
@@ -233,29 +232,27 @@ fn measure(args: &Args, dir: &Path, run: usize) -> Result<Run> {
     let channel: Hash = [7; 32];
     let record = record(&alice, &bob);
     let committee = committee()?;
-    let open = |party: &Party, name: &str| -> Result<(Manager, Store)> {
-        let (mut store, _) = Store::open(&dir.join(format!("{name}-{run}")), &committee)?;
-        let mut manager = party.manager()?;
-        store.append(&see(&mut manager, party, channel, &record)?)?;
-        Ok((manager, store))
+    let open = |number: u8, name: &str| -> Result<Node> {
+        let mut node = Node::new(number, &dir.join(format!("{name}-{run}")), &committee)?;
+        node.see(channel, &record)?;
+        node.sync()?;
+        Ok(node)
     };
-    let (mut payer, mut payer_store) = open(&alice, "payer")?;
-    let (mut payee, mut payee_store) = open(&bob, "payee")?;
+    let (mut payer, mut payee) = (open(1, "payer")?, open(2, "payee")?);
     let (from, to) = (EndId { channel, side: OPENER }, EndId { channel, side: OTHER });
     let count = args.vouchers;
     let (vouchers, create, create_wall) = timed(count, || {
         let mut vouchers = Vec::with_capacity(count);
-        let mut records = Vec::with_capacity(args.group);
         for amount in 1..=count as u64 {
             let issue = Issue { end: from, lane: 0, amount, conditions: Conditions::default() };
-            let done = payer.handle(now(), Input::VoucherCreate(issue), &alice)?;
-            records.extend(done.records);
-            let Reply::Issued { voucher: Some(voucher), .. } = done.reply else { return Err(no_voucher()) };
+            let done = payer.channel(Input::VoucherCreate(issue))?;
+            let Reply::Issued { voucher: Some(voucher), .. } = done else { return Err(no_voucher()) };
             vouchers.push(voucher);
-            if records.len() >= args.group || amount == count as u64 {
-                payer_store.append(&std::mem::take(&mut records))?;
+            if payer.waiting() >= args.group {
+                payer.sync()?;
             }
         }
+        payer.sync()?;
         Ok(vouchers)
     })?;
     let digests: Vec<Hash> = vouchers.iter().map(|v| Voucher::decode(v).map(|v| v.digest())).collect::<Result<_>>()?;
@@ -290,28 +287,28 @@ fn measure(args: &Args, dir: &Path, run: usize) -> Result<Run> {
     };
     let half = count / 2;
     let ((), add_one, _) = timed(half.max(1), || {
-        let mut records = Vec::with_capacity(args.group);
         for voucher in &vouchers[..half] {
-            records.extend(payee.handle(now(), Input::VoucherAdd(incoming(voucher)), &bob)?.records);
-            if records.len() >= args.group {
-                payee_store.append(&std::mem::take(&mut records))?;
+            payee.channel(Input::VoucherAdd(incoming(voucher)))?;
+            if payee.waiting() >= args.group {
+                payee.sync()?;
             }
         }
-        payee_store.append(&records)
+        payee.sync()
     })?;
     let ((), add, add_wall) = timed(count - half, || {
         for group in vouchers[half..].chunks(args.group) {
             let many = group.iter().map(incoming).collect();
-            let done = payee.handle(now(), Input::VoucherAddMany(many), &bob)?;
-            payee_store.append(&done.records)?;
-            let Reply::AddedMany(all) = done.reply else { return Err(no_voucher()) };
+            let done = payee.channel(Input::VoucherAddMany(many))?;
+            payee.sync()?;
+            let Reply::AddedMany(all) = done else { return Err(no_voucher()) };
             all.into_iter().try_for_each(|one| one.map(drop))?;
         }
         Ok(())
     })?;
     let length = |name: &str| std::fs::metadata(dir.join(format!("{name}-{run}"))).map_or(0, |m| m.len());
     let journal_bytes = (length("payer") + length("payee")) as f64 / 2.0 / count as f64;
-    let Cost { hub, all: payment } = hub::measure(args.payments, args.group, dir)?;
+    let Cost { hub, all: payment } =
+        hub::measure(args.payments, args.group, |wallet| dir.join(format!("{wallet}-{run}")), &committee)?;
     Ok(Run {
         plain_sign,
         plain_verify,

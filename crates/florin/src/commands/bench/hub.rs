@@ -2,23 +2,23 @@
 //! messages encoded and decoded as on a line, and their groups written and synced before anything leaves.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use florin_client::channel::Store;
 use florin_core::channel::hub::{
-    Ask, Config, Effect, Effects, Hub, Input, Pay, Policy, Reply, Step, plan, read_invoice,
+    Ask, Config, Effect, Hub, Input, Pay, PaymentState, Policy, Reply, Step, plan, read_invoice,
 };
 use florin_core::channel::manager::{self, EndId, Manager};
 use florin_core::channel::{OPENER, OTHER};
+use florin_core::committee::Committee;
+use florin_core::merkle::Hash;
 use florin_core::wire::{self, ChannelRecord};
 use florin_core::{Code, Error, Result};
 use florin_node::meter::thread_cpu_ns;
 use prost::Message as _;
 
 use super::channels::{NETWORK, Party, TIME_MS, now, record};
-use crate::commands::support::io;
 
 const AMOUNT: u64 = 1_000;
 const ALICE: usize = 0;
@@ -33,46 +33,73 @@ pub struct Cost {
     pub all: f64,
 }
 
-struct Node {
-    party: Party,
+/// A wallet's channels, as the client runs them: hub, manager and journal.
+pub struct Node {
+    pub party: Party,
     config: Config,
     hub: Hub,
     manager: Manager,
-    journal: File,
+    store: Store,
     /// Waiting to be durable.
-    unsynced: Vec<Effects>,
+    groups: Vec<wire::HubGroup>,
+    /// What is said to other sides then.
+    sends: Vec<(EndId, Vec<u8>)>,
     inbox: VecDeque<(EndId, Vec<u8>)>,
     cpu_ns: u64,
 }
 
 impl Node {
-    fn new(number: u8, dir: &Path) -> Result<Node> {
-        let (party, policy) = (Party::new(number)?, manager::Policy::default());
-        let config = Config { network_id: NETWORK, channels: policy, policy: Policy::default() };
-        let path = dir.join(format!("hub-{number}"));
+    /// With an empty journal.
+    pub fn new(number: u8, journal: &Path, committee: &Committee) -> Result<Node> {
+        let (party, channels) = (Party::new(number)?, manager::Policy::default());
+        let config = Config { network_id: NETWORK, channels, policy: Policy::default() };
         Ok(Node {
             manager: party.manager()?,
             hub: Hub::new(config.clone()),
-            journal: File::create(&path).map_err(|e| io("make", &path, &e))?,
+            store: Store::open(journal, committee)?.0,
             party,
             config,
-            unsynced: Vec::new(),
+            groups: Vec::new(),
+            sends: Vec::new(),
             inbox: VecDeque::new(),
             cpu_ns: 0,
         })
     }
 
-    fn handle(&mut self, input: Input) -> Result<Reply> {
+    /// What is due to others waits for [`Node::sync`].
+    pub fn handle(&mut self, input: Input) -> Result<Reply> {
         let done = self.hub.handle(now(), input, &mut self.manager, &self.party)?;
-        let reply = done.reply.clone();
-        self.unsynced.push(done);
-        Ok(reply)
+        self.groups.push(done.group);
+        for effect in done.effects {
+            if let Effect::Send { end, message } = effect {
+                self.sends.push((end, message.encode_to_vec()));
+            }
+        }
+        Ok(done.reply)
     }
 
-    fn see(&mut self, end: EndId, record: &ChannelRecord) -> Result<()> {
-        let seen = manager::Input::Seen { channel: end.channel, record: Box::new(record.clone()), time_ms: TIME_MS };
-        self.handle(Input::Channel(Box::new(seen)))?;
-        self.handle(Input::Connected(end)).map(drop)
+    /// The same for the manager.
+    pub fn channel(&mut self, input: manager::Input) -> Result<manager::Reply> {
+        match self.handle(Input::Channel(Box::new(input)))? {
+            Reply::Channel(reply) => Ok(reply),
+            Reply::Failed(e) => Err(e),
+            _ => Err(odd("the manager's answer")),
+        }
+    }
+
+    /// Groups that are not durable.
+    pub fn waiting(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Makes all durable.
+    pub fn sync(&mut self) -> Result<()> {
+        self.store.append(&std::mem::take(&mut self.groups))
+    }
+
+    /// Shows it a channel of its own.
+    pub fn see(&mut self, channel: Hash, record: &ChannelRecord) -> Result<()> {
+        self.channel(manager::Input::Seen { channel, record: Box::new(record.clone()), time_ms: TIME_MS }).map(drop)
     }
 
     /// All that has come, then one sync; gives what is to be sent.
@@ -81,31 +108,22 @@ impl Node {
             let message = wire::HubMessage::decode(&bytes[..]).map_err(|e| Error::new(Code::Decode, e.to_string()))?;
             self.handle(Input::Message { end, message: Box::new(message) })?;
         }
-        let (mut bytes, mut sent) = (Vec::new(), Vec::new());
-        for done in self.unsynced.drain(..) {
-            done.group.encode_length_delimited(&mut bytes).map_err(|e| Error::new(Code::Decode, e.to_string()))?;
-            for effect in done.effects {
-                if let Effect::Send { end, message } = effect {
-                    sent.push((end, message.encode_to_vec()));
-                }
-            }
-        }
-        if !bytes.is_empty() {
-            let written = self.journal.write_all(&bytes).and_then(|()| self.journal.sync_data());
-            written.map_err(|e| Error::new(Code::Io, format!("a journal: {e}")))?;
-        }
-        Ok(sent)
+        self.sync()?;
+        Ok(std::mem::take(&mut self.sends))
     }
 }
 
 /// Makes `count` payments, `group` of them at once.
-pub fn measure(count: usize, group: usize, dir: &Path) -> Result<Cost> {
-    let mut nodes = [Node::new(1, dir)?, Node::new(2, dir)?, Node::new(3, dir)?];
+pub fn measure(count: usize, group: usize, journal: impl Fn(&str) -> PathBuf, committee: &Committee) -> Result<Cost> {
+    let node = |number: u8, wallet: &str| Node::new(number, &journal(wallet), committee);
+    let mut nodes = [node(1, "alice")?, node(2, "hub")?, node(3, "bob")?];
     let links = [[1; 32], [2; 32]];
     for (at, channel) in links.into_iter().enumerate() {
         let record = record(&nodes[at].party, &nodes[at + 1].party);
-        nodes[at].see(EndId { channel, side: OPENER }, &record)?;
-        nodes[at + 1].see(EndId { channel, side: OTHER }, &record)?;
+        for (node, side) in [(at, OPENER), (at + 1, OTHER)] {
+            nodes[node].see(channel, &record)?;
+            nodes[node].handle(Input::Connected(EndId { channel, side }))?;
+        }
     }
     settle(&mut nodes, links)?;
     nodes.iter_mut().for_each(|node| node.cpu_ns = 0);
@@ -118,7 +136,7 @@ pub fn measure(count: usize, group: usize, dir: &Path) -> Result<Cost> {
         settle(&mut nodes, links)?;
         for payment in made.saturating_sub(group as u64)..made {
             let state = nodes[ALICE].hub.payment(payment + 1);
-            if !matches!(state, Ok(florin_core::channel::hub::PaymentState::Paid(_))) {
+            if !matches!(state, Ok(PaymentState::Paid(_))) {
                 return Err(Error::new(Code::UnknownPayment, format!("a payment was not made: {state:?}")));
             }
         }
