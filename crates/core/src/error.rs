@@ -133,6 +133,12 @@ codes! {
     UnknownPayment = 490, "UNKNOWN_PAYMENT", "check the id";
     LockOver = 491, "LOCK_OVER", "pay anew, over another route if you can";
     HubProof = 492, "HUB_PROOF", "check the hub's address: whoever is there is not the other side of this channel";
+    VirtualChannel = 494, "VIRTUAL_CHANNEL", "check the virtual channel's id, or take a new one";
+    VirtualState = 495, "VIRTUAL_STATE", "connect again, so that both sides compare what they hold";
+    VirtualAmount = 496, "VIRTUAL_AMOUNT", "sign a higher amount, up to the virtual channel's cap";
+    VirtualOver = 497, "VIRTUAL_OVER", "open another virtual channel";
+    VirtualTerms = 498, "VIRTUAL_TERMS", "ask the hub for its terms, and choose cap, time limits and fee within them";
+    VirtualBusy = 499, "VIRTUAL_BUSY", "nothing: it is said again when the log has the claim";
     // 5xx: signatures.
     KeyType = 500, "KEY_TYPE", "the type of an authority is 0 (EOSIO_KEY)";
     SigFormat = 501, "SIG_FORMAT", "a signature has 66 bytes: curve, header, r, s";

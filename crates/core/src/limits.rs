@@ -95,6 +95,8 @@ pub const HUB_QUEUE_MAX: usize = 2_048;
 pub const HUB_IN_HAND_MAX: usize = 64;
 /// Ms until both sides of a connection must have proved who they are.
 pub const HUB_PROOF_MS: u64 = 10_000;
+/// Virtual channels that a wallet takes on a channel at once, unless its policy says otherwise.
+pub const VIRTUALS_PER_CHANNEL_MAX: usize = 4_096;
 /// Bytes of a network's metadata.
 pub const METADATA_BYTES_MAX: usize = 1_024;
 /// Listeners of a network.

@@ -160,6 +160,8 @@ impl Hub {
             match entry.kind.as_ref().ok_or_else(|| corrupt("an empty entry"))? {
                 hub_entry::Kind::Channel(record) => of_manager.push(record),
                 hub_entry::Kind::Hub(record) => hub.apply(record)?,
+                // Of virtual channels, which have a machine of their own over the same journal.
+                hub_entry::Kind::Virtual(_) => {}
             }
         }
         Ok((hub, Manager::load(channels, of_manager)?))

@@ -29,6 +29,7 @@
 //! | `query` | status, lists |
 //! | `snapshot` | the state as records, to write the journal anew |
 //! | `lanes` | what a hub has to know of the lanes |
+//! | `virtuals` | lanes of virtual channels |
 //! | `watch` | what a watchtower needs, and the watchtower |
 
 mod accept;
@@ -44,6 +45,7 @@ mod query;
 mod redeem;
 mod seen;
 mod snapshot;
+mod virtuals;
 mod watch;
 mod withdraw;
 
@@ -55,13 +57,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 pub use self::effect::{Added, Effect, Effects, Event, Message, Reply};
+pub use self::end::Exposed;
 pub use self::input::{
     Conditions, Create, EndId, Incoming, Input, Issue, Now, OpId, Outcome, ReservationId, Reserve, Signer, Use,
+    VirtualInput,
 };
 pub use self::lanes::{LaneView, LockView};
 pub use self::ops::OpState;
 pub use self::policy::Policy;
 pub use self::query::{Direction, EndState, Listed, OpStatus, ReservationStatus, Status, Validity, VoucherState};
+pub use self::virtuals::VirtualLane;
 pub use self::watch::{Watch, Watcher};
 
 use self::end::End;
@@ -190,6 +195,7 @@ impl Manager {
             Input::Prepared { op, order_id, output, order } => self.prepared(op, order_id, output, order, fx),
             Input::Outcome { op, outcome } => self.outcome(now, op, outcome, fx),
             Input::Seen { channel, record, time_ms } => self.seen(channel, *record, time_ms, fx),
+            Input::Virtual(input) => self.virtuals(now, input, signer, fx),
             Input::Tick => {
                 self.tick(now);
                 Ok(())
@@ -242,6 +248,7 @@ impl Manager {
             Record::Secret(secret) => self.apply_secret(secret),
             Record::Permit(permit) => self.apply_permit(permit),
             Record::Cancel(op) => self.apply_cancel(*op),
+            Record::Virtual(one) => self.apply_virtual(one),
             Record::End(end) => self.apply_end(end),
             Record::Op(op) => self.apply_op(op),
             Record::ReserveKey(reserve) => self.apply_reserve_key(reserve),

@@ -6,6 +6,7 @@
 pub mod hub;
 pub mod manager;
 pub mod rules;
+pub mod virtuals;
 pub mod voucher;
 
 use sha2::{Digest, Sha256};

@@ -133,10 +133,23 @@ pub fn virtual_claim(claim: &wire::VirtualClaim) -> Result<(wire::VirtualAmount,
     Ok((amount, path.collect::<Result<_>>()?))
 }
 
+/// What a virtual channel has moved, of the right form. Errors: `BAD_CONTENT`, `NON_CANONICAL`, `LIMIT`.
+pub fn virtual_amount(signed: &wire::SignedPermit) -> Result<wire::VirtualAmount> {
+    let amount: wire::VirtualAmount = canonical(&signed.permit)?;
+    check_address("virtual channel's id", &amount.id)?;
+    check_count(&signed.signatures)?;
+    Ok(amount)
+}
+
+/// The curve arithmetic that what a virtual channel has moved needs, for [`signatures::Batch::push_job`].
+pub fn virtual_job(signed: &wire::SignedPermit, permission: &Permission) -> Result<Job> {
+    let digest = digest(VIRTUAL_TAG, &signed.permit);
+    signatures::check_signed(&digest, &signed.signatures, permission, 0)
+}
+
 /// Verifies the signatures of what a virtual channel has moved.
 pub fn verify_virtual(signed: &wire::SignedPermit, permission: &Permission) -> Result<()> {
-    let digest = digest(VIRTUAL_TAG, &signed.permit);
-    signatures::check_signed(&digest, &signed.signatures, permission, 0)?.verify()
+    virtual_job(signed, permission)?.verify()
 }
 
 /// The permit in these bytes. Errors: `BAD_CONTENT`, `NON_CANONICAL`, `LIMIT`.

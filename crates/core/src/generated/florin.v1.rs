@@ -2616,7 +2616,7 @@ pub struct PrimaryRecord {
 pub struct ManagerRecord {
     #[prost(
         oneof = "manager_record::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub kind: ::core::option::Option<manager_record::Kind>,
 }
@@ -2659,6 +2659,8 @@ pub mod manager_record {
         ReserveKey(super::ManagerReserve),
         #[prost(uint64, tag = "16")]
         NextId(u64),
+        #[prost(message, tag = "17")]
+        Virtual(super::ManagerVirtual),
     }
 }
 /// A request, or an order that is going to be sent. Durable before anything is done for it.
@@ -2815,6 +2817,36 @@ pub struct ManagerSecret {
     #[prost(bytes = "bytes", tag = "4")]
     pub secret: ::prost::bytes::Bytes,
 }
+/// A lane of virtual channels: a voucher of its payer, or the payee's signature of the same, or only what may still come of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerVirtual {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    /// own
+    #[prost(uint32, tag = "2")]
+    pub side: u32,
+    #[prost(uint32, tag = "3")]
+    pub payer: u32,
+    #[prost(uint32, tag = "4")]
+    pub lane: u32,
+    #[prost(message, optional, tag = "5")]
+    pub voucher: ::core::option::Option<SignedVoucher>,
+    #[prost(message, optional, tag = "6")]
+    pub exposed: ::core::option::Option<ManagerExposed>,
+    /// of the payee's signature: log time up to which older vouchers of the lane can be claimed on
+    #[prost(fixed64, tag = "7")]
+    pub until_ms: u64,
+}
+/// What virtual channels may make of a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerExposed {
+    /// minor units that the lane may have moved in the end
+    #[prost(uint64, tag = "1")]
+    pub most: u64,
+    /// log time at which the next of them ends; 0 = none
+    #[prost(fixed64, tag = "2")]
+    pub next_ms: u64,
+}
 /// The other side may take out this much in all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ManagerPermit {
@@ -2889,6 +2921,9 @@ pub struct ManagerOutLane {
     /// in the order in which they are used up
     #[prost(uint64, repeated, tag = "11")]
     pub reservations: ::prost::alloc::vec::Vec<u64>,
+    /// a lane of virtual channels
+    #[prost(message, optional, tag = "12")]
+    pub exposed: ::core::option::Option<ManagerExposed>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerPaidLane {
@@ -2906,6 +2941,8 @@ pub struct ManagerPaidLane {
     pub history: ::prost::alloc::vec::Vec<SignedVoucher>,
     #[prost(message, optional, tag = "7")]
     pub chain: ::core::option::Option<ChannelLane>,
+    #[prost(message, optional, tag = "8")]
+    pub exposed: ::core::option::Option<ManagerExposed>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ManagerHeld {
@@ -3191,7 +3228,7 @@ pub struct HubGroup {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HubEntry {
-    #[prost(oneof = "hub_entry::Kind", tags = "1, 2")]
+    #[prost(oneof = "hub_entry::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<hub_entry::Kind>,
 }
 /// Nested message and enum types in `HubEntry`.
@@ -3202,6 +3239,8 @@ pub mod hub_entry {
         Channel(super::ManagerRecord),
         #[prost(message, tag = "2")]
         Hub(super::HubRecord),
+        #[prost(message, tag = "3")]
+        Virtual(super::VirtualRecord),
     }
 }
 /// One change of a hub's state; the state is the fold of all of them.
@@ -3460,6 +3499,221 @@ pub struct HubCredit {
     pub side: u32,
     #[prost(uint64, tag = "3")]
     pub amount: u64,
+}
+/// Between the two sides of a channel. What gets lost is said again after a reconnect.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualMessage {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(oneof = "virtual_message::Kind", tags = "2, 3, 4, 5, 6")]
+    pub kind: ::core::option::Option<virtual_message::Kind>,
+}
+/// Nested message and enum types in `VirtualMessage`.
+pub mod virtual_message {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "2")]
+        Hello(super::VirtualHello),
+        #[prost(message, tag = "3")]
+        Update(super::VirtualUpdate),
+        #[prost(message, tag = "4")]
+        Ack(super::VirtualAck),
+        /// id: open up to the payee
+        #[prost(bytes, tag = "5")]
+        Opened(::prost::bytes::Bytes),
+        #[prost(message, tag = "6")]
+        Close(super::VirtualClose),
+    }
+}
+/// After connecting: the newest vouchers of the other side with virtual channels, and the newest that it has signed back.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualHello {
+    #[prost(message, repeated, tag = "1")]
+    pub lanes: ::prost::alloc::vec::Vec<HubLane>,
+}
+/// The next voucher of a lane, and what it changes in the set.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualUpdate {
+    #[prost(message, optional, tag = "1")]
+    pub voucher: ::core::option::Option<SignedVoucher>,
+    /// nonce of the voucher that it changes; 0 = none
+    #[prost(uint64, tag = "2")]
+    pub base: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub opens: ::prost::alloc::vec::Vec<VirtualOpen>,
+    #[prost(message, repeated, tag = "4")]
+    pub shuts: ::prost::alloc::vec::Vec<VirtualShut>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualOpen {
+    #[prost(message, optional, tag = "1")]
+    pub cap: ::core::option::Option<VirtualCap>,
+    /// none: it ends here
+    #[prost(message, repeated, tag = "2")]
+    pub hops: ::prost::alloc::vec::Vec<VirtualHop>,
+    /// minor units that the voucher's amount has for it, whatever becomes of it
+    #[prost(uint64, tag = "3")]
+    pub fee: u64,
+}
+/// Where it is to be opened next.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualHop {
+    /// empty: the one to `party` with the most money
+    #[prost(bytes = "bytes", tag = "1")]
+    pub channel: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub party: ::prost::bytes::Bytes,
+    #[prost(fixed64, tag = "3")]
+    pub not_after_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub fee: u64,
+}
+/// A virtual channel that is no longer in the set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualShut {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// that the voucher's amount has for it
+    #[prost(uint64, tag = "2")]
+    pub paid: u64,
+    /// why it never opened; 0 = it did
+    #[prost(uint32, tag = "3")]
+    pub code: u32,
+}
+/// The payee's signature of the same voucher: it gives up all older ones.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualAck {
+    #[prost(message, optional, tag = "1")]
+    pub voucher: ::core::option::Option<SignedVoucher>,
+    #[prost(message, repeated, tag = "2")]
+    pub refused: ::prost::alloc::vec::Vec<VirtualRefused>,
+}
+/// In the set, but not wanted: it is to be taken out again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualRefused {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+}
+/// By the payee of a lane: take it out, for this amount.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualClose {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// encoded VirtualAmount; absent: nothing was paid
+    #[prost(message, optional, tag = "2")]
+    pub amount: ::core::option::Option<SignedPermit>,
+    /// why it never opened; 0 = it did
+    #[prost(uint32, tag = "3")]
+    pub code: u32,
+}
+/// Between the payer and the payee of a virtual channel, past all hubs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualPeer {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    #[prost(oneof = "virtual_peer::Kind", tags = "2, 3, 4")]
+    pub kind: ::core::option::Option<virtual_peer::Kind>,
+}
+/// Nested message and enum types in `VirtualPeer`.
+pub mod virtual_peer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// encoded VirtualAmount
+        #[prost(message, tag = "2")]
+        Paid(super::SignedPermit),
+        /// the most that is kept, minor units
+        #[prost(uint64, tag = "3")]
+        Ack(u64),
+        /// "please close it"
+        #[prost(bool, tag = "4")]
+        Close(bool),
+    }
+}
+/// One change of the state of a wallet's virtual channels; the state is the fold of all of them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualRecord {
+    #[prost(
+        oneof = "virtual_record::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+    )]
+    pub kind: ::core::option::Option<virtual_record::Kind>,
+}
+/// Nested message and enum types in `VirtualRecord`.
+pub mod virtual_record {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        /// an own lane for virtual channels
+        #[prost(message, tag = "1")]
+        Lane(super::HubLockId),
+        /// one that is to be put into an own lane
+        #[prost(message, tag = "2")]
+        Opening(super::VirtualOpening),
+        /// the next state of an own lane
+        #[prost(message, tag = "3")]
+        Signed(super::VirtualSigned),
+        /// signed back
+        #[prost(message, tag = "4")]
+        Acked(super::VirtualSigned),
+        /// the next state of a lane of the other side
+        #[prost(message, tag = "5")]
+        Taken(super::VirtualSigned),
+        /// to be taken out of an own lane
+        #[prost(message, tag = "6")]
+        Leaving(super::VirtualShut),
+        /// the highest amount that its payer has signed, as far as known
+        #[prost(message, tag = "7")]
+        Best(super::SignedPermit),
+        /// signed by this wallet
+        #[prost(message, tag = "8")]
+        Paid(super::VirtualAmount),
+        #[prost(message, tag = "9")]
+        Over(super::VirtualOver),
+        /// the other side is to take it out
+        #[prost(message, tag = "10")]
+        Closing(super::VirtualClose),
+        #[prost(bytes, tag = "11")]
+        Opened(::prost::bytes::Bytes),
+        #[prost(message, tag = "12")]
+        Diverged(super::HubLockId),
+        #[prost(bytes, tag = "13")]
+        Forgotten(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualOpening {
+    #[prost(message, optional, tag = "1")]
+    pub lane: ::core::option::Option<HubLockId>,
+    #[prost(message, optional, tag = "2")]
+    pub open: ::core::option::Option<VirtualOpen>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualSigned {
+    #[prost(message, optional, tag = "1")]
+    pub lane: ::core::option::Option<HubLockId>,
+    #[prost(uint64, tag = "2")]
+    pub nonce: u64,
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub opens: ::prost::alloc::vec::Vec<VirtualOpen>,
+    #[prost(message, repeated, tag = "5")]
+    pub shuts: ::prost::alloc::vec::Vec<VirtualShut>,
+    #[prost(message, repeated, tag = "6")]
+    pub refused: ::prost::alloc::vec::Vec<VirtualRefused>,
+}
+/// One end of a virtual channel is over: paid for good, or its time is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualOver {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "2")]
+    pub outgoing: bool,
+    #[prost(uint64, tag = "3")]
+    pub paid: u64,
+    #[prost(uint32, tag = "4")]
+    pub code: u32,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

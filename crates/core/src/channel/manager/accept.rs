@@ -321,6 +321,10 @@ impl End {
             let expected = format!("above {}", lane.nonce);
             return Err(Error::expected(Code::VoucherNonce, "nonce of the voucher", expected, terms.nonce));
         }
+        if lane.exposed.is_some() {
+            let message = format!("lane {} is one of virtual channels, which the voucher would end", terms.lane);
+            return Err(Error::new(Code::LaneLocked, message));
+        }
         let conditions = conditions(voucher);
         let value = lane.value();
         let (floor, exact) = match &lane.lock {

@@ -120,6 +120,17 @@ pub struct OutLane {
     pub history: VecDeque<Kept>,
     /// Nonce and amount by the log.
     pub chain: Option<(u64, u64)>,
+    /// Set for a lane of virtual channels.
+    pub exposed: Option<Exposed>,
+}
+
+/// What virtual channels may make of a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exposed {
+    /// What the lane may have moved in the end, minor units.
+    pub most: u64,
+    /// Log time at which the next of them ends, ms; 0 = none.
+    pub next_ms: u64,
 }
 
 /// A lane that the other side pays on.
@@ -137,6 +148,10 @@ pub struct PaidLane {
     pub chain: Option<(u64, u64)>,
     /// The highest nonce on its way to the log.
     pub submitted: Option<(u64, OpId)>,
+    /// Set for a lane of virtual channels.
+    pub exposed: Option<Exposed>,
+    /// Claims of virtual channels on their way to the log.
+    pub claiming: Option<OpId>,
 }
 
 /// A voucher that is kept.
@@ -183,9 +198,10 @@ impl PaidLane {
         self.firm.as_ref().filter(|firm| firm.nonce > chain.0).map_or(chain.1, |firm| firm.amount.max(chain.1))
     }
 
-    /// What the lock would add.
+    /// What the lock, or virtual channels, would add.
     pub fn locked(&self) -> u64 {
-        self.lock.as_ref().map_or(0, |lock| lock.kept.amount.saturating_sub(self.value()))
+        let most = self.lock.as_ref().map_or(0, |lock| lock.kept.amount);
+        most.max(self.exposed.map_or(0, |exposed| exposed.most)).saturating_sub(self.value())
     }
 
     /// The voucher that is worth redeeming, with its secret: newer than the log and than what is on its way.
@@ -204,9 +220,10 @@ impl PaidLane {
 }
 
 impl OutLane {
-    /// In the lock.
+    /// In the lock, or in virtual channels.
     pub fn locked(&self) -> u64 {
-        self.lock.as_ref().map_or(0, |lock| lock.kept.amount.saturating_sub(self.amount))
+        let most = self.lock.as_ref().map_or(0, |lock| lock.kept.amount);
+        most.max(self.exposed.map_or(0, |exposed| exposed.most)).saturating_sub(self.amount)
     }
 }
 

@@ -7,6 +7,8 @@ use crate::error::{Code, Error, Result};
 use crate::merkle::Hash;
 use crate::wire;
 
+use super::end::Exposed;
+
 /// Number of a request or chain message; durable, never used twice.
 pub type OpId = u64;
 /// Number of a reservation; durable, never used twice, also not by a request.
@@ -263,8 +265,70 @@ pub enum Input {
         /// Log time of the record, ms.
         time_ms: u64,
     },
+    /// For the lanes of virtual channels; meant for [`crate::channel::virtuals`].
+    Virtual(VirtualInput),
     /// Time passes; say it every few seconds. Reply: `Done`.
     Tick,
+}
+
+/// What the machine of virtual channels tells a manager. It knows the channels of each set; the manager knows what money they bind.
+#[derive(Clone, Debug)]
+pub enum VirtualInput {
+    /// Signs the next voucher of an own lane. Reply: `Issued`.
+    Issue {
+        /// The paying end.
+        end: EndId,
+        /// A lane that nothing else was paid on.
+        lane: u32,
+        /// What it has moved after it, without what is claimed, minor units.
+        amount: u64,
+        /// The virtual channels; none when all are over.
+        set: Option<wire::VirtualSet>,
+        /// What may still come of it, with all vouchers that the payee has not given up.
+        exposed: Exposed,
+        /// Latest time limit of a channel that is new in the set, log time in ms; 0 = none is new.
+        until_ms: u64,
+    },
+    /// The payee's signature of an own voucher of such a lane. Reply: `Done`.
+    Ack {
+        /// The paying end.
+        end: EndId,
+        /// As the own one, signed by the other side.
+        voucher: wire::SignedVoucher,
+        /// What may still come of the lane.
+        exposed: Exposed,
+        /// Latest time limit of a channel that the lane ever had, log time in ms.
+        until_ms: u64,
+    },
+    /// Stores the other side's next voucher, and signs it as well. Reply: `Issued`; the same again gives the same.
+    Add {
+        /// The paid end.
+        end: EndId,
+        /// As it came.
+        voucher: wire::SignedVoucher,
+        /// What may come of it.
+        exposed: Exposed,
+    },
+    /// What is left after a time limit or a claim. Reply: `Done`.
+    Left {
+        /// Own end.
+        end: EndId,
+        /// Whose money it is.
+        payer: u32,
+        /// The lane.
+        lane: u32,
+        /// What may still come of it.
+        exposed: Exposed,
+    },
+    /// Claims virtual channels in the log; redeems the newest voucher of their lane first, if the log does not have it. Reply: `Op`.
+    Claim {
+        /// The paid end.
+        end: EndId,
+        /// The lane.
+        lane: u32,
+        /// At most as many as fit into a message.
+        claims: Vec<wire::VirtualClaim>,
+    },
 }
 
 /// Signs for own accounts: the trait `Wallet`, as far as the manager sees it. Deterministic: the same terms give the same bytes.

@@ -75,6 +75,10 @@ impl Manager {
             let message = format!("lane {} has a lock in flight: use another lane", issue.lane);
             return Err(Error::new(Code::LaneLocked, message));
         }
+        if lane.exposed.is_some() {
+            let message = format!("lane {} is one of virtual channels: use another lane", issue.lane);
+            return Err(Error::new(Code::LaneLocked, message));
+        }
         if issue.amount <= lane.amount {
             let expected = format!("above {}", lane.amount);
             return Err(Error::expected(Code::VoucherNotAbove, "amount of the voucher", expected, issue.amount));
@@ -282,7 +286,7 @@ fn terms(issue: &Issue, payer: u32, nonce: u64) -> wire::Voucher {
     }
 }
 
-fn next_nonce(nonce: u64) -> Result<u64> {
+pub(super) fn next_nonce(nonce: u64) -> Result<u64> {
     match nonce {
         0..VOUCHER_NONCE_MAX => Ok(nonce + 1),
         _ => Err(Error::expected(Code::VoucherNonce, "nonce of the lane", "below 2^63 - 1", nonce)),

@@ -291,6 +291,7 @@ impl Manager {
             Work::Redeem(redeem) => {
                 // What it redeemed is with the lanes.
                 redeem.redemptions.clear();
+                redeem.claims.clear();
                 Vec::new()
             }
             _ => Vec::new(),

@@ -292,6 +292,9 @@ impl End {
                 self.paid.entry(terms.lane).or_default().submitted = Some((terms.nonce, op));
             }
         }
+        for claim in &redeem.claims {
+            self.paid.entry(claim.lane).or_default().claiming = Some(op);
+        }
         Ok(())
     }
 
@@ -299,6 +302,7 @@ impl End {
     pub(super) fn unmark(&mut self, op: OpId) {
         for lane in self.paid.values_mut() {
             lane.submitted.take_if(|(_, submitted)| *submitted == op);
+            lane.claiming.take_if(|claiming| *claiming == op);
         }
         for lane in self.out.values_mut() {
             if let Some(cancel) = &mut lane.cancel {

@@ -255,9 +255,12 @@ impl End {
         let out = self.out.values().filter_map(|lane| lane.lock.as_ref());
         let paid = self.paid.values().filter_map(|lane| lane.lock.as_ref());
         let cancels = self.out.values().filter_map(|lane| lane.cancel.as_ref());
-        time_ms > self.seen_ms
-            && (out.chain(paid).any(|lock| lock.not_after_ms < time_ms)
-                || cancels.into_iter().any(|cancel| cancel.until_ms < time_ms))
+        let exposed = self.out.values().map(|lane| lane.exposed).chain(self.paid.values().map(|lane| lane.exposed));
+        let mut limits = exposed.flatten().map(|exposed| exposed.next_ms).filter(|next| *next != 0);
+        time_ms > self.seen_ms && limits.any(|next| self.seen_ms <= next && next < time_ms)
+            || time_ms > self.seen_ms
+                && (out.chain(paid).any(|lock| lock.not_after_ms < time_ms)
+                    || cancels.into_iter().any(|cancel| cancel.until_ms < time_ms))
     }
 
     /// Takes over what the log has of the lanes.
@@ -287,7 +290,9 @@ impl End {
         }
         // A lock that was redeemed is paid; so is what a newer self has signed.
         lane.lock.take_if(|lock| lock.kept.nonce <= seen.nonce);
-        lane.amount = lane.amount.max(seen.redeemed);
+        // What is claimed on an older set can come to nothing again, when a newer voucher takes its place.
+        let signed = lane.last.as_ref().filter(|_| lane.exposed.is_some()).map(|last| last.amount);
+        lane.amount = signed.unwrap_or(lane.amount).max(seen.redeemed);
     }
 
     fn fold_paid(&mut self, seen: &ChannelLane) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::end::{Cancel, End, Kept, Lock, OutLane, PaidLane, Reservation, Withdraw};
+use super::end::{Cancel, End, Exposed, Kept, Lock, OutLane, PaidLane, Reservation, Withdraw};
 use super::input::{EndId, OpId, Use};
 use super::issue::{conditions, kept, new_lock, read};
 use super::ops::{Op, OpState, Work};
@@ -186,6 +186,7 @@ impl OutLane {
             history: self.history.iter().map(|kept| kept.voucher.clone()).collect(),
             chain: chain_lane(self.chain, id.side, lane),
             reservations: self.reservations.iter().copied().collect(),
+            exposed: self.exposed.map(|exposed| exposed.record()),
         }
     }
 }
@@ -200,6 +201,7 @@ impl PaidLane {
             secret: self.lock.as_ref().map_or(Bytes::new(), |lock| lock.secret.clone()),
             history: self.history.iter().map(|kept| kept.voucher.clone()).collect(),
             chain: chain_lane(self.chain, 1 - id.side, lane),
+            exposed: self.exposed.map(|exposed| exposed.record()),
         }
     }
 }
@@ -220,6 +222,7 @@ fn read_out(lane: &wire::ManagerOutLane) -> Result<OutLane> {
         reservations: lane.reservations.iter().copied().collect(),
         history: lane.history.iter().map(read_kept).collect::<Result<_>>()?,
         chain: lane.chain.as_ref().map(|chain| (chain.nonce, chain.redeemed)),
+        exposed: lane.exposed.as_ref().map(Exposed::read),
     })
 }
 
@@ -231,6 +234,8 @@ fn read_paid(lane: &wire::ManagerPaidLane) -> Result<PaidLane> {
         history: lane.history.iter().map(read_kept).collect::<Result<_>>()?,
         chain: lane.chain.as_ref().map(|chain| (chain.nonce, chain.redeemed)),
         submitted: None,
+        exposed: lane.exposed.as_ref().map(Exposed::read),
+        claiming: None,
     })
 }
 

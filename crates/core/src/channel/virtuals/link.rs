@@ -1,0 +1,117 @@
+//! Connections: what the two sides of a channel say to each other after connecting.
+//!
+//! A journal that was restored from an old backup has forgotten vouchers, and would sign their nonces again. So after a start
+//! nothing is signed on a channel before the other side has said which vouchers it holds, and which it has signed back. One that the
+//! journal does not know ends all signing of sets on that channel; claims go on. What gets lost is said again.
+
+use std::collections::BTreeMap;
+
+use super::state::{LaneKey, Stage, id_of};
+use super::{Event, Turn, VirtualId, Virtuals};
+use crate::channel::manager::EndId;
+use crate::error::{Code, Error, Result};
+use crate::limits::HUB_LANES_SHOWN_MAX;
+use crate::wire::virtual_message::Kind;
+use crate::wire::virtual_record::Kind as Record;
+use crate::wire::{self, HubLane};
+
+/// A connection with the other side of a channel.
+#[derive(Debug, Default)]
+pub struct Link {
+    pub connected: bool,
+    /// Vouchers were compared since the start.
+    pub compared: bool,
+    /// When the voucher under way of a lane was said, own clock, ms.
+    pub said: BTreeMap<LaneKey, u64>,
+}
+
+impl Virtuals {
+    /// Whether sets may be signed on an end.
+    pub(super) fn is_ready(&self, end: &EndId) -> bool {
+        self.links.get(end).is_some_and(|link| link.compared) && !self.diverged.contains(end)
+    }
+
+    pub(super) fn connected(&mut self, end: EndId, turn: &mut Turn) -> Result<()> {
+        turn.manager.status(&end)?;
+        self.links.entry(end).or_default().connected = true;
+        let all = (end, 0)..=(end, u32::MAX);
+        let held = self.ins.range(all.clone());
+        let held = held.map(|(key, set)| HubLane { payer: 1 - end.side, lane: key.1, nonce: set.nonce });
+        let back = self.outs.range(all).filter(|(_, set)| set.acked().nonce > 0);
+        let back = back.map(|(key, set)| HubLane { payer: end.side, lane: key.1, nonce: set.acked().nonce });
+        let hello = wire::VirtualHello { lanes: held.chain(back).collect() };
+        self.send(end, Kind::Hello(hello), turn);
+        if self.is_ready(&end) {
+            self.say_again(end, turn);
+        }
+        Ok(())
+    }
+
+    pub(super) fn message(&mut self, end: EndId, message: wire::VirtualMessage, turn: &mut Turn) -> Result<()> {
+        if message.channel != end.channel[..] {
+            let (expected, found) = (hex::encode(end.channel), hex::encode(&message.channel));
+            return Err(Error::expected(Code::VoucherChannel, "channel of the message", expected, found));
+        }
+        turn.manager.status(&end)?;
+        match message.kind.ok_or_else(|| Error::new(Code::BadContent, "an empty message"))? {
+            Kind::Hello(hello) => self.on_hello(end, &hello, turn),
+            Kind::Update(update) => self.on_update(end, update, turn),
+            Kind::Ack(ack) => self.on_ack(end, ack, turn),
+            Kind::Opened(id) => self.on_opened(end, &id, turn),
+            Kind::Close(close) => self.on_close(end, close, turn),
+        }
+    }
+
+    fn on_hello(&mut self, end: EndId, hello: &wire::VirtualHello, turn: &mut Turn) -> Result<()> {
+        if hello.lanes.len() > HUB_LANES_SHOWN_MAX {
+            let expected = format!("at most {HUB_LANES_SHOWN_MAX}");
+            return Err(Error::expected(Code::Limit, "vouchers to compare", expected, hello.lanes.len()));
+        }
+        let known = |lane: &HubLane| match lane.payer == end.side {
+            true => self.outs.get(&(end, lane.lane)).map_or(0, |set| set.newest().nonce),
+            false => self.ins.get(&(end, lane.lane)).map_or(0, |set| set.nonce),
+        };
+        if hello.lanes.iter().any(|lane| lane.nonce > known(lane)) {
+            if !self.diverged.contains(&end) {
+                self.commit(Record::Diverged(id_of(&(end, 0)).unwrap_or_default()), turn);
+                turn.event(Event::Diverged(end));
+            }
+            return Ok(());
+        }
+        self.links.entry(end).or_default().compared = true;
+        self.say_again(end, turn);
+        Ok(())
+    }
+
+    /// What the own side waits for, and what the other has perhaps not got.
+    fn say_again(&mut self, end: EndId, turn: &mut Turn) {
+        let lanes: Vec<LaneKey> = self.outs.range((end, 0)..=(end, u32::MAX)).map(|(key, _)| *key).collect();
+        for key in lanes {
+            self.say_update(&key, turn);
+            turn.todo.push_back(super::Todo::Lane(key));
+        }
+        let of_end = |id: &VirtualId| self.channels.get(id)?.inc.as_ref().filter(|inc| inc.key.0 == end);
+        let ids: Vec<VirtualId> = self.channels.keys().filter(|id| of_end(id).is_some()).copied().collect();
+        for id in ids {
+            let Some(one) = self.channels.get(&id) else { continue };
+            let Some(inc) = one.inc.as_ref().filter(|inc| inc.over.is_none()) else { continue };
+            if inc.closing.is_some() {
+                self.say_close(&id, turn);
+            } else if one.opened && one.out.as_ref().is_none_or(|out| out.stage == Stage::Live) {
+                self.send(end, Kind::Opened(inc.cap.id.clone()), turn);
+            }
+        }
+    }
+
+    /// What was said long ago and not answered.
+    pub(super) fn say_late(&mut self, turn: &mut Turn) {
+        let retry = self.config.policy.retry_ms;
+        let mut late = Vec::new();
+        for link in self.links.values_mut().filter(|link| link.connected && link.compared) {
+            link.said.retain(|key, _| self.outs.get(key).is_some_and(|set| set.states.len() > 1));
+            let due = link.said.iter().filter(|(_, at)| at.saturating_add(retry) <= turn.now.clock_ms);
+            late.extend(due.map(|(key, _)| *key));
+        }
+        late.iter().for_each(|key| self.say_update(key, turn));
+    }
+}

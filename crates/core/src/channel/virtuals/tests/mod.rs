@@ -1,0 +1,7 @@
+//! Virtual channels of wallets and hubs, in a world with a log that goes by the rules.
+
+mod attacks;
+mod crashes;
+mod lives;
+mod random;
+mod world;
