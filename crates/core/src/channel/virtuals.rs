@@ -72,8 +72,18 @@ pub struct Virtuals {
     diverged: BTreeSet<EndId>,
     /// From here on nothing is a part of the fold.
     links: BTreeMap<EndId, Link>,
-    /// How often claims of a lane were tried.
-    tries: BTreeMap<LaneKey, usize>,
+    /// Claims of a lane that were tried, and came to nothing so far.
+    tries: BTreeMap<LaneKey, Tries>,
+}
+
+/// Claims that were sent.
+#[derive(Debug)]
+struct Tries {
+    count: usize,
+    /// Own clock, ms.
+    at_ms: u64,
+    /// The lane as the log had it.
+    chain: Option<wire::ChannelLane>,
 }
 
 /// One call of [`Virtuals::handle`].

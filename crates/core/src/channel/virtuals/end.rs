@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::pay::over;
 use super::state::{InSet, LaneKey, Stage};
 use super::take::claimed_in;
-use super::{Event, Todo, Turn, VirtualId, Virtuals};
+use super::{Event, Todo, Tries, Turn, VirtualId, Virtuals};
 use crate::channel::manager::{self, EndId, EndState, VirtualInput, VirtualLane};
 use crate::channel::voucher;
 use crate::error::{Code, Error, Result};
@@ -142,13 +142,15 @@ impl Virtuals {
             Stage::Leaving(paid) => paid,
             _ => 0,
         };
-        let (nonce, chain) = (view.nonce, view.chain.as_ref().map_or(0, |chain| chain.nonce));
-        let in_newest = self.outs.get(&out.key).is_some_and(|set| set.newest().leaves.contains(&id));
+        let chain = view.chain.as_ref().map_or(0, |chain| chain.nonce);
+        let states = self.outs.get(&out.key).map(|set| &set.states[..]).unwrap_or_default();
+        let last_with = states.iter().rev().find(|state| state.leaves.contains(&id)).map(|state| state.nonce);
+        let in_newest = states.last().is_some_and(|state| state.leaves.contains(&id));
         if view.state == EndState::Collected || view.seen_ms > out.cap.not_after_ms {
             self.over_out(&id, amount.max(leaving), 0, turn);
-        } else if amount > 0 && chain == nonce && in_newest {
+        } else if amount > 0 && last_with == Some(chain) {
             // No newer voucher has it, and each is claimed once.
-            self.over_out(&id, amount, 0, turn);
+            self.over_out(&id, amount.max(leaving), 0, turn);
         } else if amount > leaving && in_newest && out.stage != Stage::Wanted {
             self.commit(Record::Leaving(VirtualShut { id: out.cap.id.clone(), paid: amount, code: 0 }), turn);
             turn.todo.push_back(Todo::Lane(out.key));
@@ -222,17 +224,24 @@ impl Virtuals {
         if due.is_empty() {
             return;
         }
-        let tries = *self.tries.get(&key).unwrap_or(&0);
+        // What the log has refused is tried again when it has changed, or later.
+        let tries = match self.tries.get(&key).filter(|tries| tries.chain == view.chain) {
+            Some(tries) if tries.at_ms.saturating_add(self.config.policy.retry_ms) > turn.now.clock_ms => return,
+            tries => tries.map_or(0, |tries| tries.count),
+        };
         let claims = claims(self, &key, set, &due, tries);
         for id in &due {
             let closing = self.channels.get(id).and_then(|one| one.inc.as_ref()?.closing);
             if closing.is_none() {
-                self.close_in(id, 0, turn);
+                // No payment counts any more.
+                let closing = VirtualClose { id: Bytes::copy_from_slice(id), amount: None, code: 0 };
+                self.commit(Record::Closing(closing), turn);
             }
         }
         let claim = VirtualInput::Claim { end: key.0, lane: key.1, claims };
         if turn.call(manager::Input::Virtual(claim)).is_ok() {
-            self.tries.insert(key, tries + 1);
+            let (at_ms, chain) = (turn.now.clock_ms, view.chain.clone());
+            self.tries.insert(key, Tries { count: tries + 1, at_ms, chain });
         }
     }
 }

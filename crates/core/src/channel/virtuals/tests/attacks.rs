@@ -1,1 +1,208 @@
-//! Later.
+//! Parties that redeem what they have given up, show what is old, or have old journals.
+
+use bytes::Bytes;
+
+use super::world::*;
+use crate::channel::manager;
+use crate::channel::virtuals::{Event, Input};
+use crate::channel::voucher::Voucher;
+use crate::error::Code;
+use crate::wire::{self, virtual_message};
+
+const HOUR: u64 = 60 * MINUTE;
+
+/// The vouchers with sets that a wallet was sent.
+fn sent_to(world: &World, node: usize) -> Vec<usize> {
+    (0..world.sent.len()).filter(|at| world.sent[*at].0 == node).collect()
+}
+
+/// Alice and Bob are one: what Bob gives up he redeems afterwards, with the highest that Alice can sign for.
+#[test]
+fn a_payee_that_claims_on_a_voucher_it_has_given_up_gives_it_back() {
+    for at_the_limit in [false, true] {
+        let mut world = World::line();
+        let id = world.start(1_000, 2 * HOUR);
+        let other = world.start(500, 3 * HOUR);
+        world.run();
+        world.pay(id, 10);
+        world.ask(BOB, Input::Close(id)).unwrap();
+        world.run();
+        assert_eq!(world.status(HUB, &id).brought, Some(10));
+        if at_the_limit {
+            world.pass(2 * HOUR - 30_000);
+            world.log.now = world.nodes[HUB].virtuals.channels[&id].out.as_ref().unwrap().cap.not_after_ms;
+        }
+        let first = sent_to(&world, BOB)[0];
+        world.grab(first, &[(id, 1_000), (other, 500)]).unwrap();
+        assert!(world.in_log(HUB, BOB) >= 1_000);
+        world.poll();
+        world.poll();
+        assert_eq!(world.in_log(HUB, BOB), 10, "the hub has shown that it was given up");
+        // The other one can be claimed once more, on the newer voucher; the hub shows the same to Alice.
+        assert_eq!(world.grab(first, &[(id, 1_000)]).unwrap_err().code, Code::VoucherNonce);
+        world.pass(4 * HOUR);
+        let got = world.wind_up();
+        assert!(got[HUB] >= 0, "{got:?}");
+    }
+}
+
+/// First a little is claimed on an older voucher, and after the hub has seen it, more on the newest.
+#[test]
+fn a_claim_on_an_older_voucher_does_not_make_the_hub_claim_too_early() {
+    let mut world = World::line();
+    let id = world.start(1_000, 2 * HOUR);
+    world.run();
+    // A second voucher of the lane, which Bob gets and does not sign back.
+    world.lose = |m| matches!(m.kind, Some(virtual_message::Kind::Ack(_)));
+    world.start(100, 2 * HOUR);
+    world.run();
+    let vouchers = sent_to(&world, BOB);
+    world.nodes[BOB].down = true;
+    world.grab(vouchers[0], &[(id, 10)]).unwrap();
+    world.poll();
+    world.poll();
+    assert_eq!(world.status(HUB, &id).amount, 10);
+    assert_eq!(world.status(HUB, &id).cost, None, "what it costs is not final");
+    assert_eq!(world.status(HUB, &id).brought, None);
+    world.grab(vouchers[1], &[(id, 1_000)]).unwrap();
+    world.poll();
+    assert_eq!(world.status(HUB, &id).cost, Some(1_000));
+    world.pass(3 * HOUR);
+    assert_eq!(world.status(HUB, &id).brought, Some(1_000));
+    let got = world.wind_up();
+    assert!(got[HUB] >= 0, "{got:?}");
+}
+
+/// A hub that redeems the payee's own signature to stop its claim gains nothing: the payee claims on that.
+#[test]
+fn a_hub_that_is_first_in_the_log_with_the_same_voucher_does_not_stop_a_claim() {
+    let mut world = World::line();
+    let id = world.start(1_000, 2 * HOUR);
+    world.run();
+    world.pay(id, 600);
+    world.nodes[HUB].mute = true;
+    // Bob's order is made, and the hub's is ordered before it.
+    world.log.now += 2 * HOUR - MINUTE;
+    world.look(BOB);
+    let end = world.between(HUB, BOB);
+    let back = world.nodes[HUB].journal.iter().flat_map(|group| &group.entries).find_map(|entry| match &entry.kind {
+        Some(wire::hub_entry::Kind::Channel(record)) => match &record.kind {
+            Some(wire::manager_record::Kind::Virtual(one)) if one.payer == end.side => {
+                one.voucher.clone().filter(|voucher| voucher.signer != end.side && one.channel == end.channel[..])
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    let redemptions = vec![wire::Redemption { voucher: back, ..Default::default() }];
+    let redeem = wire::output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions, claims: vec![] });
+    let account = world.nodes[HUB].account;
+    world.log.output(&redeem, &account).unwrap();
+    world.run();
+    world.pass(2 * MINUTE);
+    assert_eq!(world.in_log(HUB, BOB), 600);
+    let fee = i128::from(world.nodes[HUB].config.fee(1_000));
+    assert_eq!(world.wind_up(), [-600 - fee, fee, 600]);
+}
+
+/// What a hub may not say to a payee: less than was paid, another set, a set that leaves somebody out.
+#[test]
+fn a_set_that_takes_something_away_is_refused() {
+    let mut world = World::line();
+    let id = world.start(1_000, 2 * HOUR);
+    world.run();
+    world.pay(id, 600);
+    let end = world.between(HUB, BOB);
+    let (to, other, known) = world.sent[*sent_to(&world, BOB).last().unwrap()].clone();
+    assert_eq!(to, BOB);
+    let shut = |paid| wire::VirtualShut { id: Bytes::copy_from_slice(&id), paid, code: 0 };
+    let good = wire::Voucher { nonce: known.terms.nonce + 1, amount: 600, virtuals: None, ..known.terms.clone() };
+    let set = known.terms.virtuals.clone();
+    let plain = wire::Voucher { virtuals: None, ..good.clone() };
+    for (terms, base, shuts, code) in [
+        (wire::Voucher { amount: 599, ..good.clone() }, 1, vec![shut(599)], Code::VirtualState),
+        (wire::Voucher { amount: 599, ..good.clone() }, 1, vec![shut(600)], Code::VirtualState),
+        (wire::Voucher { virtuals: set.clone(), ..good.clone() }, 1, vec![shut(600)], Code::VirtualState),
+        (good.clone(), 1, vec![], Code::VirtualState),
+        (good.clone(), 0, vec![shut(600)], Code::VirtualState),
+        (good.clone(), 2, vec![shut(600)], Code::VirtualState),
+        (good.clone(), 1, vec![shut(600), shut(600)], Code::VirtualState),
+        (wire::Voucher { not_after_ms: 5, ..good.clone() }, 1, vec![shut(600)], Code::VoucherMerges),
+        (
+            wire::Voucher { channel: Bytes::from_static(&[8; 32]), ..good.clone() },
+            1,
+            vec![shut(600)],
+            Code::VoucherChannel,
+        ),
+        (wire::Voucher { amount: FUNDS + 1, ..good.clone() }, 1, vec![shut(600)], Code::ChannelFunds),
+    ] {
+        let voucher = Voucher::sign(terms, end.side, &[&world.nodes[HUB].key.0]).signed();
+        let update = wire::VirtualUpdate { voucher: Some(voucher), base, opens: vec![], shuts };
+        let message = wire::VirtualMessage {
+            channel: Bytes::copy_from_slice(&end.channel),
+            kind: Some(virtual_message::Kind::Update(update)),
+        };
+        let before = world.nodes[BOB].journal.len();
+        let refused = world.ask(BOB, Input::Message { end: other, message: Box::new(message) }).unwrap_err();
+        assert_eq!(refused.code, code, "{refused}");
+        assert_eq!(world.nodes[BOB].journal.len(), before);
+    }
+    // An ordinary voucher on the lane would end what is open over it.
+    let voucher = Voucher::sign(plain, end.side, &[&world.nodes[HUB].key.0]).signed();
+    let incoming = manager::Incoming { end: other, voucher, secret: Bytes::new(), proof: Bytes::new(), min_delta: 0 };
+    let refused = world.channel(BOB, manager::Input::VoucherAdd(incoming)).unwrap_err();
+    assert_eq!(refused.code, Code::LaneLocked);
+    let issue = manager::Issue { end, lane: 0, amount: 700, conditions: Default::default() };
+    let refused = world.channel(HUB, manager::Input::VoucherCreate(issue)).unwrap_err();
+    assert_eq!(refused.code, Code::LaneLocked);
+}
+
+#[test]
+fn a_journal_that_has_forgotten_sets_signs_no_more_of_them_and_still_claims() {
+    let mut world = World::line();
+    let id = world.start(1_000, 2 * HOUR);
+    world.run();
+    world.pay(id, 100);
+    let groups = world.nodes[HUB].journal.len();
+    let second = world.start(500, 2 * HOUR);
+    world.run();
+    let lost = world.nodes[HUB].journal.len() - groups;
+    world.restart(HUB, lost);
+    world.connect_all();
+    let diverged = world.nodes[HUB].events.iter().filter(|event| matches!(event, Event::Diverged(_))).count();
+    assert!(diverged >= 1);
+    assert!(world.nodes[HUB].virtuals.status(&second).is_err());
+    world.pass(3 * HOUR);
+    assert_eq!(world.in_log(HUB, BOB), 100);
+    assert_eq!(world.wind_up()[BOB], 100);
+}
+
+/// The hub shows Alice only what she has signed, and never more than the cap.
+#[test]
+fn a_close_for_what_its_payer_has_not_signed_is_refused() {
+    let mut world = World::line();
+    let id = world.start(1_000, 2 * HOUR);
+    world.run();
+    world.pay(id, 100);
+    let sign = |node: usize, amount| {
+        let terms = wire::VirtualAmount { id: Bytes::copy_from_slice(&id), amount };
+        crate::channel::voucher::sign_virtual(&terms, &[&world.nodes[node].key.0])
+    };
+    for (signed, code) in [
+        (sign(BOB, 200), Code::KeyMismatch),
+        (sign(HUB, 200), Code::KeyMismatch),
+        (sign(ALICE, 1_001), Code::VirtualAmount),
+    ] {
+        for (node, from) in [(HUB, BOB), (ALICE, HUB)] {
+            let end = world.between(node, from);
+            let close = wire::VirtualClose { id: Bytes::copy_from_slice(&id), amount: Some(signed.clone()), code: 0 };
+            let message = wire::VirtualMessage {
+                channel: Bytes::copy_from_slice(&end.channel),
+                kind: Some(virtual_message::Kind::Close(close)),
+            };
+            let refused = world.ask(node, Input::Message { end, message: Box::new(message) }).unwrap_err();
+            assert_eq!(refused.code, code);
+        }
+    }
+    assert_eq!(world.status(ALICE, &id).cost, None);
+}

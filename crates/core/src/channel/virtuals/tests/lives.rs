@@ -258,7 +258,7 @@ fn a_settle_makes_the_payee_claim_at_once_and_the_hub_after_it() {
         } else {
             assert_eq!(world.in_log(HUB, BOB), 300, "{settles}");
         }
-        assert_eq!(world.status(HUB, &id).cost, Some(300));
+        assert_eq!(world.status(HUB, &id).cost, Some(300), "{settles}");
         assert_eq!(world.status(HUB, &id).brought, Some(300));
         assert_eq!(world.ask(ALICE, Input::Pay { id, amount: 301 }).unwrap_err().code, Code::VirtualOver);
         let fee = i128::from(world.nodes[HUB].config.fee(1_000));
@@ -285,7 +285,9 @@ fn what_expires_without_a_payment_is_free_again_by_log_time_alone() {
 #[test]
 fn over_two_hubs_each_hub_needs_its_margin_and_gets_its_fee() {
     let mut world = World::with(4, Policy::default());
-    (0..3).for_each(|from| drop(world.open(from, from + 1, [FUNDS, 0], false)));
+    for from in 0..3 {
+        world.open(from, from + 1, [FUNDS, 0], false);
+    }
     let open = world.wanted(&[0, 1, 2, 3], 1_000, 2 * HOUR);
     let id = open.id;
     world.ask(0, Input::Open(open)).unwrap();

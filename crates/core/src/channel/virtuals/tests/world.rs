@@ -182,6 +182,10 @@ impl Node {
         Ok(reply)
     }
 
+    pub fn manager_config(&self) -> manager::Config {
+        self.channels.clone()
+    }
+
     pub fn sync(&mut self) {
         for fx in self.unsynced.drain(..) {
             if !fx.group.entries.is_empty() {
@@ -305,7 +309,8 @@ impl World {
 
     pub fn connect_all(&mut self) {
         let ends: Vec<(usize, EndId)> = self.peers.keys().copied().filter(|(_, end)| end.side == 0).collect();
-        for (node, end) in ends {
+        // The last first: what is said again finds the way open.
+        for (node, end) in ends.into_iter().rev() {
             self.connect(node, end);
             self.run();
         }
@@ -570,6 +575,11 @@ impl World {
             self.log.channels = before;
         }
         done
+    }
+
+    /// What is in the set of a voucher that was sent.
+    pub fn leaves_of(&self, voucher: &Voucher) -> Vec<VirtualId> {
+        self.leaves(voucher).iter().map(|cap| VirtualId::try_from(&cap.id[..]).unwrap()).collect()
     }
 
     /// The set of a voucher that was sent, found by trying: whoever got it has them.
