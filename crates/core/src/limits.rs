@@ -97,6 +97,8 @@ pub const HUB_IN_HAND_MAX: usize = 64;
 pub const HUB_PROOF_MS: u64 = 10_000;
 /// Virtual channels that a wallet takes on a channel at once, unless its policy says otherwise.
 pub const VIRTUALS_PER_CHANNEL_MAX: usize = 4_096;
+/// Ms of log time after its last time limit until a hub or payee forgets a virtual channel that is over.
+pub const VIRTUAL_KEEP_MS: u64 = 24 * 3_600_000;
 /// Bytes of a network's metadata.
 pub const METADATA_BYTES_MAX: usize = 1_024;
 /// Listeners of a network.

@@ -59,6 +59,7 @@ use self::link::Link;
 use self::state::{Channel, InSet, LaneKey, OutSet, Stage};
 use crate::channel::manager::{self, EndId, Manager, Now};
 use crate::error::{Code, Error, Result};
+use crate::limits::VIRTUAL_KEEP_MS;
 use crate::wire::virtual_record::Kind as Record;
 use crate::wire::{self, hub_entry, virtual_message, virtual_peer};
 
@@ -200,10 +201,14 @@ impl Virtuals {
     fn take(&mut self, input: Input, turn: &mut Turn) -> Result<()> {
         match input {
             Input::Channel(input) => {
+                use manager::Input as Of;
+                let news = matches!(*input, Of::Seen { .. } | Of::Outcome { .. } | Of::Settle(_) | Of::Tick);
                 let reply = turn.call(*input)?;
                 turn.fx.reply = Reply::Channel(reply);
-                self.look(turn);
-                self.say_late(turn);
+                if news {
+                    self.look(turn);
+                    self.say_late(turn);
+                }
                 Ok(())
             }
             Input::Look => {
@@ -229,11 +234,29 @@ impl Virtuals {
     }
 
     /// All that the log or time may have changed.
-    fn look(&self, turn: &mut Turn) {
+    fn look(&mut self, turn: &mut Turn) {
+        self.forget(turn);
         let open = self.channels.iter().filter(|(_, one)| !one.is_over());
         turn.todo.extend(open.map(|(id, _)| Todo::Channel(*id)));
         turn.todo.extend(self.outs.iter().filter(|(_, set)| !set.members.is_empty()).map(|(key, _)| Todo::Lane(*key)));
         turn.todo.extend(self.ins.iter().filter(|(_, set)| !set.leaves.is_empty()).map(|(key, _)| Todo::Left(*key)));
+    }
+
+    /// What is long over. A payer keeps its ids: what it has signed for one would count for another one of the same id.
+    fn forget(&mut self, turn: &mut Turn) {
+        let held = |id: &VirtualId, one: &Channel| {
+            let out = one.out.as_ref().and_then(|out| self.outs.get(&out.key));
+            let inc = one.inc.as_ref().and_then(|inc| self.ins.get(&inc.key));
+            out.is_some_and(|set| set.members.contains(id)) || inc.is_some_and(|set| set.leaves.contains_key(id))
+        };
+        let now = turn.now.log_ms;
+        let old = self.channels.iter().filter(|(id, one)| {
+            let limit = one.inc.as_ref().map_or(u64::MAX, |inc| inc.cap.not_after_ms);
+            one.is_over() && limit.saturating_add(VIRTUAL_KEEP_MS) < now && !held(id, one)
+        });
+        for id in old.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.commit(Record::Forgotten(Bytes::copy_from_slice(&id)), turn);
+        }
     }
 
     /// What follows of itself.

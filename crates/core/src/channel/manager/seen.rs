@@ -257,10 +257,10 @@ impl End {
         let cancels = self.out.values().filter_map(|lane| lane.cancel.as_ref());
         let exposed = self.out.values().map(|lane| lane.exposed).chain(self.paid.values().map(|lane| lane.exposed));
         let mut limits = exposed.flatten().map(|exposed| exposed.next_ms).filter(|next| *next != 0);
-        time_ms > self.seen_ms && limits.any(|next| self.seen_ms <= next && next < time_ms)
-            || time_ms > self.seen_ms
-                && (out.chain(paid).any(|lock| lock.not_after_ms < time_ms)
-                    || cancels.into_iter().any(|cancel| cancel.until_ms < time_ms))
+        time_ms > self.seen_ms
+            && (limits.any(|next| self.seen_ms <= next && next < time_ms)
+                || out.chain(paid).any(|lock| lock.not_after_ms < time_ms)
+                || cancels.into_iter().any(|cancel| cancel.until_ms < time_ms))
     }
 
     /// Takes over what the log has of the lanes.

@@ -147,7 +147,9 @@ impl Virtuals {
         let last_with = states.iter().rev().find(|state| state.leaves.contains(&id)).map(|state| state.nonce);
         let in_newest = states.last().is_some_and(|state| state.leaves.contains(&id));
         if view.state == EndState::Collected || view.seen_ms > out.cap.not_after_ms {
-            self.over_out(&id, amount.max(leaving), 0, turn);
+            // In the newest set, nothing but what the log has can come of it any more.
+            let paid = if in_newest { amount } else { amount.max(leaving) };
+            self.over_out(&id, paid, 0, turn);
         } else if amount > 0 && last_with == Some(chain) {
             // No newer voucher has it, and each is claimed once.
             self.over_out(&id, amount.max(leaving), 0, turn);

@@ -101,6 +101,7 @@ impl Virtuals {
     fn sign(&mut self, key: &LaneKey, change: &Change, turn: &mut Turn) -> Result<()> {
         let Some(set) = self.outs.get(key) else { return Ok(()) };
         let mut state = set.newest().clone();
+        state.nonce = state.nonce.saturating_add(1);
         for shut in &change.shuts {
             state.leaves.remove(&shut.id[..]);
             state.amount = state.amount.saturating_add(shut.paid);
@@ -110,10 +111,10 @@ impl Virtuals {
             state.amount = state.amount.saturating_add(open.fee);
         }
         let limits = change.opens.iter().filter_map(|(_, open)| open.cap.as_ref()).map(|cap| cap.not_after_ms);
-        let (until_ms, seen_ms) = (limits.max().unwrap_or(0), turn.manager.status(&key.0)?.seen_ms);
+        let until_ms = limits.max().unwrap_or(0);
         let leaves = state.leaves.iter().filter_map(|id| Some(self.channels.get(id)?.out.as_ref()?.leaf));
         let leaves: Vec<_> = leaves.collect();
-        let exposed = self.exposed(set.states.iter().chain([&state]), seen_ms);
+        let exposed = self.exposed(key, set.states.iter().chain([&state]), turn);
         let (end, lane, amount) = (key.0, key.1, state.amount);
         let issue = VirtualInput::Issue { end, lane, amount, set: set_of(&leaves), exposed, until_ms };
         let voucher = match turn.call(manager::Input::Virtual(issue))? {
@@ -137,13 +138,18 @@ impl Virtuals {
     }
 
     /// The most that any of the states can come to, and when the next of their channels ends.
-    fn exposed<'a>(&self, states: impl Iterator<Item = &'a State>, seen_ms: u64) -> Exposed {
+    fn exposed<'a>(&self, key: &LaneKey, states: impl Iterator<Item = &'a State>, turn: &Turn) -> Exposed {
+        let lane = turn.manager.virtual_lane(&key.0, key.0.side, key.1);
+        let (seen_ms, chain) = lane.map_or((0, 0), |lane| (lane.seen_ms, lane.chain.map_or(0, |chain| chain.nonce)));
         let mut exposed = Exposed::default();
-        for state in states {
+        // What is older than what the log has is redeemed no more.
+        for state in states.filter(|state| state.nonce >= chain) {
             let mut most = state.amount;
             for out in state.leaves.iter().filter_map(|id| self.channels.get(id)?.out.as_ref()) {
                 let binds = match out.stage {
-                    Stage::Over(paid) => paid,
+                    Stage::Over(paid) if state.nonce == chain => paid,
+                    // Its time is over.
+                    Stage::Over(_) => 0,
                     _ => out.cap.cap,
                 };
                 most = most.saturating_add(binds);
@@ -164,7 +170,7 @@ impl Virtuals {
         if status.state == EndState::Collected {
             return;
         }
-        let exposed = self.exposed(set.states.iter(), status.seen_ms);
+        let exposed = self.exposed(key, set.states.iter(), turn);
         let left = VirtualInput::Left { end: key.0, payer: key.0.side, lane: key.1, exposed };
         let told = turn.call(manager::Input::Virtual(left));
         debug_assert!(told.is_ok(), "{told:?}");
@@ -216,7 +222,7 @@ impl Virtuals {
             return Err(Error::expected(Code::VoucherNonce, "nonce of the voucher", expected, terms.nonce));
         }
         let before: Vec<(VirtualId, Option<Stage>)> = set.members.iter().map(|id| (*id, self.stage(id))).collect();
-        let exposed = self.exposed(later, turn.manager.status(&end)?.seen_ms);
+        let exposed = self.exposed(&key, later, turn);
         let back = VirtualInput::Ack { end, voucher: signed, exposed, until_ms: set.until_ms };
         turn.call(manager::Input::Virtual(back))?;
         let known = |id: &[u8]| VirtualId::try_from(id).is_ok_and(|id| set.newest().leaves.contains(&id));

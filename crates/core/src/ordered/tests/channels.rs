@@ -1,6 +1,7 @@
 //! Channels in the log, as both sides and those who would rob them see them.
 
 mod delays;
+mod lives;
 mod virtuals;
 
 use super::race::rand_order::Rng;

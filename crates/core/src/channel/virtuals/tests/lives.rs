@@ -35,6 +35,11 @@ fn open_pay_and_close_move_both_ledgers_and_the_hub_hears_of_no_payment() {
     assert_eq!(world.status(HUB, &id).cost, Some(300));
     assert_eq!(world.status(HUB, &id).brought, Some(300));
     assert!((0..3).all(|node| world.status(node, &id).over));
+    // A day after its limit only the payer still knows it, which may not use its id again.
+    world.log.now += 28 * HOUR;
+    world.poll();
+    let known = |node: usize| world.nodes[node].virtuals.status(&id).is_ok();
+    assert_eq!([ALICE, HUB, BOB].map(known), [true, false, false]);
     let fee = i128::from(fee);
     assert_eq!(world.wind_up(), [-300 - fee, fee, 300]);
 }

@@ -4,4 +4,5 @@ mod attacks;
 mod crashes;
 mod lives;
 mod random;
+mod rate;
 mod world;
