@@ -74,6 +74,8 @@ fn wire_md_has_every_limit() {
         LANES_MAX,
         MERGES_MAX,
         VIRTUALS_MAX,
+        VIRTUALS_PER_CHANNEL_MAX,
+        VIRTUAL_KEEP_MS,
         VOUCHER_NONCE_MAX,
         REDEMPTIONS_MAX,
         IDEMPOTENCY_BYTES_MAX,

@@ -36,6 +36,11 @@ impl Virtuals {
         if update.base != set.nonce {
             return Err(Error::expected(Code::VirtualState, "nonce that the set follows", set.nonce, update.base));
         }
+        let changes = update.opens.len().max(update.shuts.len());
+        if changes > VIRTUALS_MAX as usize {
+            let expected = format!("at most {VIRTUALS_MAX}");
+            return Err(Error::expected(Code::Limit, "virtual channels that are opened or closed", expected, changes));
+        }
         let lane = turn.manager.virtual_lane(&end, 1 - end.side, key.1)?;
         if lane.busy {
             return Err(Error::new(Code::VirtualBusy, format!("something of lane {} is being claimed", key.1)));
