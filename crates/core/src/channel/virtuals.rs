@@ -34,6 +34,7 @@
 //! | `end` | closing, claims, time |
 //! | `link` | connections: comparing, saying again |
 //! | `state` | what the records make of the state |
+//! | `snapshot` | the state as one record, to write the journal anew |
 
 mod effect;
 mod end;
@@ -42,6 +43,7 @@ mod lane;
 mod link;
 mod open;
 mod pay;
+mod snapshot;
 mod state;
 mod take;
 

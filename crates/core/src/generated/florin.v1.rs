@@ -3636,7 +3636,7 @@ pub mod virtual_peer {
 pub struct VirtualRecord {
     #[prost(
         oneof = "virtual_record::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     )]
     pub kind: ::core::option::Option<virtual_record::Kind>,
 }
@@ -3679,7 +3679,91 @@ pub mod virtual_record {
         Diverged(super::HubLockId),
         #[prost(bytes, tag = "13")]
         Forgotten(::prost::bytes::Bytes),
+        /// Of a journal that was written anew: what the records before came to.
+        #[prost(message, tag = "14")]
+        State(super::VirtualState),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualState {
+    #[prost(message, repeated, tag = "1")]
+    pub outs: ::prost::alloc::vec::Vec<VirtualOutLane>,
+    #[prost(message, repeated, tag = "2")]
+    pub ins: ::prost::alloc::vec::Vec<VirtualInLane>,
+    #[prost(message, repeated, tag = "3")]
+    pub channels: ::prost::alloc::vec::Vec<VirtualKept>,
+    #[prost(message, repeated, tag = "4")]
+    pub diverged: ::prost::alloc::vec::Vec<HubLockId>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualOutLane {
+    #[prost(message, optional, tag = "1")]
+    pub lane: ::core::option::Option<HubLockId>,
+    /// that the other side has not given up, oldest first
+    #[prost(message, repeated, tag = "2")]
+    pub states: ::prost::alloc::vec::Vec<VirtualLaneState>,
+    #[prost(fixed64, tag = "3")]
+    pub until_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualLaneState {
+    #[prost(uint64, tag = "1")]
+    pub nonce: u64,
+    #[prost(uint64, tag = "2")]
+    pub amount: u64,
+    /// ids
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub leaves: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualInLane {
+    #[prost(message, optional, tag = "1")]
+    pub lane: ::core::option::Option<HubLockId>,
+    #[prost(uint64, tag = "2")]
+    pub nonce: u64,
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub leaves: ::prost::alloc::vec::Vec<VirtualLeaf>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualLeaf {
+    #[prost(message, optional, tag = "1")]
+    pub cap: ::core::option::Option<VirtualCap>,
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualKept {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// absent: the own side does not pay
+    #[prost(message, optional, tag = "2")]
+    pub out_lane: ::core::option::Option<HubLockId>,
+    #[prost(message, optional, tag = "3")]
+    pub out: ::core::option::Option<VirtualOpen>,
+    /// 0 = to be signed for, 1 = live, 2 = leaving, 3 = over
+    #[prost(uint32, tag = "4")]
+    pub stage: u32,
+    #[prost(uint64, tag = "5")]
+    pub out_paid: u64,
+    #[prost(uint32, tag = "6")]
+    pub out_code: u32,
+    /// absent: the own side is not paid
+    #[prost(message, optional, tag = "7")]
+    pub in_lane: ::core::option::Option<HubLockId>,
+    #[prost(message, optional, tag = "8")]
+    pub cap: ::core::option::Option<VirtualCap>,
+    #[prost(message, optional, tag = "9")]
+    pub closing: ::core::option::Option<VirtualClose>,
+    #[prost(message, optional, tag = "10")]
+    pub over: ::core::option::Option<VirtualOver>,
+    #[prost(message, optional, tag = "11")]
+    pub best: ::core::option::Option<SignedPermit>,
+    #[prost(uint64, tag = "12")]
+    pub paid: u64,
+    #[prost(bool, tag = "13")]
+    pub opened: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct VirtualOpening {

@@ -148,17 +148,17 @@ pub fn virtual_id(bytes: &[u8]) -> Result<VirtualId> {
     VirtualId::try_from(bytes).map_err(|_| corrupt("an id that is not 32 bytes long"))
 }
 
-fn key(id: Option<&HubLockId>) -> Result<LaneKey> {
+pub fn key(id: Option<&HubLockId>) -> Result<LaneKey> {
     let id = id.ok_or_else(|| corrupt("a record without its lane"))?;
     let channel = Hash::try_from(&id.channel[..]).map_err(|_| corrupt("an id that is not 32 bytes long"))?;
     Ok((EndId { channel, side: check_side("side of the record", id.side)? }, id.lane))
 }
 
-fn permission(cap: &VirtualCap) -> Result<Permission> {
+pub fn permission(cap: &VirtualCap) -> Result<Permission> {
     Permission::decode_account(&cap.permission).map_err(|e| corrupt(&format!("keys: {e}")))
 }
 
-fn cap_of(open: &VirtualOpen) -> Result<(VirtualId, VirtualCap)> {
+pub fn cap_of(open: &VirtualOpen) -> Result<(VirtualId, VirtualCap)> {
     let cap = open.cap.clone().ok_or_else(|| corrupt("a virtual channel without its cap"))?;
     Ok((virtual_id(&cap.id)?, cap))
 }
@@ -193,6 +193,7 @@ impl Virtuals {
             Record::Diverged(lane) => {
                 self.diverged.insert(key(Some(lane))?.0);
             }
+            Record::State(state) => self.apply_state(state)?,
             Record::Forgotten(id) => {
                 self.channels.remove(&virtual_id(id)?);
             }

@@ -202,6 +202,10 @@ impl Node {
         self.effects.clear();
         self.journal.truncate(self.journal.len() - lost.min(self.journal.len()));
         self.virtuals = Virtuals::load(self.config.clone(), &self.journal).unwrap();
+        let anew = wire::HubGroup { entries: vec![self.virtuals.snapshot()] };
+        let anew = wire::HubGroup::decode(&anew.encode_to_vec()[..]).unwrap();
+        let again = Virtuals::load(self.config.clone(), [&anew]).unwrap();
+        assert_eq!(format!("{again:?}"), format!("{:?}", self.virtuals), "the new journal makes another machine");
         self.manager = load_manager(self.channels.clone(), &self.journal).unwrap();
         let of_manager = self.manager.resume(now);
         assert!(of_manager.records.is_empty() || !of_manager.effects.is_empty());
