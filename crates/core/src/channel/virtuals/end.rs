@@ -208,7 +208,10 @@ impl Virtuals {
         let Some(inc) = one.inc.as_ref().filter(|inc| inc.over.is_none()) else { return false };
         let near = turn.now.log_ms.saturating_add(self.config.claim_ms()) >= inc.cap.not_after_ms;
         let done = one.out.as_ref().is_none_or(|out| matches!(out.stage, Stage::Over(_)));
-        one.best() > 0 && (near || done && view.state == EndState::Settling)
+        // A hub may be away for its grace, also at the end.
+        let grace = if one.out.is_some() { self.config.policy.grace_ms } else { 0 };
+        let soon = turn.now.log_ms.saturating_add(self.config.claim_ms()).saturating_add(grace) >= inc.cap.not_after_ms;
+        one.best() > 0 && (near || done && (soon || view.state == EndState::Settling))
     }
 
     /// Claims all of a lane that are due, as many as fit; the others when the log has these.
