@@ -5,7 +5,8 @@ pub const ORDERS_PER_BATCH_MAX: usize = 4_096;
 /// Curve operations for the orders of one batch that take more than the one ed25519 key of their account; the order
 /// that uses it up is still verified. Two an order fit; signatures in an unfortunate order take more.
 pub const VERIFICATIONS_PER_BATCH: usize = 2 * ORDERS_PER_BATCH_MAX;
-pub use florin_ed25519::KNOWN_KEYS_MAX;
+/// Keys of senders that a shard keeps decompressed; some 20 MB.
+pub const KNOWN_KEYS_MAX: usize = florin_ed25519::KNOWN_KEYS_MAX;
 /// Bytes of one gRPC message.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes that certificates may add to the orders of a batch in one message.
