@@ -91,6 +91,34 @@ fn a_payer_that_never_pays_for_good_is_redeemed_before_the_limit() {
 }
 
 #[test]
+fn a_known_secret_is_claimed_before_the_hub_may_be_away_for_its_grace() {
+    let mut line = Line::new(Policy::default());
+    let (payment, _) = line.start(1_000);
+    while !line.world.mail.iter().any(|(_, _, message)| offer(message)) {
+        line.world.step(ALICE);
+    }
+    line.world.nodes[ALICE].mute = true;
+    line.world.run();
+    let hub = &line.world.nodes[HUB];
+    let limit = hub.hub.ins.values().next().unwrap().not_after_ms;
+    let last = limit - hub.config.policy.grace_ms - hub.config.claim_ms();
+    let channel = line.links[0].0.channel;
+    for (now, claimed) in [(last - 1, 0), (last, 1)] {
+        line.world.log.now = now;
+        line.world.poll();
+        line.world.run();
+        assert_eq!(line.world.log.channels[&channel].lanes.len(), claimed, "as late as is safe");
+    }
+    line.world.nodes[HUB].down = true;
+    line.world.log.now = limit + 1;
+    line.world.poll();
+    line.world.nodes[HUB].down = false;
+    line.world.pass_all();
+    assert!(is_paid(&line, payment));
+    assert_eq!(line.world.wind_up(), [FUNDS - 1_002, FUNDS + 2, 1_000]);
+}
+
+#[test]
 fn a_secret_that_comes_after_the_limit_is_worth_nothing() {
     let mut line = Line::new(Policy::default());
     line.world.lose = secret;
