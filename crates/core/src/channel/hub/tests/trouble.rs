@@ -507,3 +507,20 @@ fn a_hub_from_an_old_backup_does_not_give_back_what_it_has_passed_on_and_forgott
     assert!(is_paid(&line, payment), "Bob has redeemed in the log, and so has the hub");
     assert_eq!(line.world.wind_up(), [FUNDS - 1_002, FUNDS + 2, 1_000]);
 }
+
+#[test]
+fn a_backup_is_told_of_a_lock_that_it_has_forgotten_and_that_is_over() {
+    let mut line = Line::new(Policy::default());
+    let opened = line.world.nodes[ALICE].journal.len();
+    line.world.nodes[BOB].down = true;
+    line.start(1_000);
+    line.world.run();
+    line.world.pass_all();
+    assert_eq!(line.world.nodes[HUB].hub.in_flight(), (0, 0), "it has expired");
+    let lost = line.world.nodes[ALICE].journal.len() - opened;
+    line.world.restart(ALICE, lost);
+    line.world.connect(ALICE, line.links[0].0);
+    line.world.run();
+    let signed_before = Event::Diverged(line.links[0].0);
+    assert!(line.world.nodes[ALICE].events.contains(&signed_before), "its nonce is not used again");
+}
