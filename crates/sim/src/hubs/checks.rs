@@ -19,7 +19,7 @@ use florin_core::wire::hub_message::Kind;
 use florin_core::wire::{self, ChannelRecord, ChannelSide, SignedVoucher};
 use sha2::{Digest, Sha256};
 
-use super::facts::{Facts, Key, Money, id, is_plain, key_of};
+use super::facts::{Facts, Key, Money, Paper, id, is_plain, key_of};
 use super::node::{Manner, Node};
 use super::world::{CLAIM_MS, World};
 
@@ -55,6 +55,11 @@ impl World {
             }
         }
         found.into_iter().for_each(|what| self.violation(what));
+    }
+
+    /// A hub that has its journal.
+    fn is_hub(&self, node: usize) -> bool {
+        self.nodes[node].manner == Manner::Hub && !self.nodes[node].restored
     }
 
     /// A voucher leaves a party.
@@ -94,13 +99,13 @@ impl World {
         match kind {
             Kind::Offer(offer) => {
                 offer.voucher.iter().chain(&offer.fee).for_each(|voucher| self.promised(node, voucher));
-                if self.nodes[node].manner == Manner::Hub {
+                if self.is_hub(node) {
                     self.check_cover(node, end, offer);
                 }
             }
             Kind::Paid(voucher) => {
                 self.promised(node, voucher);
-                if self.nodes[node].manner == Manner::Hub {
+                if self.is_hub(node) {
                     self.check_paid(node, end, voucher);
                 }
             }
@@ -116,7 +121,7 @@ impl World {
             Kind::Refused(refused) => {
                 if let Some(voucher) = &refused.voucher {
                     self.promised(node, voucher);
-                    if self.nodes[node].manner == Manner::Hub {
+                    if self.is_hub(node) {
                         self.check_given_back(node, end, refused.lock.unwrap_or_default());
                     }
                 }
@@ -150,6 +155,9 @@ impl World {
     fn check_paid(&mut self, node: usize, end: EndId, signed: &SignedVoucher) {
         let Ok(voucher) = Voucher::decode(signed) else { return };
         let terms = &voucher.terms;
+        if !is_plain(terms) {
+            return self.violation(format!("hub {node}: says a lock as a payment"));
+        }
         let of = &self.nodes[node].durable;
         let found = of.forwards.iter().find(|f| {
             f.outgoing.as_ref().is_some_and(|lock| is_lock(lock, end, terms.lane, terms.nonce.saturating_sub(1)))
@@ -428,11 +436,13 @@ impl World {
     fn was_paid(&self, of: &Node, lock: &wire::HubLock) -> bool {
         let Some((end, lane)) = lock_end(lock) else { return false };
         let all = lock.paid_before + lock.amount;
-        let said = Facts::lane(&of.durable.signed, end.channel, end.side, lane).any(|(key, paper)| {
-            key.3 > lock.nonce && is_plain(&paper.terms) && paper.terms.amount >= all && of.said.contains(key)
-        });
-        let cancelled = Facts::lane(&of.durable.held, end.channel, end.side, lane)
-            .any(|(key, paper)| key.3 == lock.nonce + 1 && key.4 != end.side && paper.terms.amount < all);
+        let after = |papers: &BTreeMap<Key, Paper>, own: bool| {
+            Facts::lane(papers, end.channel, end.side, lane).any(|(key, paper)| {
+                let place = key.3 == lock.nonce + 1 && (key.4 == end.side) == own && is_plain(&paper.terms);
+                place && (paper.terms.amount >= all) == own && (!own || of.said.contains(key))
+            })
+        };
+        let (said, cancelled) = (after(&of.durable.signed, true), after(&of.durable.held, false));
         let redeemed = self.redeemed.get(&(end.channel, end.side, lane)).into_iter().flatten();
         !cancelled && (said || redeemed.into_iter().any(|(nonce, _)| *nonce == lock.nonce))
     }

@@ -155,13 +155,6 @@ impl Facts {
         }
     }
 
-    /// Whether the own side has given back a lock of the other.
-    pub fn gave_back(&self, channel: Hash, lock: &Voucher) -> bool {
-        let terms = &lock.terms;
-        Facts::lane(&self.signed, channel, terms.payer, terms.lane)
-            .any(|(key, _)| key.3 > terms.nonce && key.4 != terms.payer)
-    }
-
     /// Papers of one channel.
     pub fn of(map: &BTreeMap<Key, Paper>, channel: Hash) -> impl Iterator<Item = (&Key, &Paper)> {
         map.range((channel, 0, 0, 0, 0)..=(channel, u32::MAX, u32::MAX, u64::MAX, u32::MAX))

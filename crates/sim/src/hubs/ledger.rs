@@ -227,11 +227,6 @@ impl Ledger {
         self.decided.get(id)
     }
 
-    /// Orders that wait.
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
     /// When the next of them has to be ordered.
     pub fn due_ms(&self) -> Option<u64> {
         self.queue.iter().map(|one| one.due_ms).min()

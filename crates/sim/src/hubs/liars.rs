@@ -30,7 +30,8 @@ pub fn act(world: &mut World) {
         3 => false_hello(world, liar, end),
         4 => again(world),
         5 | 6 => grab(world),
-        7 | 8 => last_moment(world),
+        7 => last_moment(world),
+        8 => gives_back_and_takes(world),
         9 => forge(world, liar, end),
         10 => {
             let amount = world.rng.between(1, 10_000);
@@ -131,12 +132,40 @@ fn last_moment(world: &mut World) {
     redeem(world, node, &voucher, &secret);
 }
 
+/// It signs a lock back that it has the secret of: later it redeems it all the same.
+fn gives_back_and_takes(world: &mut World) {
+    let Some((node, voucher, _)) = own_lock(world) else { return };
+    let terms = &voucher.terms;
+    let end = EndId { channel: Hash::try_from(&terms.channel[..]).unwrap_or_default(), side: 1 - terms.payer };
+    let Ok(view) = world.nodes[node].manager.paid_lane(&end, terms.lane) else { return };
+    let held = view.lock.is_some_and(|lock| lock.nonce == terms.nonce);
+    if !held {
+        return;
+    }
+    let back = wire::Voucher {
+        channel: terms.channel.clone(),
+        payer: terms.payer,
+        lane: terms.lane,
+        nonce: terms.nonce + 1,
+        amount: view.paid,
+        ..Default::default()
+    };
+    let back = Voucher::sign(back, end.side, &[&world.nodes[node].key.0]).signed();
+    let lock = Some(HubLane { payer: terms.payer, lane: terms.lane, nonce: terms.nonce });
+    let code = florin_core::Code::InvoiceOver as u32;
+    world.muted.insert(node, MUTABLE.into_iter().collect());
+    world.given_back.insert((node, end.channel, terms.lane, terms.nonce));
+    says(world, end, Kind::Refused(wire::HubRefused { lock, code, message: String::new(), voucher: Some(back) }));
+    world.mark("lock given back by a liar who has its secret");
+}
+
 fn redeem(world: &mut World, node: usize, voucher: &Voucher, secret: &[u8]) {
     if !world.nodes[node].is_up() {
         return;
     }
     let channel = Hash::try_from(&voucher.terms.channel[..]).unwrap_or_default();
-    let gave_back = world.nodes[node].durable.gave_back(channel, voucher);
+    let place = (node, channel, voucher.terms.lane, voucher.terms.nonce);
+    let gave_back = world.given_back.contains(&place);
     let redemption =
         wire::Redemption { voucher: Some(voucher.signed()), secret: Bytes::copy_from_slice(secret), watch: None };
     let all = wire::ChannelRedeem { redemptions: vec![redemption], claims: Vec::new() };

@@ -13,7 +13,7 @@ use super::ledger::{Ledger, START};
 use super::node::{Manner, Node, Wish};
 use super::template::Template;
 use super::world::{CLAIM_MS, World};
-use super::{Found, Options, Shell};
+use super::{Crash, Found, Options, Shell};
 use crate::rng::Rng;
 
 const MINUTE: u64 = 60_000;
@@ -29,6 +29,8 @@ pub struct Life {
     /// Lanes that pay by hand: party and end, lane and what it has paid.
     streams: BTreeMap<(usize, EndId), (u32, u64)>,
     reserved: Vec<Reserved>,
+    /// Users with whom most of it happens.
+    active: Vec<usize>,
     /// Keys given out.
     keys: u64,
     /// When each party last came back from an absence, ms.
@@ -53,11 +55,26 @@ impl Life {
             world.nodes[number].journal.clone_from(&template.journals[number]);
             world.start(number);
         }
+        if let Some(Crash { party, entry, kept }) = options.crash {
+            let at = template.journals[party].len() + entry;
+            world.nodes[party].crash_at = Some((at, kept));
+        }
         let starts = (0..world.nodes.len()).map(|number| world.wealth(number)).collect();
         world.begun = (0..world.nodes.len()).map(|number| world.deposited(number)).collect();
+        let users = world.nodes.len() - 2;
+        let active = (0..world.rng.between(4, users as u64)).map(|_| 2 + world.rng.index(users)).collect();
         let (streams, back) = (BTreeMap::new(), BTreeMap::new());
-        let mut life =
-            Life { world, starts, streams, reserved: Vec::new(), keys: 0, back, restores: 0, steps: options.steps };
+        let mut life = Life {
+            world,
+            starts,
+            streams,
+            reserved: Vec::new(),
+            active,
+            keys: 0,
+            back,
+            restores: 0,
+            steps: options.steps,
+        };
         life.connect_all();
         life.rest();
         life
@@ -74,7 +91,8 @@ impl Life {
         if self.world.violations.is_empty() {
             self.end();
         }
-        Found { marks: self.world.marks, violations: self.world.violations }
+        let entries = self.world.nodes.iter().map(|node| node.journal.len()).collect();
+        Found { marks: self.world.marks, violations: self.world.violations, entries }
     }
 
     fn turn(&mut self) {
@@ -95,12 +113,14 @@ impl Life {
     }
 
     fn any(&mut self) -> usize {
-        let all = self.world.nodes.len() as u64;
         // Hubs have more to do than others.
-        if self.world.rng.chance(300) { self.world.rng.below(2) as usize } else { self.world.rng.below(all) as usize }
+        if self.world.rng.chance(300) { self.world.rng.below(2) as usize } else { self.user() }
     }
 
     fn user(&mut self) -> usize {
+        if self.world.rng.chance(800) {
+            return self.active[self.world.rng.index(self.active.len())];
+        }
         2 + self.world.rng.index(self.world.nodes.len() - 2)
     }
 
@@ -118,7 +138,7 @@ impl Life {
     fn work(&mut self) {
         let node = self.any();
         match self.world.rng.below(4) {
-            0 => self.world.sync(node),
+            0 => drop(self.world.sync(node)),
             1 => drop(self.world.step(node)),
             _ => self.world.flush(node),
         }
@@ -223,12 +243,19 @@ impl Life {
     }
 
     fn restore(&mut self) {
-        let node = self.user();
-        if self.restores > 0 || !self.world.rng.chance(250) || !self.world.nodes[node].is_up() {
+        if self.restores > 0 || !self.world.rng.chance(400) {
             return;
         }
+        // One that has something to forget; the second hub now and then.
+        let busy = |world: &World, node: usize| world.nodes[node].is_up() && world.nodes[node].durable.signed.len() > 1;
+        let users: Vec<usize> = (2..self.world.nodes.len()).filter(|node| busy(&self.world, *node)).collect();
+        let node = match self.world.rng.chance(100) {
+            true if self.world.nodes[1].is_up() => 1,
+            _ if users.is_empty() => return,
+            _ => users[self.world.rng.index(users.len())],
+        };
         let all = self.world.nodes[node].journal.len() as u64;
-        let first = all.min(2);
+        let first = all.min(3);
         self.restores += 1;
         let groups = self.world.rng.between(first, all) as usize;
         self.streams.retain(|(of, _), _| *of != node);
@@ -284,6 +311,7 @@ impl Life {
                 let moments: Vec<u64> = self.world.moments.iter().map(|(at, _)| *at).take(12).collect();
                 if moments.is_empty() { now + MINUTE } else { moments[self.world.rng.index(moments.len())] }
             }
+            _ if self.world.rng.chance(150) => now + self.world.rng.between(60 * MINUTE, 420 * MINUTE),
             _ => now + self.world.rng.between(MINUTE, 40 * MINUTE),
         };
         self.world.pass(to.max(now + 1));
@@ -295,7 +323,10 @@ impl Life {
 
     /// Somebody pays somebody.
     fn pay(&mut self) {
-        let (payer, payee) = (self.any(), self.any());
+        let (payer, payee) = match self.world.rng.chance(850) {
+            true => (self.user(), self.user()),
+            false => (self.any(), self.any()),
+        };
         if payer == payee || !self.world.nodes[payer].is_up() || !self.world.nodes[payee].is_up() {
             return;
         }
@@ -309,7 +340,9 @@ impl Life {
         let expires_ms = self.world.time() + 2 * 3_600_000;
         let ask = Ask { end: theirs, amount, secret, expires_ms, memo: String::new() };
         let Ok(Reply::Invoice(invoice, hash)) = self.world.tell(payee, Input::Ask(ask), Wish::None) else { return };
-        self.world.sync(payee);
+        if !self.world.sync(payee) {
+            return;
+        }
         self.world.secrets.insert(hash, secret);
         let Ok(terms) = read_invoice(&invoice) else { return };
         let now = self.world.nodes[payer].known_ms;
@@ -361,8 +394,12 @@ impl Life {
     /// What the manager is asked for.
     fn manage(&mut self) {
         let node = self.any();
-        let Some(end) = self.end_of(node) else { return };
+        let Some(mut end) = self.end_of(node) else { return };
         let world = &mut self.world;
+        let over = |end: &EndId| world.nodes[node].manager.status(end).is_ok_and(|s| s.state == EndState::Settling);
+        if let Some(settling) = world.nodes[node].ends.keys().find(|end| over(end)).copied() {
+            end = settling;
+        }
         match world.rng.below(20) {
             0 | 1 => {
                 let amount = world.rng.between(1, 3_000);
@@ -383,6 +420,7 @@ impl Life {
             17 => self.settle(node, end),
             18 => self.open(),
             _ => {
+                world.look(node);
                 if let Ok(manager::Reply::Op(_)) =
                     world.channel(node, manager::Input::Collect(end), Wish::None).map(channel_reply)
                 {
@@ -446,16 +484,22 @@ impl Life {
         let at = self.world.rng.index(self.reserved.len());
         let (node, end, reservation) = self.reserved[at];
         if self.world.channel(node, manager::Input::Release { end, reservation }, Wish::None).is_ok() {
+            self.world.sync(node);
             self.reserved.swap_remove(at);
         }
     }
 
-    /// Money by hand, on a lane of its own.
+    /// Money by hand, on a lane of its own. Nothing warns whoever has restored an old backup, so nobody pays from one.
     fn stream(&mut self, node: usize, end: EndId) {
+        if self.world.nodes[node].restored {
+            return;
+        }
         if !self.streams.contains_key(&(node, end)) {
             let lane = self.world.channel(node, manager::Input::AllocateLane(end), Wish::None).map(channel_reply);
             let Ok(manager::Reply::Lane(lane)) = lane else { return };
-            self.world.sync(node);
+            if !self.world.sync(node) {
+                return;
+            }
             self.streams.insert((node, end), (lane, 0));
             self.world.streams.insert((node, end, lane));
         }

@@ -51,12 +51,25 @@ pub struct Options {
     pub steps: u64,
     /// How the shells around the hubs work.
     pub shell: Shell,
+    /// A crash at a chosen place, beside those by chance.
+    pub crash: Option<Crash>,
+}
+
+/// A crash when a party is about to append an entry to its journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// Which; 0 and 1 are hubs.
+    pub party: usize,
+    /// Which of the entries of its life, from 1.
+    pub entry: usize,
+    /// Whether the entry is durable; nothing of what it asks for is done.
+    pub kept: bool,
 }
 
 impl Options {
     /// So many lives with 20 channels and 200 steps.
     pub fn new(seed: u64, schedules: u64) -> Options {
-        Options { seed, schedules, channels: 20, steps: 200, shell: Shell::Sound }
+        Options { seed, schedules, channels: 20, steps: 200, shell: Shell::Sound, crash: None }
     }
 }
 
@@ -90,6 +103,8 @@ pub struct Found {
     pub marks: Marks,
     /// Rules broken.
     pub violations: Vec<String>,
+    /// Entries of each party's journal.
+    pub entries: Vec<usize>,
 }
 
 /// A life that broke a rule.
@@ -97,6 +112,8 @@ pub struct Found {
 pub struct Broken {
     /// Its seed.
     pub seed: u64,
+    /// Where it had a crash that was chosen.
+    pub crash: Option<String>,
     /// What broke.
     pub violations: Vec<String>,
 }
@@ -108,6 +125,8 @@ pub struct Report {
     pub seed: u64,
     /// Lives.
     pub schedules: u64,
+    /// Further lives of them, with a crash at a chosen place.
+    pub points: u64,
     /// Channels of the hub.
     pub channels: usize,
     /// Steps of a life.
@@ -160,7 +179,7 @@ pub const SOMETIMES: [&str; 50] = [
     "payment",
     "payment over two hubs",
     "redeemed too late, and refused",
-    "refused",
+    "LOCK_OVER",
     "reservation that tops up",
     "restored backup noticed",
     "restored backup seen in the log",
@@ -179,29 +198,81 @@ pub const SOMETIMES: [&str; 50] = [
 /// Lives them. `progress` is told of each that is over, and of what broke in it.
 pub fn run(options: &Options, mut progress: impl FnMut(u64, &[String])) -> Report {
     let template = Template::new(options.channels);
-    let mut marks = Marks::new();
-    let mut broken = Vec::new();
+    let mut report = Report::new(options);
     for seed in (options.seed..).take(usize::try_from(options.schedules).unwrap_or(usize::MAX)) {
-        let found = catch_unwind(AssertUnwindSafe(|| Life::new(seed, options, &template).live()));
-        let found = found.unwrap_or_else(|panic| Found { marks: Marks::new(), violations: vec![said(&*panic)] });
-        for (mark, count) in found.marks {
-            *marks.entry(mark).or_default() += count;
-        }
+        let found = live(seed, options, &template);
         progress(seed, &found.violations);
-        if !found.violations.is_empty() {
-            broken.push(Broken { seed, violations: found.violations });
+        report.add(seed, options.crash, found);
+    }
+    report.finish()
+}
+
+/// Lives each life once more for every entry of its hub's journal and of one user's: with a crash that loses the entry, and with one
+/// between the entry and what follows it.
+pub fn run_every_point(options: &Options, mut progress: impl FnMut(u64, &[String])) -> Report {
+    let template = Template::new(options.channels);
+    let mut report = Report::new(options);
+    for seed in (options.seed..).take(usize::try_from(options.schedules).unwrap_or(usize::MAX)) {
+        let sound = live(seed, options, &template);
+        let user = 2 + (seed as usize) % (template.journals.len() - 2);
+        let mut crashes = Vec::new();
+        for party in [0, user].into_iter().filter(|_| sound.violations.is_empty()) {
+            let entries = sound.entries[party].saturating_sub(template.journals[party].len());
+            crashes.extend((1..=entries).flat_map(|entry| [false, true].map(|kept| Crash { party, entry, kept })));
+        }
+        progress(seed, &sound.violations);
+        report.add(seed, None, sound);
+        for crash in crashes {
+            let found = live(seed, &Options { crash: Some(crash), ..options.clone() }, &template);
+            progress(seed, &found.violations);
+            report.points += 1;
+            report.add(seed, Some(crash), found);
         }
     }
-    let never = SOMETIMES.iter().filter(|mark| !marks.contains_key(**mark)).map(|mark| (*mark).to_owned()).collect();
-    Report {
-        seed: options.seed,
-        schedules: options.schedules,
-        channels: options.channels,
-        steps: options.steps,
-        marks: marks.into_iter().map(|(mark, count)| (mark.to_owned(), count)).collect(),
-        never,
-        broken,
-        wall_seconds: None,
+    report.finish()
+}
+
+fn live(seed: u64, options: &Options, template: &Template) -> Found {
+    let found = catch_unwind(AssertUnwindSafe(|| Life::new(seed, options, template).live()));
+    let panicked = |panic: Box<dyn std::any::Any + Send>| {
+        let entries = template.journals.iter().map(Vec::len).collect();
+        Found { marks: Marks::new(), violations: vec![said(&*panic)], entries }
+    };
+    found.unwrap_or_else(panicked)
+}
+
+impl Report {
+    fn new(options: &Options) -> Report {
+        Report {
+            seed: options.seed,
+            schedules: options.schedules,
+            points: 0,
+            channels: options.channels,
+            steps: options.steps,
+            marks: BTreeMap::new(),
+            never: Vec::new(),
+            broken: Vec::new(),
+            wall_seconds: None,
+        }
+    }
+
+    fn add(&mut self, seed: u64, crash: Option<Crash>, found: Found) {
+        for (mark, count) in found.marks {
+            match self.marks.get_mut(mark) {
+                Some(all) => *all += count,
+                None => drop(self.marks.insert(mark.to_owned(), count)),
+            }
+        }
+        if !found.violations.is_empty() {
+            let crash = crash.map(|c| format!("party {}, entry {}, kept: {}", c.party, c.entry, c.kept));
+            self.broken.push(Broken { seed, crash, violations: found.violations });
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        let never = SOMETIMES.iter().filter(|mark| !self.marks.contains_key(**mark));
+        self.never = never.map(|mark| (*mark).to_owned()).collect();
+        self
     }
 }
 
@@ -217,10 +288,13 @@ fn refusal_mark(code: Code) -> &'static str {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let last = self.seed + self.schedules.max(1) - 1;
+        let last = self.seed.saturating_add(self.schedules.max(1) - 1);
         write!(f, "{} lives of a hub with {} channels, seeds {} to {last}", self.schedules, self.channels, self.seed)?;
+        if self.points > 0 {
+            write!(f, "; {} more with a crash at each entry of a journal", self.points)?;
+        }
         match self.wall_seconds {
-            Some(wall) => writeln!(f, ": {wall:.1} s, {:.0} a second", self.schedules as f64 / wall)?,
+            Some(wall) => writeln!(f, ": {wall:.1} s, {:.0} a second", (self.schedules + self.points) as f64 / wall)?,
             None => writeln!(f)?,
         }
         let marks: Vec<String> = self.marks.iter().map(|(mark, count)| format!("{count} {mark}")).collect();
@@ -230,13 +304,17 @@ impl fmt::Display for Report {
             return write!(f, "violations: none");
         }
         write!(f, "violations in {} lives:", self.broken.len())?;
+        let mut said = None;
         for one in &self.broken {
-            one.violations.iter().try_for_each(|what| write!(f, "\n  seed {}: {what}", one.seed))?;
-            write!(
-                f,
-                "\n  again: florin sim hubs --seed {} --schedules 1 --channels {} --steps {}",
-                one.seed, self.channels, self.steps
-            )?;
+            let crash = one.crash.as_ref().map_or(String::new(), |crash| format!(", crash of {crash}"));
+            one.violations.iter().try_for_each(|what| write!(f, "\n  seed {}{crash}: {what}", one.seed))?;
+            let again =
+                format!("--seed {} --schedules 1 --channels {} --steps {}", one.seed, self.channels, self.steps);
+            let again = if one.crash.is_some() { format!("{again} --every-point") } else { again };
+            if said.as_ref() != Some(&again) {
+                write!(f, "\n  again: florin sim hubs {again}")?;
+                said = Some(again);
+            }
         }
         Ok(())
     }

@@ -115,6 +115,8 @@ pub struct Node {
     pub retry_until: u64,
     /// Minor units that it was told it has been paid.
     pub told: u64,
+    /// It falls over at this entry of its journal, which is kept or lost.
+    pub crash_at: Option<(usize, bool)>,
     /// Replies that are out.
     pub replies: Vec<(Wish, Reply)>,
 }
@@ -159,6 +161,7 @@ impl Node {
             restored: false,
             retry_until: 0,
             told: 0,
+            crash_at: None,
             replies: Vec::new(),
         }
     }
@@ -234,9 +237,19 @@ impl Node {
         self.unsynced.len()
     }
 
-    /// Makes what it has done durable; its effects may follow.
-    pub fn sync(&mut self) {
-        for one in std::mem::take(&mut self.unsynced) {
+    /// Makes what it has done durable; its effects may follow. Whether it has fallen over meanwhile.
+    pub fn sync(&mut self) -> bool {
+        let mut all = std::mem::take(&mut self.unsynced).into_iter();
+        while let Some(one) = all.next() {
+            if let Some((at, kept)) = self.crash_at
+                && self.journal.len() + 1 == at
+                && !one.fx.group.entries.is_empty()
+            {
+                self.crash_at = None;
+                self.unsynced = std::iter::once(one).chain(all).collect();
+                self.crash(usize::from(kept), false);
+                return true;
+            }
             self.replies.push((one.wish, one.fx.reply));
             self.write(one.fx.group, one.at_ms);
             for effect in one.fx.effects {
@@ -247,6 +260,7 @@ impl Node {
             }
         }
         self.replies.retain(|(wish, _)| !matches!(wish, Wish::None));
+        false
     }
 
     fn write(&mut self, group: wire::HubGroup, at_ms: u64) {

@@ -51,6 +51,8 @@ pub struct World {
     pub muted: BTreeMap<usize, BTreeSet<u8>>,
     /// What hubs have offered liars: party, voucher.
     pub offers: Vec<(usize, wire::SignedVoucher)>,
+    /// Locks that liars have given back: party, channel, lane, nonce.
+    pub given_back: BTreeSet<(usize, Hash, u32, u64)>,
     /// Vouchers passed by hand: to a party's end.
     pub hand: Vec<(usize, EndId, wire::SignedVoucher)>,
     /// Permits to use: party, end, amount, permit.
@@ -106,6 +108,7 @@ impl World {
             sent_by_liars: Vec::new(),
             muted: BTreeMap::new(),
             offers: Vec::new(),
+            given_back: BTreeSet::new(),
             hand: Vec::new(),
             permits: Vec::new(),
             moments: BTreeSet::new(),
@@ -156,6 +159,11 @@ impl World {
         }
         if reply.is_ok() {
             self.check_money(node, &ends);
+            let of = &self.nodes[node];
+            if of.is_honest() && !of.restored {
+                // Core's own word, beside the others; it panics.
+                of.hub.check(of.now(now, shell), &of.manager);
+            }
         }
         reply
     }
@@ -165,9 +173,9 @@ impl World {
         self.tell(node, Input::Channel(Box::new(input)), wish)
     }
 
-    /// Makes durable what a party has done, and hands out replies.
-    pub fn sync(&mut self, node: usize) {
-        self.nodes[node].sync();
+    /// Makes durable what a party has done, and hands out replies. Whether it was all the time there.
+    pub fn sync(&mut self, node: usize) -> bool {
+        let fell = self.nodes[node].sync();
         for mark in std::mem::take(&mut self.nodes[node].durable.marks) {
             self.mark(mark);
         }
@@ -186,6 +194,12 @@ impl World {
                 _ => {}
             }
         }
+        if fell {
+            self.mark("crash at a chosen entry");
+            self.goes_down(node, self.time());
+            self.start(node);
+        }
+        !fell
     }
 
     /// Carries out one effect of a party, after a sync.
@@ -329,7 +343,10 @@ impl World {
         match &mut message.kind {
             Some(Kind::Hello(hello)) if self.shell == Shell::BlindToHello => hello.lanes.clear(),
             Some(Kind::Secret(_)) if self.shell == Shell::DropsSecrets && hub => return,
-            Some(Kind::Refused(_)) => self.mark("refused"),
+            Some(Kind::Refused(refused)) => {
+                let code = Code::from_number(refused.code).unwrap_or(Code::LockOver);
+                self.refusal(code);
+            }
             Some(Kind::Secret(_)) => self.mark("secret shown"),
             _ => {}
         }
