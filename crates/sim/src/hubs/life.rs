@@ -611,6 +611,18 @@ impl Life {
         }
     }
 
+    /// Asks for something at many ends; twice, for a crash may take the first.
+    fn asks(&mut self, ends: &[(Hash, usize, u32)], what: fn(EndId) -> manager::Input) {
+        for _ in 0..2 {
+            for (channel, node, side) in ends {
+                let end = EndId { channel: *channel, side: *side };
+                drop(self.world.channel(*node, what(end), Wish::None));
+                self.world.flush(*node);
+            }
+            self.world.order(|_| true);
+        }
+    }
+
     /// Settles and collects what was used.
     fn close(&mut self) {
         let used: Vec<(Hash, usize, u32)> = self
@@ -624,14 +636,7 @@ impl Life {
                 (used && !collected).then_some((*channel, link.sides[side as usize], side))
             })
             .collect();
-        for (channel, node, side) in &used {
-            drop(self.world.channel(
-                *node,
-                manager::Input::Settle(EndId { channel: *channel, side: *side }),
-                Wish::None,
-            ));
-            self.world.flush(*node);
-        }
+        self.asks(&used, manager::Input::Settle);
         let now = self.world.time();
         self.world.pass(now + 2 * MINUTE);
         let ends =
@@ -641,12 +646,9 @@ impl Life {
         self.world.pass(early.max(now + 2 * MINUTE + 1));
         super::liars::old_states(&mut self.world);
         self.world.pass(last.max(self.world.time()) + 5 * MINUTE);
-        for (channel, node, side) in &used {
-            self.world.look(*node);
-            let end = EndId { channel: *channel, side: *side };
-            drop(self.world.channel(*node, manager::Input::Collect(end), Wish::None));
-            self.world.flush(*node);
-        }
+        let nodes: std::collections::BTreeSet<usize> = used.iter().map(|(_, node, _)| *node).collect();
+        nodes.into_iter().for_each(|node| self.world.look(node));
+        self.asks(&used, manager::Input::Collect);
         let now = self.world.time();
         self.world.pass(now + 2 * MINUTE);
         for node in 0..self.world.nodes.len() {

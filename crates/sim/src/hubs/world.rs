@@ -276,15 +276,20 @@ impl World {
         let Ok(decoded) = florin_core::envelope::Order::decode_body(order.clone()) else {
             return self.violation(format!("party {node} sends what is no order"));
         };
-        let due = self.time() + self.rng.below(ORDER_MS);
+        let due = self.within(ORDER_MS, 5_000);
         self.ledger.submit(order, due);
         self.nodes[node].waiting.insert(op, decoded.id);
         self.soon(node);
     }
 
+    /// A time within a span from now, the same for many things: each costs the log a step.
+    fn within(&mut self, span_ms: u64, step_ms: u64) -> u64 {
+        (self.time() + self.rng.below(span_ms)).next_multiple_of(step_ms).min(self.time() + span_ms)
+    }
+
     /// A diligent party looks soon.
     pub fn soon(&mut self, node: usize) {
-        let due = self.time() + self.rng.below(LOOK_MS);
+        let due = self.within(LOOK_MS, 2_000);
         self.nodes[node].look_due = self.nodes[node].look_due.min(due);
     }
 
@@ -320,10 +325,10 @@ impl World {
     /// When a lock has to be looked at.
     pub fn lock_moments(&mut self, channel: Hash, limit: u64) {
         let grace = self.nodes[0].config().policy.grace_ms;
-        let look = self.rng.below(LOOK_MS);
+        let look = self.rng.below(LOOK_MS - 2_000);
         for at in [limit.saturating_sub(CLAIM_MS + grace), limit.saturating_sub(CLAIM_MS), limit + 1] {
             if at > self.time() {
-                self.moments.insert((at + look, channel));
+                self.moments.insert(((at + look).next_multiple_of(2_000), channel));
             }
         }
     }
