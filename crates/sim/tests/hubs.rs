@@ -8,7 +8,7 @@ fn lives(options: &Options) -> Report {
 
 #[test]
 fn a_hub_and_whoever_keeps_the_rules_lose_nothing() {
-    let report = lives(&Options::new(1, 150));
+    let report = lives(&Options::new(1, 100));
     assert!(report.broken.is_empty(), "{report}");
     for mark in [
         "forwarded and paid",

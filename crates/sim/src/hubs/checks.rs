@@ -298,14 +298,14 @@ impl World {
 
     /// Everything is over.
     pub fn check_end(&mut self, starts: &Starts) {
-        for node in 0..self.nodes.len() {
+        for (node, start) in starts.iter().enumerate() {
             let of = &self.nodes[node];
             if !of.is_diligent() || of.restored {
                 continue;
             }
             let ends: Vec<EndId> = of.ends.keys().copied().collect();
             ends.into_iter().for_each(|end| self.check_share(node, end));
-            self.check_total(node, starts[node]);
+            self.check_total(node, *start);
             if self.nodes[node].hub.in_flight() != (0, 0) {
                 let left = self.nodes[node].hub.in_flight();
                 self.violation(format!("party {node}: locks are left in the end: {left:?}"));
@@ -407,7 +407,9 @@ impl World {
         let has = self.wealth(node);
         if has < due {
             let told = of.told;
-            self.violation(format!("party {node} ({:?}) has {has} and not {due}: it began with {start}, was told {told}, earned {fees}, paid {cost} + {upfront} + {handed}", of.manner));
+            let (manner, paid) = (of.manner, cost + upfront + handed);
+            let what = format!("it began with {start}, was told {told}, earned {fees}, paid {paid}");
+            self.violation(format!("party {node} ({manner:?}) has {has} and not {due}: {what}"));
         }
     }
 

@@ -12,17 +12,19 @@
 //! | `ledger` | the log, and accounts |
 //! | `template` | what every life begins with |
 //! | `node` | a party: hub, manager, journal |
-//! | `world` | connections, effects, time |
-//! | `life`, `liars` | what happens |
+//! | `world`, `time` | connections, effects; the log, time, crashes |
+//! | `life`, `deeds`, `liars` | what happens |
 //! | `facts`, `checks` | what has to hold |
 
 mod checks;
+mod deeds;
 mod facts;
 mod ledger;
 mod liars;
 mod life;
 mod node;
 mod template;
+mod time;
 mod world;
 
 use std::collections::BTreeMap;
