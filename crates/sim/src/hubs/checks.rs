@@ -368,10 +368,16 @@ impl World {
                 continue;
             }
             let terms = &paper.terms;
+            // In time even if it is away for its grace from then on.
             let known = || {
                 let at = of.durable.secrets.get(&(end, lane, id(&terms.secret_hash))).copied();
-                at.is_some_and(|at| at.max(paper.at_ms) + CLAIM_MS <= terms.not_after_ms)
+                at.is_some_and(|at| at.max(paper.at_ms) + MARGIN_MS <= terms.not_after_ms)
             };
+            let given_back = Facts::lane(&of.durable.signed, end.channel, payer, lane)
+                .any(|(cancel, _)| cancel.3 > key.3 && cancel.4 == end.side);
+            if !is_plain(terms) && given_back {
+                continue;
+            }
             if is_plain(terms) || known() {
                 let most = lanes.entry(lane).or_default();
                 *most = (*most).max(terms.amount);
