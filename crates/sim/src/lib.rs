@@ -13,6 +13,7 @@ pub mod checkers;
 pub mod client;
 pub mod disk;
 mod driver;
+pub mod hubs;
 pub mod log;
 pub mod message;
 pub mod node;

@@ -5,8 +5,8 @@
 //! submit + margin; or that lock was paid. [`Hub::check`] asserts it. It follows from the order of things:
 //!
 //! 1. Incoming lock, link and outgoing lock are one group, durable before the outgoing voucher leaves.
-//! 2. A secret that is learned, from the next party or from the log, is durable in the manager for the incoming lock, which then
-//!    redeems it in the log before its limit by itself, before the outgoing lock is paid for good.
+//! 2. A secret that is learned, from the next party or from the log, is durable in the manager for the incoming lock before the
+//!    outgoing lock is paid for good. The incoming lock is redeemed in the log while the hub may still be away for its grace and come back.
 //! 3. An incoming lock is given back only after the outgoing one is over: its payee has signed it back, or the log has passed its limit
 //!    without it (the manager's `LockFreed`). All by log time.
 //! 4. Nothing is signed on a channel before its two sides have compared what they hold (`link`), nor ever again once the

@@ -242,7 +242,12 @@ impl Manager {
             Record::Issued(signed) => {
                 let voucher = issue::read(signed)?;
                 let id = EndId { channel: hash(&voucher.terms.channel)?, side: voucher.signer };
-                self.apply_issued(&id, &voucher)
+                self.apply_issued(&id, &voucher)?;
+                // The own side signs for what it has: this one was forgotten, and shown by the other.
+                if self.end(&id)?.raw_available() < 0 {
+                    self.after_chain(&id);
+                }
+                Ok(())
             }
             Record::Received(received) => self.apply_received(received),
             Record::Secret(secret) => self.apply_secret(secret),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Subcommand;
 use florin_core::limits::{COMMITTEE_MAX, COMMITTEE_MIN, SHARDS_MAX};
 use florin_core::{Code, Error, Result};
-use florin_sim::{Options, Report};
+use florin_sim::{Options, Report, hubs};
 use serde_json::json;
 
 use super::support::fail_with_report;
@@ -18,6 +18,30 @@ pub enum Command {
     ///
     /// The same options give the same run, event for event.
     Run(RunArgs),
+    /// Run lives of a hub with many channels: payments, crashes, expiries, old backups, liars; and check everybody's money
+    ///
+    /// A life is decided by its seed, --channels and --steps.
+    Hubs(HubsArgs),
+}
+
+/// Options of `sim hubs`.
+#[derive(clap::Args)]
+pub struct HubsArgs {
+    /// Of the first life; the others follow
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Lives
+    #[arg(long, default_value_t = 1_000)]
+    schedules: u64,
+    /// Channels of the hub, 4 to 200
+    #[arg(long, default_value_t = 20)]
+    channels: usize,
+    /// Things that happen in a life before all is settled
+    #[arg(long, default_value_t = 200)]
+    steps: u64,
+    /// Live each life again for every entry of its hub's journal and of a user's, with a crash before and after it
+    #[arg(long)]
+    every_point: bool,
 }
 
 /// Options of `sim run`.
@@ -48,7 +72,10 @@ pub struct RunArgs {
 
 /// Runs one.
 pub fn run(command: Command, out: Output) -> Result<()> {
-    let Command::Run(args) = command;
+    let args = match command {
+        Command::Run(args) => args,
+        Command::Hubs(args) => return run_hubs(&args, out),
+    };
     check(&args)?;
     let mut reports: Vec<Report> = Vec::new();
     for seed in args.seed..=args.seed.saturating_add(args.seeds - 1) {
@@ -83,14 +110,49 @@ pub fn run(command: Command, out: Output) -> Result<()> {
     fail_with_report(out, &text, value, &e)
 }
 
+fn run_hubs(args: &HubsArgs, out: Output) -> Result<()> {
+    check_ranges([
+        ("--schedules", args.schedules, 1, 1_000_000_000),
+        ("--channels", args.channels as u64, 4, 200),
+        ("--steps", args.steps, 1, 1_000_000),
+    ])?;
+    let (started, mut lives) = (Instant::now(), 0);
+    let options =
+        hubs::Options { channels: args.channels, steps: args.steps, ..hubs::Options::new(args.seed, args.schedules) };
+    let progress = |seed: u64, violations: &[String]| {
+        lives += 1;
+        for what in violations {
+            out.note(format_args!("seed {seed}: {what}"));
+        }
+        if lives % 10_000 == 0 {
+            out.note(format_args!("{lives} lives"));
+        }
+    };
+    let mut report = match args.every_point {
+        true => hubs::run_every_point(&options, progress),
+        false => hubs::run(&options, progress),
+    };
+    report.wall_seconds = Some(started.elapsed().as_secs_f64());
+    let (text, value) = (report.to_string(), json!({"hubs": report}));
+    if report.broken.is_empty() {
+        out.data(text, &value);
+        return Ok(());
+    }
+    let e = Error::new(Code::AuditFailed, format!("promises broken in {} lives", report.broken.len()));
+    fail_with_report(out, &text, value, &e)
+}
+
 fn check(args: &RunArgs) -> Result<()> {
-    let ranges = [
+    check_ranges([
         ("--authorities", u64::from(args.authorities), COMMITTEE_MIN as u64, COMMITTEE_MAX as u64),
         ("--shards", args.shards.into(), 1, SHARDS_MAX.into()),
         ("--wallets", args.wallets.into(), 1, 10_000),
         ("--seconds", args.seconds, 1, 1_000_000),
         ("--seeds", args.seeds, 1, 1_000_000),
-    ];
+    ])
+}
+
+fn check_ranges<const N: usize>(ranges: [(&str, u64, u64, u64); N]) -> Result<()> {
     match ranges.into_iter().find(|(_, found, from, to)| !(from..=to).contains(&found)) {
         Some((name, found, from, to)) => Err(Error::expected(Code::Usage, name, format!("{from} to {to}"), found)),
         None => Ok(()),

@@ -138,13 +138,26 @@ impl Hub {
             }
             return;
         }
-        if !one.secret.is_empty() {
-            let known = view.lock.is_some_and(|lock| lock.is_known);
-            if !known && turn.call(manager::Input::Secret { end, lane, secret: one.secret.clone() }).is_ok() {
+        let known = view.lock.is_some_and(|lock| lock.is_known);
+        if !known && !one.secret.is_empty() {
+            if turn.call(manager::Input::Secret { end, lane, secret: one.secret.clone() }).is_ok() {
                 self.say_secret(&key, turn);
+                self.claim_early(end, one.not_after_ms, view.newest, turn);
             }
+        } else if known {
+            self.claim_early(end, one.not_after_ms, view.newest, turn);
         } else if let Some((code, message)) = one.failing {
             self.give_back(&key, one.nonce, Error { message, ..error(code) }, turn);
+        }
+    }
+
+    /// Redeems a lock whose secret is known while it may still be away for its grace and come back in time: the manager alone, which knows
+    /// no grace, would wait until the last moment, and who has passed the lock on has paid for it already.
+    fn claim_early(&self, end: EndId, not_after_ms: u64, lock: Option<wire::SignedVoucher>, turn: &mut Turn) {
+        let back = turn.now.log_ms.saturating_add(self.config.policy.grace_ms).saturating_add(self.config.claim_ms());
+        if let Some(lock) = lock.filter(|_| back >= not_after_ms && turn.now.log_ms <= not_after_ms) {
+            // Refused if it is on its way already; what fails is tried again with the next tick.
+            drop(turn.call(manager::Input::VoucherSubmit { voucher: incoming(end, lock) }));
         }
     }
 
@@ -233,7 +246,7 @@ impl Hub {
             }
             self.learn(key, &shown.secret, turn);
         } else if let Some(paid) = turn.manager.kept_voucher(&end, end.side, lock.lane, lock.nonce.saturating_add(1))?
-            && Voucher::decode(&paid)?.signer == end.side
+            && is_payment(&Voucher::decode(&paid)?, end.side)
         {
             // It has not got what was paid.
             self.send(end, Kind::Paid(paid), turn);
@@ -263,6 +276,11 @@ impl Hub {
 /// Whether the lock with this nonce is in flight on a lane.
 pub fn holds(lane: &LaneView, nonce: u64) -> bool {
     lane.lock.as_ref().is_some_and(|lock| lock.nonce == nonce)
+}
+
+/// Whether a voucher pays a lock for good; if the lock's time was over, the next one of its lane is another lock.
+fn is_payment(voucher: &Voucher, side: u32) -> bool {
+    voucher.signer == side && voucher.terms.secret_hash.is_empty()
 }
 
 /// A voucher as it came.

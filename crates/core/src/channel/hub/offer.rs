@@ -126,7 +126,8 @@ impl Hub {
         let (now, claim) = (turn.now.log_ms, self.config.claim_ms());
         let first = now.saturating_add(claim);
         let last = now.saturating_add(turn.manager.delay_ms(&end)?.min(self.config.channels.lock_max_ms));
-        let last = last.saturating_sub(claim);
+        // Who gives a lock back, settles and redeems it all the same is answered after an absence, too.
+        let last = last.saturating_sub(claim.saturating_add(self.config.policy.grace_ms));
         if !(first..=last).contains(&wanted.not_after_ms) {
             let expected = format!("{first} to {last} ms");
             return Err(Error::expected(Code::HubMargin, "time limit of the lock", expected, wanted.not_after_ms));

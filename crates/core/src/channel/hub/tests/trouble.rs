@@ -91,6 +91,34 @@ fn a_payer_that_never_pays_for_good_is_redeemed_before_the_limit() {
 }
 
 #[test]
+fn a_known_secret_is_claimed_before_the_hub_may_be_away_for_its_grace() {
+    let mut line = Line::new(Policy::default());
+    let (payment, _) = line.start(1_000);
+    while !line.world.mail.iter().any(|(_, _, message)| offer(message)) {
+        line.world.step(ALICE);
+    }
+    line.world.nodes[ALICE].mute = true;
+    line.world.run();
+    let hub = &line.world.nodes[HUB];
+    let limit = hub.hub.ins.values().next().unwrap().not_after_ms;
+    let last = limit - hub.config.policy.grace_ms - hub.config.claim_ms();
+    let channel = line.links[0].0.channel;
+    for (now, claimed) in [(last - 1, 0), (last, 1)] {
+        line.world.log.now = now;
+        line.world.poll();
+        line.world.run();
+        assert_eq!(line.world.log.channels[&channel].lanes.len(), claimed, "as late as is safe");
+    }
+    line.world.nodes[HUB].down = true;
+    line.world.log.now = limit + 1;
+    line.world.poll();
+    line.world.nodes[HUB].down = false;
+    line.world.pass_all();
+    assert!(is_paid(&line, payment));
+    assert_eq!(line.world.wind_up(), [FUNDS - 1_002, FUNDS + 2, 1_000]);
+}
+
+#[test]
 fn a_secret_that_comes_after_the_limit_is_worth_nothing() {
     let mut line = Line::new(Policy::default());
     line.world.lose = secret;
@@ -478,4 +506,21 @@ fn a_hub_from_an_old_backup_does_not_give_back_what_it_has_passed_on_and_forgott
     line.world.pass_all();
     assert!(is_paid(&line, payment), "Bob has redeemed in the log, and so has the hub");
     assert_eq!(line.world.wind_up(), [FUNDS - 1_002, FUNDS + 2, 1_000]);
+}
+
+#[test]
+fn a_backup_is_told_of_a_lock_that_it_has_forgotten_and_that_is_over() {
+    let mut line = Line::new(Policy::default());
+    let opened = line.world.nodes[ALICE].journal.len();
+    line.world.nodes[BOB].down = true;
+    line.start(1_000);
+    line.world.run();
+    line.world.pass_all();
+    assert_eq!(line.world.nodes[HUB].hub.in_flight(), (0, 0), "it has expired");
+    let lost = line.world.nodes[ALICE].journal.len() - opened;
+    line.world.restart(ALICE, lost);
+    line.world.connect(ALICE, line.links[0].0);
+    line.world.run();
+    let signed_before = Event::Diverged(line.links[0].0);
+    assert!(line.world.nodes[ALICE].events.contains(&signed_before), "its nonce is not used again");
 }

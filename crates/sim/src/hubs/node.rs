@@ -1,0 +1,352 @@
+//! A party: the hub and manager of core, and the shell around them: a journal with group commit, effects, orders, crashes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use florin_core::address::Address;
+use florin_core::channel::hub::{Config, Effect, Effects, Event, Hub, Input, Policy, Reply};
+use florin_core::channel::manager::{self, EndId, Manager, Now, Signer};
+use florin_core::channel::voucher::{self, Voucher};
+use florin_core::envelope::{Order, next_hash};
+use florin_core::error::Result;
+use florin_core::keys::{Curve, SecretKey};
+use florin_core::merkle::Hash;
+use florin_core::permission::Permission;
+use florin_core::testing::{NETWORK_ID, secret};
+use florin_core::wire::{self, hub_entry, manager_record};
+use prost::Message as _;
+
+use super::Shell;
+use super::facts::{Facts, Key as Place};
+use super::ledger::{Ledger, START, Tip};
+
+/// How a party goes about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// It passes on, and is never away for longer than its grace.
+    Hub,
+    /// A user who looks as often as a hub.
+    Watchful,
+    /// A user who follows the rules, and is away for hours.
+    Sleeper,
+    /// It takes what it can get.
+    Liar,
+}
+
+/// Signs for one account.
+pub struct Key(pub SecretKey);
+
+impl Signer for Key {
+    fn voucher(&self, _: &Address, terms: wire::Voucher, side: u32) -> Result<Voucher> {
+        Ok(Voucher::sign(terms, side, &[&self.0]))
+    }
+    fn withdraw(&self, _: &Address, permit: &wire::WithdrawPermit) -> Result<wire::SignedPermit> {
+        Ok(voucher::sign_withdraw(permit, &[&self.0]))
+    }
+    fn watch(&self, _: &Address, permit: &wire::WatchPermit) -> Result<wire::SignedPermit> {
+        Ok(voucher::sign_watch(permit, &[&self.0]))
+    }
+}
+
+/// What waits for a sync.
+struct Unsynced {
+    fx: Effects,
+    at_ms: u64,
+    wish: Wish,
+}
+
+/// For whom a reply is.
+#[derive(Clone, Debug, Default)]
+pub enum Wish {
+    /// For nobody.
+    #[default]
+    None,
+    /// A voucher, to be passed by hand.
+    Voucher(EndId),
+    /// A permit for the other side to take this much out.
+    Permit(EndId, u64),
+}
+
+/// A party.
+pub struct Node {
+    /// How it goes about it.
+    pub manner: Manner,
+    /// Its hub.
+    pub hub: Hub,
+    /// Its manager.
+    pub manager: Manager,
+    config: Config,
+    channels: manager::Config,
+    /// Its keys.
+    pub key: Key,
+    /// Its account.
+    pub account: Address,
+    /// Its encoded permission.
+    pub permission: Bytes,
+    /// Durable.
+    pub journal: Vec<wire::HubGroup>,
+    unsynced: Vec<Unsynced>,
+    /// To be carried out.
+    pub effects: VecDeque<Effect>,
+    /// What the durable journal says.
+    pub durable: Facts,
+    /// And with what is not synced.
+    pub memory: Facts,
+    /// Vouchers that it has sent or acknowledged.
+    pub said: BTreeSet<Place>,
+    /// Orders whose outcome it waits for.
+    pub waiting: BTreeMap<manager::OpId, Hash>,
+    /// What orders under way will take from the account, minor units.
+    pub costs: BTreeMap<Hash, i128>,
+    tip: Tip,
+    /// Of its ends, the other party.
+    pub ends: BTreeMap<EndId, usize>,
+    /// Revisions that it has seen since its start.
+    pub looked: BTreeMap<Hash, u64>,
+    /// The latest log time that it knows, ms.
+    pub known_ms: u64,
+    /// Log time at which it looks at the latest, ms.
+    pub look_due: u64,
+    /// It does nothing until this log time, ms.
+    pub down_until: Option<u64>,
+    /// A backup was restored.
+    pub restored: bool,
+    /// It polls until then, ms, for something of its was refused.
+    pub retry_until: u64,
+    /// Minor units that it was told it has been paid.
+    pub told: u64,
+    /// It falls over at this entry of its journal, which is kept or lost.
+    pub crash_at: Option<(usize, bool)>,
+    /// Replies that are out.
+    pub replies: Vec<(Wish, Reply)>,
+}
+
+impl Node {
+    /// The party with this number.
+    pub fn new(number: u64, manner: Manner, policy: Policy, shell: Shell) -> Node {
+        let key = secret(Curve::Ed25519, 1_000 + number);
+        let permission = Permission::single(key.public());
+        let (account, permission) = (permission.address(NETWORK_ID), permission.encode());
+        let accounts = BTreeMap::from([(account, permission.clone())]);
+        let mut times = manager::Policy { superseded_max: 32, ..manager::Policy::default() };
+        let mut policy = policy;
+        if shell == Shell::SmallMargin && manner == Manner::Hub {
+            (times.submit_ms, times.margin_ms, policy.grace_ms, policy.terms.margin_ms) = (1, 1, 1, 30_000);
+        }
+        let channels = manager::Config { committee_id: [0; 32], accounts, policy: times.clone() };
+        let config = Config { network_id: NETWORK_ID, channels: times, policy };
+        Node {
+            manner,
+            hub: Hub::new(config.clone()),
+            manager: Manager::new(channels.clone()),
+            config,
+            channels,
+            key: Key(key),
+            account,
+            permission,
+            journal: Vec::new(),
+            unsynced: Vec::new(),
+            effects: VecDeque::new(),
+            durable: Facts::default(),
+            memory: Facts::default(),
+            said: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            costs: BTreeMap::new(),
+            tip: Tip::default(),
+            ends: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            known_ms: START,
+            look_due: u64::MAX,
+            down_until: None,
+            restored: false,
+            retry_until: 0,
+            told: 0,
+            crash_at: None,
+            replies: Vec::new(),
+        }
+    }
+
+    /// Names the log's committee, before anything else.
+    pub fn of_committee(&mut self, id: Hash) {
+        self.channels.committee_id = id;
+        self.manager = Manager::new(self.channels.clone());
+    }
+
+    /// What it publishes.
+    pub fn terms(&self) -> wire::HubTerms {
+        self.config.terms()
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether it keeps to what is needed for its money to be safe.
+    pub fn is_diligent(&self) -> bool {
+        matches!(self.manner, Manner::Hub | Manner::Watchful)
+    }
+
+    /// Whether it follows the rules.
+    pub fn is_honest(&self) -> bool {
+        self.manner != Manner::Liar
+    }
+
+    /// Whether it has signed or holds anything in a channel.
+    pub fn uses(&self, channel: &Hash) -> bool {
+        let of = &self.durable;
+        Facts::of(&of.signed, *channel).next().is_some() || Facts::of(&of.held, *channel).next().is_some()
+    }
+
+    /// Whether it made the invoice with this hash.
+    pub fn knows_invoice(&self, hash: &Hash) -> bool {
+        self.durable.invoices.contains(hash)
+    }
+
+    /// Whether it is there.
+    pub fn is_up(&self) -> bool {
+        self.down_until.is_none()
+    }
+
+    /// What it goes by.
+    pub fn now(&self, log_ms: u64, shell: Shell) -> Now {
+        let ahead = if shell == Shell::ClockAhead && self.manner == Manner::Hub { 2_700_000 } else { 0 };
+        Now { log_ms: self.known_ms + ahead, clock_ms: log_ms - START }
+    }
+
+    /// Takes an input; what comes of it waits for a sync. What is wrong with the group is returned beside the reply.
+    pub fn handle(&mut self, log_ms: u64, input: Input, wish: Wish, shell: Shell) -> (Result<Reply>, Option<String>) {
+        let now = self.now(log_ms, shell);
+        match self.hub.handle(now, input, &mut self.manager, &self.key) {
+            Err(e) => (Err(e), None),
+            Ok(fx) => {
+                let reply = fx.reply.clone();
+                let twice = self.memory.learn(&fx.group, log_ms);
+                let early = shell == Shell::SendsBeforeDurable;
+                self.unsynced.push(Unsynced { fx, at_ms: log_ms, wish });
+                if early && let Some(last) = self.unsynced.last_mut() {
+                    self.effects.extend(last.fx.effects.drain(..));
+                }
+                (Ok(reply), twice)
+            }
+        }
+    }
+
+    /// Groups that wait for a sync.
+    pub fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    /// Makes what it has done durable; its effects may follow. Whether it has fallen over meanwhile.
+    pub fn sync(&mut self) -> bool {
+        let mut all = std::mem::take(&mut self.unsynced).into_iter();
+        while let Some(one) = all.next() {
+            if let Some((at, kept)) = self.crash_at
+                && self.journal.len() + 1 == at
+                && !one.fx.group.entries.is_empty()
+            {
+                self.crash_at = None;
+                self.unsynced = std::iter::once(one).chain(all).collect();
+                self.crash(usize::from(kept), false);
+                return true;
+            }
+            self.replies.push((one.wish, one.fx.reply));
+            self.write(one.fx.group, one.at_ms);
+            for effect in one.fx.effects {
+                if let Effect::Event(Event::InvoicePaid { amount, .. }) = &effect {
+                    self.told += amount;
+                }
+                self.effects.push_back(effect);
+            }
+        }
+        self.replies.retain(|(wish, _)| !matches!(wish, Wish::None));
+        false
+    }
+
+    fn write(&mut self, group: wire::HubGroup, at_ms: u64) {
+        if !group.entries.is_empty() {
+            self.durable.learn(&group, at_ms);
+            self.journal.push(group);
+        }
+    }
+
+    /// Falls over: the first `kept` groups that were not synced are durable all the same, nothing of what they asked for
+    /// is done, and the rest is gone.
+    pub fn crash(&mut self, kept: usize, lose_durable: bool) -> usize {
+        let mut unsynced = std::mem::take(&mut self.unsynced);
+        let lost = unsynced.len().saturating_sub(kept);
+        unsynced.truncate(kept);
+        for one in unsynced {
+            self.write(one.fx.group, one.at_ms);
+        }
+        if lose_durable {
+            self.journal.pop();
+        }
+        self.effects.clear();
+        self.replies.clear();
+        self.waiting.clear();
+        self.looked.clear();
+        lost
+    }
+
+    /// Its journal as it was some groups ago.
+    pub fn restore(&mut self, groups: usize) {
+        self.crash(0, false);
+        self.journal.truncate(groups);
+        self.restored = true;
+    }
+
+    /// Starts from its journal, over the disk and back. What it has said and forgotten is returned.
+    pub fn start(&mut self, log_ms: u64, ledger: Tip, shell: Shell) -> Result<Vec<String>> {
+        for group in &mut self.journal {
+            *group = wire::HubGroup::decode(&group.encode_to_vec()[..]).unwrap_or_default();
+        }
+        (self.hub, self.manager) = Hub::load(self.config.clone(), self.channels.clone(), &self.journal)?;
+        let mut forgotten = Vec::new();
+        let before = std::mem::take(&mut self.durable);
+        for group in &self.journal {
+            forgotten.extend(self.durable.learn(group, 0));
+        }
+        self.durable.keep_times(&before);
+        self.memory = self.durable.clone();
+        if !self.restored {
+            let knows = |key: &&Place| self.durable.signed.contains_key(*key) || self.durable.held.contains_key(*key);
+            let lost = self.said.iter().filter(|key| !knows(key));
+            forgotten.extend(lost.map(|key| format!("said and forgotten: {key:?}")));
+        }
+        self.tip = ledger;
+        let signed = self.journal.iter().flat_map(|group| &group.entries).filter_map(|entry| match &entry.kind {
+            Some(hub_entry::Kind::Channel(record)) => match &record.kind {
+                Some(manager_record::Kind::Prepared(prepared)) => Order::decode_body(prepared.order.clone()).ok(),
+                _ => None,
+            },
+            _ => None,
+        });
+        for order in signed {
+            if order.seqnum > self.tip.seqnum {
+                self.tip = Tip { seqnum: order.seqnum, prev_hash: next_hash(&order.id) };
+            }
+        }
+        let now = self.now(log_ms, shell);
+        let fx = self.hub.resume(now, &mut self.manager, &self.key);
+        forgotten.extend(self.memory.learn(&fx.group, log_ms));
+        self.unsynced.push(Unsynced { fx, at_ms: log_ms, wish: Wish::None });
+        self.sync();
+        Ok(forgotten)
+    }
+
+    /// What its orders under way will still take from its account, minor units.
+    pub fn spent(&self, ledger: &Ledger) -> i128 {
+        self.costs.iter().filter(|(id, _)| ledger.decided(id).is_none()).map(|(_, cost)| *cost).sum()
+    }
+
+    /// Where its next order goes, given what the network knows of its account.
+    pub fn tip(&self, ledger: Tip) -> Tip {
+        if ledger.seqnum > self.tip.seqnum { ledger } else { self.tip }
+    }
+
+    /// It has signed an order.
+    pub fn advance(&mut self, tip: Tip) {
+        self.tip = tip;
+    }
+}

@@ -1,0 +1,101 @@
+//! Lives of hubs, and checks that notice a broken shell.
+
+use florin_sim::hubs::{Options, Report, Shell, run, run_every_point};
+
+fn lives(options: &Options) -> Report {
+    run(options, |_, _| {})
+}
+
+#[test]
+fn a_hub_and_whoever_keeps_the_rules_lose_nothing() {
+    let report = lives(&Options::new(1, 60));
+    assert!(report.broken.is_empty(), "{report}");
+    for mark in [
+        "forwarded and paid",
+        "payment over two hubs",
+        "cancelled by the payee",
+        "own lock expired",
+        "secret learned from the log",
+        "settled with locks in flight",
+        "crash between a group and what follows it",
+        "old backup restored",
+        "cancelled lock redeemed all the same",
+    ] {
+        assert!(report.marks.contains_key(mark), "no life has seen: {mark}: {report}");
+    }
+}
+
+#[test]
+fn a_seed_decides_a_life() {
+    let options = Options { channels: 8, steps: 120, ..Options::new(7, 3) };
+    let first = lives(&options);
+    assert_eq!(first, lives(&options));
+    assert_ne!(first.marks, lives(&Options { seed: 8, ..options }).marks);
+}
+
+#[test]
+fn a_crash_at_any_entry_of_a_journal_loses_nothing() {
+    let options = Options { channels: 6, steps: 60, ..Options::new(3, 1) };
+    let report = run_every_point(&options, |_, _| {});
+    assert!(report.broken.is_empty(), "{report}");
+    assert!(report.points > 50, "{report}");
+    // Each of them but those after which nothing was to come.
+    assert!(report.marks["crash at a chosen entry"] > report.points / 2, "{report}");
+}
+
+/// Some life breaks a rule, and says so in these words.
+fn caught(shell: Shell, schedules: u64, words: &str) {
+    caught_with(20, shell, schedules, words);
+}
+
+fn caught_with(channels: usize, shell: Shell, schedules: u64, words: &str) {
+    let mut said = Vec::new();
+    for seed in 1..=schedules {
+        let report = lives(&Options { shell, channels, ..Options::new(seed, 1) });
+        said.extend(report.broken.into_iter().flat_map(|one| one.violations));
+        if said.iter().any(|what| what.contains(words)) {
+            return;
+        }
+    }
+    panic!("{shell:?} is not caught in {schedules} lives: no violation says {words:?}: {said:?}");
+}
+
+#[test]
+fn what_is_sent_before_it_is_durable_is_caught() {
+    caught(Shell::SendsBeforeDurable, 10, "before it is durable");
+}
+
+#[test]
+fn a_lost_group_is_caught() {
+    caught(Shell::LosesGroups, 30, "said and forgotten");
+}
+
+#[test]
+fn too_small_a_margin_is_caught() {
+    caught(Shell::SmallMargin, 10, "passes on a lock with");
+}
+
+#[test]
+fn who_does_not_listen_to_greetings_signs_twice_and_is_caught() {
+    caught_with(8, Shell::BlindToHello, 30, "the other side holds another voucher");
+}
+
+#[test]
+fn a_dropped_secret_is_caught() {
+    caught(Shell::DropsSecrets, 30, "and not");
+}
+
+#[test]
+fn too_long_a_sleep_is_caught() {
+    caught(Shell::SleepsTooLong, 100, "is owed");
+}
+
+#[test]
+fn an_order_that_is_signed_twice_is_caught() {
+    caught(Shell::SignsOrdersAnew, 100, "was put in");
+}
+
+#[test]
+fn a_clock_that_is_taken_for_log_time_is_caught() {
+    caught(Shell::ClockAhead, 20, "is owed");
+}
