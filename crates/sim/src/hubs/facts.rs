@@ -70,7 +70,8 @@ impl Facts {
             match &entry.kind {
                 Some(hub_entry::Kind::Channel(record)) => twice = self.channel(record, now_ms).or(twice),
                 Some(hub_entry::Kind::Hub(record)) => self.hub(record),
-                None => {}
+                // Virtual channels live no lives here.
+                Some(hub_entry::Kind::Virtual(_)) | None => {}
             }
         }
         twice
