@@ -313,7 +313,8 @@ impl Hub {
             let expected = format!("at least {}", invoice.terms.amount);
             return Err(Error::expected(Code::InvoiceAmount, "amount of the lock", expected, amount));
         }
-        let first = now.saturating_add(self.config.claim_ms());
+        // It may be away for its grace before it redeems.
+        let first = now.saturating_add(self.config.policy.grace_ms).saturating_add(self.config.claim_ms());
         if terms.not_after_ms < first {
             let expected = format!("at least {first} ms");
             return Err(Error::expected(Code::HubMargin, "time limit of the lock", expected, terms.not_after_ms));

@@ -65,11 +65,12 @@ impl Manager {
     /// The newest vouchers of the other side, as (payer, lane, nonce). `UNKNOWN_CHANNEL`.
     pub fn held_nonces(&self, id: &EndId) -> Result<Vec<(u32, u32, u64)>> {
         let end = self.end(id)?;
-        // Also one that is over: its nonce is used for ever.
+        // Also one that is over, or redeemed in the log: its nonce is used for ever.
         let paid = end.paid.iter().filter_map(|(number, lane)| {
             let over = lane.history.iter().rfind(|kept| kept.voucher.signer != end.side);
             let all: [Option<&Kept>; 3] = [lane.firm.as_ref(), lane.lock.as_ref().map(|lock| &lock.kept), over];
-            Some((end.other(), *number, all.into_iter().flatten().map(|kept| kept.nonce).max()?))
+            let kept = all.into_iter().flatten().map(|kept| kept.nonce);
+            Some((end.other(), *number, kept.chain(lane.chain.map(|(nonce, _)| nonce)).max()?))
         });
         let cancels =
             end.out.iter().filter_map(|(number, lane)| Some((end.side, *number, lane.cancel.as_ref()?.kept.nonce)));

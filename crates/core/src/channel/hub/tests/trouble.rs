@@ -524,3 +524,54 @@ fn a_backup_is_told_of_a_lock_that_it_has_forgotten_and_that_is_over() {
     let signed_before = Event::Diverged(line.links[0].0);
     assert!(line.world.nodes[ALICE].events.contains(&signed_before), "its nonce is not used again");
 }
+
+#[test]
+fn a_backup_is_told_of_a_lock_that_it_has_forgotten_and_that_was_redeemed_in_the_log() {
+    let mut line = Line::new(Policy::default());
+    let opened = line.world.nodes[ALICE].journal.len();
+    line.start(1_000);
+    while !line.world.mail.iter().any(|(_, _, message)| offer(message)) {
+        line.world.step(ALICE);
+    }
+    line.world.nodes[ALICE].mute = true;
+    line.world.run();
+    line.world.pass_all();
+    line.world.nodes[ALICE].mute = false;
+    let lost = line.world.nodes[ALICE].journal.len() - opened;
+    line.world.restart(ALICE, lost);
+    line.world.connect(ALICE, line.links[0].0);
+    line.world.run();
+    // It has not looked at the log yet.
+    let (invoice, _) = line.invoice(500);
+    let pay = line.plan(&invoice);
+    let signed = |line: &Line| line.world.nodes[ALICE].manager.out_lane(&line.links[0].0, 0).unwrap().nonce;
+    assert_eq!(line.world.ask(ALICE, Input::Pay(pay)).unwrap_err().code, Code::HubOffline);
+    assert_eq!(signed(&line), 0, "no nonce is used again");
+    line.world.poll();
+    line.world.run();
+    let told = Event::Diverged(line.links[0].0);
+    assert!(line.world.nodes[ALICE].events.contains(&told) || signed(&line) > 0, "the log says it");
+}
+
+#[test]
+fn a_backup_whose_forgotten_vouchers_cost_more_than_it_has_starts_again() {
+    let mut line = Line::new(Policy::default());
+    line.world.nodes[BOB].down = true;
+    line.start(60_000);
+    line.world.run();
+    let backup = line.world.nodes[ALICE].journal.len();
+    line.world.pass_all();
+    line.world.nodes[BOB].down = false;
+    line.world.connect_all();
+    let (payment, _) = line.start(90_000);
+    line.world.run();
+    assert!(is_paid(&line, payment));
+    let lost = line.world.nodes[ALICE].journal.len() - backup;
+    line.world.restart(ALICE, lost);
+    line.world.connect(ALICE, line.links[0].0);
+    line.world.run();
+    assert!(line.world.nodes[ALICE].events.contains(&Event::Diverged(line.links[0].0)));
+    let before = line.world.status(ALICE, &line.links[0].0);
+    line.world.restart(ALICE, 0);
+    assert_eq!(line.world.status(ALICE, &line.links[0].0), before);
+}
