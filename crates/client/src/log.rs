@@ -84,7 +84,7 @@ impl Network {
         .await
     }
 
-    /// A channel, which `f + 1` authorities say it is, `None` if there is none, and log time, which an honest one has reached.
+    /// A channel, which `f + 1` authorities say it is, `None` if there is none, and a log time at which an honest one says so.
     /// `after`: session and unit of the log that they must have applied. Errors: `QUORUM_UNREACHABLE`; `UNDECIDED`, also while
     /// they are not so far.
     pub async fn channel(&self, id: &Hash, after: Option<(u64, u32)>) -> Result<(Option<wire::ChannelRecord>, u64)> {
@@ -231,14 +231,20 @@ fn agree_on_channel(
     crate::wallet::need(committee, &replies, validity)?;
     let passed = |r: &wire::ChannelReply| after.is_none_or(|place| (r.session, r.units) > place);
     let there: Vec<_> = replies.into_iter().map(|r| r.ok().filter(passed).ok_or_else(behind)).collect();
-    let mut times: Vec<u64> = there.iter().flatten().map(|r| r.time_ms).collect();
-    times.sort_unstable_by(|a, b| b.cmp(a));
-    let time_ms = *times.get(validity - 1).ok_or_else(behind)?;
+    if there.iter().flatten().count() < validity {
+        return Err(behind());
+    }
     let key = |r: &wire::ChannelReply| {
         let record = r.channel.clone().unwrap_or_default();
         (record.revision, prost::Message::encode_to_vec(&record))
     };
-    Ok((agree_on(committee, &there, "the channel", key)?.0.channel, time_ms))
+    let record = agree_on(committee, &there, "the channel", key)?.0.channel;
+    // The time of those who say this of the channel: by a later one it may be another, and a lock be redeemed that looks as if it were over.
+    let agreed = |r: &&wire::ChannelReply| r.channel == record;
+    let mut times: Vec<u64> = there.iter().flatten().filter(agreed).map(|r| r.time_ms).collect();
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    let time_ms = *times.get(validity - 1).ok_or_else(behind)?;
+    Ok((record, time_ms))
 }
 
 fn behind() -> Error {
@@ -282,7 +288,7 @@ mod tests {
     #[test]
     fn one_liar_moves_neither_the_time_nor_the_channel_nor_the_log() {
         let lie = || says(9, u64::MAX, u32::MAX);
-        assert_eq!(agreed(vec![lie(), says(4, 50, 7), says(4, 60, 7), says(4, 40, 6)], None).unwrap(), (4, 60));
+        assert_eq!(agreed(vec![lie(), says(4, 50, 7), says(4, 60, 7), says(4, 40, 6)], None).unwrap(), (4, 50));
         // The liar says the same of the channel, so it is among those that agree.
         assert_eq!(agreed(vec![says(4, u64::MAX, 7), says(4, 50, 7), behind_by_far()], None).unwrap(), (4, 50));
         // Two that lag agree as well; the later record counts.
@@ -292,6 +298,9 @@ mod tests {
         for after in [(3, 7), (3, 8), (4, 0)] {
             assert_eq!(agreed(two_lag(), Some(after)).unwrap_err().code, Code::Undecided);
         }
+        // The time of those who are further is not that of what the others say.
+        let spread = vec![says(3, 30, 5), says(3, 35, 5), says(4, 50, 7), says(5, 60, 8)];
+        assert_eq!(agreed(spread, None).unwrap(), (3, 30));
         let three = vec![lie(), says(3, 30, 5), says(3, 30, 5), says(4, 50, 7)];
         assert_eq!(agreed(three, Some((3, 6))).unwrap_err().code, Code::Undecided);
         let alone = vec![says(4, 50, 7), behind_by_far(), behind_by_far(), behind_by_far()];
