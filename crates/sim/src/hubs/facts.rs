@@ -224,10 +224,10 @@ impl Facts {
             ..Money::default()
         };
         for lane in out.values() {
-            // What the log took of a cancelled lock is taken back by the cancel.
+            // What the log took of a cancelled lock is taken back by the cancel, to what was paid before.
             let (nonce, redeemed) = lane.chain;
-            let answered = lane.cancels.iter().any(|(n, amount)| *n > nonce && *amount < redeemed);
-            let firm = if answered { lane.firm } else { lane.firm.max(redeemed) };
+            let answers = lane.cancels.iter().filter(|(n, amount)| *n > nonce && *amount < redeemed);
+            let firm = lane.firm.max(answers.max().map_or(redeemed, |(_, amount)| *amount));
             money.committed += i128::from(firm);
             if let Some((at, amount, until)) = lane.lock
                 && at > lane.firm_nonce.max(nonce)
