@@ -87,7 +87,7 @@ fn a_dropped_secret_is_caught() {
 
 #[test]
 fn too_long_a_sleep_is_caught() {
-    caught(Shell::SleepsTooLong, 100, "is owed");
+    caught(Shell::SleepsTooLong, 100, "and not");
 }
 
 #[test]
