@@ -110,10 +110,10 @@ pub fn may_pass(e: &Error) -> bool {
     use Code::{
         Busy, CallWaits, Io, NotFinal, NotVoting, QuorumUnreachable, Recovering, Timeout, Undecided, Unreachable,
     };
-    let network =
-        [Busy, CallWaits, NotFinal, NotVoting, QuorumUnreachable, Recovering, Timeout, Undecided, Unreachable];
     // After a failed write it is unknown whether an order is signed.
-    network.contains(&e.code) || e.code == Io
+    let codes =
+        [Busy, CallWaits, Io, NotFinal, NotVoting, QuorumUnreachable, Recovering, Timeout, Undecided, Unreachable];
+    codes.contains(&e.code)
 }
 
 /// Looks at all channels in the log, again and again.
