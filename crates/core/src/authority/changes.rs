@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::progress::{Progress, load_progress, settled_entry};
 use super::state::{
     Account, Holding, LOG, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64,
-    holding_key, link_key, need_record, outbox_key, stream_key,
+    holding_key, link_key, outbox_key, stream_key,
 };
 use crate::address::Address;
 use crate::bearer::NoteAsked;
@@ -21,63 +22,6 @@ use crate::wire;
 
 /// Bytes of credits in one delivery, roughly: well below the largest message.
 const DELIVERY_BYTES: usize = 1 << 20;
-
-/// Progress of a batch, in memory.
-pub(crate) struct Progress {
-    pub root: Hash,
-    pub count: usize,
-    pub settled: Bitmap,
-    /// Orders settled on the log's word: no certificate of this batch need say so.
-    pub by_log: Bitmap,
-    pub certificates: Vec<wire::Certificate>,
-    /// Orders that this step settled.
-    pub fresh: Bitmap,
-    dirty: bool,
-}
-
-impl Progress {
-    pub fn new(root: Hash, count: usize) -> Self {
-        Progress {
-            root,
-            count,
-            settled: Bitmap::empty(count),
-            by_log: Bitmap::empty(count),
-            certificates: Vec::new(),
-            fresh: Bitmap::empty(count),
-            dirty: false,
-        }
-    }
-
-    pub fn mark(&mut self, index: usize) {
-        self.settled.set(index);
-        self.dirty = true;
-    }
-
-    /// Notes that an order is settled, here or in another batch; if on the log's word, no certificate of this batch need
-    /// say so.
-    pub fn mark_as(&mut self, index: usize, by_log: bool) {
-        if by_log && !self.settled.get(index) {
-            self.by_log.set(index);
-        }
-        self.mark(index);
-    }
-
-    /// Notes that an order is taken back.
-    pub fn clear(&mut self, index: usize) {
-        self.settled.clear(index);
-        self.fresh.clear(index);
-        self.by_log.clear(index);
-        self.dirty = true;
-    }
-
-    pub fn certify(&mut self, certificate: wire::Certificate, replace: bool) {
-        if replace {
-            self.certificates.clear();
-        }
-        self.certificates.push(certificate);
-        self.dirty = true;
-    }
-}
 
 /// The changes of one step.
 pub(crate) struct Changes<'a> {
@@ -668,17 +612,6 @@ impl<'a> Changes<'a> {
     }
 }
 
-fn settled_entry(progress: &Progress, orders: &Bitmap, undone: bool) -> wire::SettledEntry {
-    wire::SettledEntry {
-        position: 0,
-        root: bytes::Bytes::copy_from_slice(&progress.root),
-        count: progress.count as u32,
-        bitmap: orders.to_bytes(),
-        undone,
-        by_log: false,
-    }
-}
-
 /// What a delivered credit moves: below zero if it is taken back.
 pub(crate) fn signed_amount(credit: &wire::DeliveredCredit) -> i128 {
     let reversed = credit.source.as_ref().is_some_and(|s| s.kind() == wire::credit_entry::Kind::Reversed);
@@ -690,22 +623,4 @@ fn record_key(key: &SlotKey) -> Vec<u8> {
         (network_id, actor, None) => account_key(*network_id, *actor).to_vec(),
         (network_id, _, Some(address)) => holding_key(*network_id, address).to_vec(),
     }
-}
-
-/// Progress of a batch, from its record.
-pub(crate) fn load_progress(state: &dyn State, batch: u64) -> Result<Progress> {
-    let record: wire::ProgressRecord = need_record(state, Table::Progress, &batch.to_be_bytes())?;
-    let count = record.count as usize;
-    Ok(Progress {
-        root: super::state::hash_of(&record.root)?,
-        count,
-        settled: Bitmap::parse(&record.settled, count)?,
-        by_log: match record.by_log.is_empty() {
-            true => Bitmap::empty(count),
-            false => Bitmap::parse(&record.by_log, count)?,
-        },
-        certificates: record.certificates,
-        fresh: Bitmap::empty(count),
-        dirty: false,
-    })
 }

@@ -27,6 +27,7 @@ pub mod effect;
 pub mod input;
 pub mod mint;
 mod pbtx;
+pub(crate) mod progress;
 pub mod query;
 mod recover;
 pub(crate) mod recover_notes;

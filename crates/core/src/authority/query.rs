@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::Authority;
-use super::changes::load_progress;
+use super::progress::load_progress;
 use super::settle::{claimed, read_order, stored_orders};
 use super::state::{
     Account, Link, State, Table, Totals, corrupt, get_record, get_u64, link_key, need_record, order_id_key, order_key,

@@ -121,7 +121,7 @@ impl Authority {
         &self,
         certificate: &wire::Certificate,
         batch: &BatchId,
-        progress: &super::changes::Progress,
+        progress: &super::progress::Progress,
     ) -> bool {
         let bitmaps: Result<Vec<Bitmap>> =
             certificate.votes.iter().map(|v| Bitmap::parse(&v.bitmap, batch.count)).collect();

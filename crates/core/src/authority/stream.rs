@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::Authority;
-use super::changes::load_progress;
+use super::progress::load_progress;
 use super::query::covering;
 use super::settle::{read_order, stored_orders};
 use super::state::{Account, State, Table, corrupt, get_record, stream_key};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::authority::Authority;
-use crate::authority::changes::load_progress;
+use crate::authority::progress::load_progress;
 use crate::authority::recover_notes::held_note;
 use crate::authority::settle::{read_order, stored_orders};
 use crate::authority::state::{Account, State, Table, corrupt, get_record, order_key};
