@@ -86,10 +86,12 @@ async fn keys_come_whoever_is_killed_meanwhile() {
     let own = local.channel(0, 0, Some(&authority_seed(0)));
     assert!(raw(&own, "PeerService/CashShares", request.clone()).await.unwrap().len() > keys.len());
 
-    // They are there from the start, and stay.
+    // They are there from the start, and stay; what a kill has left of erasing a seed goes.
     (0..SIZE).for_each(|i| local.kill((i, 0)));
+    std::fs::write(local.data(0).join("cash-seed.erased"), [0; 40]).unwrap();
     (0..SIZE).for_each(|i| local.up((i, 0)));
     assert_eq!(all_hold(&network, &[0, 1, 2, 3]).await, keys);
+    assert!(!has(&local, 0, "cash-seed.erased"));
     local.assert_alive();
     tokio::task::spawn_blocking(move || local.audit_all()).await.unwrap();
 }

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::consensus::Consensus;
 use crate::log::LogShell;
-use crate::storage::{erase, write_secret};
+use crate::storage::{erase, finish_erase, write_secret};
 
 const SEED: &str = "cash-seed";
 const SHARES: &str = "cash-shares";
@@ -68,6 +68,7 @@ pub struct Task {
 /// Loads what is there. Without keys, or shares, the authority does everything else.
 /// Errors: those of its storage.
 pub fn open(data: &Path, shell: &Arc<LogShell>, consensus: &Consensus) -> Result<(Task, Mint, GoOn)> {
+    finish_erase(data, SEED)?;
     let (mint, keys) = watch::channel(None);
     let (go_on, commands) = mpsc::channel(1);
     let (shell, data) = (shell.clone(), data.to_owned());

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use florin_core::authority::state::Table;
 use florin_core::error::{Code, Error, Result};
@@ -69,9 +69,20 @@ fn write_mode(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {
     sync_folder(dir)
 }
 
-/// Overwrites a secret and removes it.
+/// Overwrites a secret and removes it. Its name goes first: a crash leaves the whole secret under its name or none, and
+/// what it leaves under the other one is for [`finish_erase`].
 pub(crate) fn erase(dir: &Path, name: &str) -> Result<()> {
     let path = dir.join(name);
+    match fs::rename(&path, erased(dir, name)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("erase", &path, e)),
+        _ => sync_folder(dir)?,
+    }
+    finish_erase(dir, name)
+}
+
+/// Ends an [`erase`] that a crash has cut short, if there was one.
+pub(crate) fn finish_erase(dir: &Path, name: &str) -> Result<()> {
+    let path = erased(dir, name);
     let write = || {
         let mut file = OpenOptions::new().write(true).open(&path)?;
         let length = file.metadata()?.len();
@@ -80,9 +91,14 @@ pub(crate) fn erase(dir: &Path, name: &str) -> Result<()> {
         fs::remove_file(&path)
     };
     match write() {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("erase", &path, e)),
-        _ => sync_folder(dir),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(io_error("erase", &path, e)),
+        Ok(()) => sync_folder(dir),
     }
+}
+
+fn erased(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.erased"))
 }
 
 /// Reads a file; `None` if there is none.
