@@ -205,6 +205,7 @@ fn manifests_obey_the_layering() {
         ("crates/node", &["florin-core", "florin-rpc"]),
         ("crates/client", &["florin-core", "florin-rpc"]),
         ("crates/sim", &["florin-core", "florin-rpc", "florin-node", "florin-client"]),
+        ("crates/model", &["florin-core"]),
         ("crates/florin", &["florin-core", "florin-rpc", "florin-node", "florin-client", "florin-sim"]),
         ("examples/paid-download", &["florin-core", "florin-node", "florin-client"]),
     ]);

@@ -237,6 +237,11 @@ impl Node {
         self.unsynced.len()
     }
 
+    /// Whether something waits for a sync or to be carried out.
+    pub fn has_work(&self) -> bool {
+        !self.unsynced.is_empty() || !self.effects.is_empty()
+    }
+
     /// Makes what it has done durable; its effects may follow. Whether it has fallen over meanwhile.
     pub fn sync(&mut self) -> bool {
         let mut all = std::mem::take(&mut self.unsynced).into_iter();

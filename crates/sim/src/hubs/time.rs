@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::Shell;
 use super::ledger::Ledger;
-use super::world::{Link, World};
+use super::world::{LOOK_MS, Link, World};
 
 impl World {
     /// Orders what `take` picks of all that is handed in, by when it is due.
@@ -58,6 +58,11 @@ impl World {
 
     /// Time passes, and whoever is diligent does what it has to. Nobody else does anything.
     pub fn pass(&mut self, to: u64) {
+        // What it has begun it does not leave lying.
+        let by = self.time() + LOOK_MS;
+        for node in self.nodes.iter_mut().filter(|node| node.is_diligent() && node.has_work()) {
+            node.look_due = node.look_due.min(by);
+        }
         for _ in 0..20_000 {
             let now = self.time();
             self.due(now);
