@@ -44,8 +44,8 @@ impl CashWallet {
         let seen = states(network, &nonces).await?;
         // Those that are frozen are asked for already, and would keep the others from it.
         let left = nonces.iter().zip(seen).filter(|(_, seen)| matches!(seen.state, Seen::Locked | Seen::Free));
-        let spends =
-            left.map(|(nonce, _)| self.spend(secrets, nonce, self.note(nonce)?)).collect::<Result<Vec<_>>>()?;
+        let left: Vec<Hex32> = left.map(|(nonce, _)| *nonce).collect();
+        let spends = self.spends(secrets, &left)?;
         if spends.is_empty() {
             return Ok(());
         }

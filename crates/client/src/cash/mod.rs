@@ -4,12 +4,14 @@
 //! - [`text`]: notes as strings
 //! - [`records`], [`store`]: the journal of cash and what follows from it
 //! - [`keys`], [`shares`]: the committee's keys; from signature shares to notes
+//! - [`cores`]: work on many notes, on all cores
 //! - `order`: orders that make and spend notes, finished whatever crashes
 //! - `give`, `take`: from and to other people; the account
 //! - `search`: notes found again from the seed words
 //! - `free`: notes that different orders have locked
 
 pub mod amounts;
+pub mod cores;
 mod free;
 mod give;
 pub mod keys;

@@ -18,7 +18,8 @@ use florin_core::wire::{self, note_state::State as Seen, output};
 use florin_core::{Code, Error, Result};
 
 use super::amounts::{NOTES_IN_ORDER, NOTES_PER_ORDER, TIERS, fewest, plan_issue, value};
-use super::records::{Gone, Hex32, LENT, Lock, Made, Note, Origin, Purpose, Record, State};
+use super::cores::{cores, each};
+use super::records::{Gone, Hex32, LENT, Lock, Made, Note, NoteRecord, Origin, Purpose, Record, State};
 use super::search::GAP;
 use super::shares::{Blind, nonce_of, unblind};
 use super::states::{NOTES_SHARD, spent_by, states};
@@ -135,21 +136,22 @@ impl CashWallet {
 
     fn number(&self, secrets: &Secrets, wants: &[Want]) -> (Vec<Made>, Vec<Blind>) {
         let (mut own, mut lent) = (self.book().next_counter(), self.book().next_lent());
-        let mut made = Vec::with_capacity(wants.len());
-        let mut blinds = Vec::with_capacity(wants.len());
-        for Want { tier, send, lock } in wants.iter().copied() {
-            let next = if lock.is_some() { &mut lent } else { &mut own };
-            let counter = *next;
+        let mut count = |want: &Want| {
+            let next = if want.lock.is_some() { &mut lent } else { &mut own };
             *next += 1;
+            (*next - 1, *want)
+        };
+        let numbered: Vec<(u64, Want)> = wants.iter().map(&mut count).collect();
+        let made = |(counter, Want { tier, send, lock }): &(u64, Want)| {
             let lock = lock.map(|(receiver, after_ms)| {
-                let sender = secrets.notes.note(counter).nonce().into();
+                let sender = secrets.notes.note(*counter).nonce().into();
                 Lock { receiver, sender, after_ms }
             });
-            let blind = Blind::new(secrets, counter, tier, lock.as_ref());
-            made.push(Made { counter, tier, nonce: nonce_of(&blind, lock.as_ref()), send, lock });
-            blinds.push(blind);
-        }
-        (made, blinds)
+            let blind = Blind::new(secrets, *counter, *tier, lock.as_ref());
+            let nonce = nonce_of(&blind, lock.as_ref());
+            (Made { counter: *counter, tier: *tier, nonce, send: *send, lock }, blind)
+        };
+        each(cores(), &numbered, made).into_iter().unzip()
     }
 
     /// Whether `f + 1` authorities have signed one of these before: then a copy of this wallet is in use.
@@ -170,8 +172,7 @@ impl CashWallet {
     }
 
     fn envelope(&self, secrets: &Secrets, draft: &Draft, blinds: &[Blind]) -> Result<Bytes> {
-        let spends: Vec<Spend> =
-            (draft.inputs.iter()).map(|nonce| self.spend(secrets, nonce, self.note(nonce)?)).collect::<Result<_>>()?;
+        let spends = self.spends(secrets, &draft.inputs)?;
         let notes = blinds.iter().map(|blind| wire::Output {
             kind: Some(output::Kind::Note(wire::NoteRequest { tier: blind.tier, blinded: blind.bytes() })),
         });
@@ -184,24 +185,14 @@ impl CashWallet {
         self.book().notes.get(nonce).ok_or_else(missing)
     }
 
-    pub(super) fn spend(&self, secrets: &Secrets, nonce: &Hex32, note: &Note) -> Result<Spend> {
-        let note = &note.note;
-        let seed = match &note.origin {
-            Origin::Own { counter } | Origin::Lent { counter, .. } => secrets.notes.note(*counter).secret(),
-            Origin::Given { sealed } => secrets.unseal(nonce, sealed)?,
-            Origin::Locked { index, .. } => secrets.notes.receiver(*index),
-        };
-        let key = AuthorityKey::from_seed(*seed);
-        let lock = note.origin.lock().map(Lock::wire);
-        let input = wire::NoteInput {
-            tier: note.tier,
-            nonce: if lock.is_some() { Bytes::new() } else { Bytes::copy_from_slice(&nonce.0) },
-            lock,
-            returned: matches!(note.origin, Origin::Lent { .. }),
-            recoveries: note.recoveries,
-        };
-        let signature = signature_of(&note.signature)?;
-        Ok(Spend { input, signature: signature.to_bytes(), sign: Box::new(move |message| key.sign(message)) })
+    /// How an order spends these notes, in their order. Errors: `BAD_FILE`.
+    pub(super) fn spends(&self, secrets: &Secrets, nonces: &[Hex32]) -> Result<Vec<Spend>> {
+        let notes: Vec<&Note> = nonces.iter().map(|nonce| self.note(nonce)).collect::<Result<_>>()?;
+        let spends = each(cores(), &notes, |note| spend(secrets, &note.note)).into_iter().map(|parts| {
+            let (input, signature, key) = parts?;
+            Ok(Spend { input, signature: signature.to_bytes(), sign: Box::new(move |message| key.sign(message)) })
+        });
+        spends.collect()
     }
 
     /// Brings an open order to its end. `None`: it has settled, and its notes are made. An error inside: it is sure never to settle.
@@ -294,7 +285,7 @@ impl CashWallet {
         let outputs = self.book().open[&number].outputs.clone();
         let blinds = match self.blinds.remove(&number) {
             Some(blinds) => blinds,
-            None => outputs.iter().map(|made| Blind::of(secrets, made)).collect(),
+            None => Blind::all(secrets, &outputs),
         };
         let of_note = |i: usize| shares.iter().filter_map(move |(a, s)| Some((*a, s.get(i)?.clone())));
         let mut shares: Vec<Vec<(usize, Bytes)>> = (0..outputs.len()).map(|i| of_note(i).collect()).collect();
@@ -385,9 +376,8 @@ impl CashWallet {
             return Err(Error::new(Code::BadFile, "the order is no withdrawal"));
         };
         let made = self.blinds.get(&number).map(|b| b.iter().map(|b| (b.tier, b.bytes())).collect::<Vec<_>>());
-        let notes = made.unwrap_or_else(|| {
-            open.outputs.iter().map(|m| Blind::of(secrets, m)).map(|b| (b.tier, b.bytes())).collect()
-        });
+        let notes =
+            made.unwrap_or_else(|| Blind::all(secrets, &open.outputs).iter().map(|b| (b.tier, b.bytes())).collect());
         let notes = notes.into_iter().map(|(tier, blinded)| wire::NoteRequest { tier, blinded }).collect();
         let (id, memo) = (Some(payment.clone()), String::new());
         Ok(Request::Pay(Payment { id, account: *account, outputs: Vec::new(), notes, memo }))
@@ -457,6 +447,24 @@ impl CashWallet {
             _ => Ok(()),
         }
     }
+}
+
+/// What it takes to spend a note: how it stands in an order, the committee's signature, its owner's key. Errors: `BAD_FILE`.
+fn spend(secrets: &Secrets, note: &NoteRecord) -> Result<(wire::NoteInput, NoteSignature, AuthorityKey)> {
+    let seed = match &note.origin {
+        Origin::Own { counter } | Origin::Lent { counter, .. } => secrets.notes.note(*counter).secret(),
+        Origin::Given { sealed } => secrets.unseal(&note.nonce, sealed)?,
+        Origin::Locked { index, .. } => secrets.notes.receiver(*index),
+    };
+    let lock = note.origin.lock().map(Lock::wire);
+    let input = wire::NoteInput {
+        tier: note.tier,
+        nonce: if lock.is_some() { Bytes::new() } else { Bytes::copy_from_slice(&note.nonce.0) },
+        lock,
+        returned: matches!(note.origin, Origin::Lent { .. }),
+        recoveries: note.recoveries,
+    };
+    Ok((input, signature_of(&note.signature)?, AuthorityKey::from_seed(*seed)))
 }
 
 /// The signature in a journal. Errors: `BAD_FILE`.

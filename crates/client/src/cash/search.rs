@@ -120,7 +120,7 @@ impl CashWallet {
         let committee = network.committee();
         let (mut candidates, mut next, mut at) = (Vec::new(), from, from);
         while at - next < GAP {
-            let blinds: Vec<Blind> = (at..at + BATCH).map(|counter| Blind::new(secrets, counter, 0, None)).collect();
+            let blinds = Blind::own(secrets, &(at..at + BATCH).map(|counter| (counter, 0)).collect::<Vec<_>>());
             let blinded: Vec<Bytes> = blinds.iter().map(Blind::bytes).collect();
             let replies = issued_everywhere(network, &blinded).await;
             if replies.len() != committee.shards as usize {
@@ -180,8 +180,7 @@ fn assemble(
         };
         let chosen: Vec<_> = chunk.iter().filter_map(|(c, s)| Some((*c, s, best(c)?))).collect();
         assembled.unsettled += chunk.len() - chosen.len();
-        let asked: Vec<Blind> =
-            chosen.iter().map(|(c, _, (tier, _))| Blind::new(secrets, c.counter, *tier, None)).collect();
+        let asked = Blind::own(secrets, &chosen.iter().map(|(c, _, (tier, _))| (c.counter, *tier)).collect::<Vec<_>>());
         let shares: Vec<_> = chosen.iter().map(|(_, _, (_, shares))| shares.clone()).collect();
         let made = unblind(keys, &asked, &shares)?;
         assembled.liars.extend(&made.liars);

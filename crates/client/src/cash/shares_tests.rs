@@ -69,3 +69,59 @@ fn notes_are_made_in_spite_of_liars() {
     let other = [Blind::new(&secrets, 0, 2, None)];
     assert_eq!(unblind(&mint.keys, &other, &[]).unwrap_err().code, Code::BadKey);
 }
+
+/// A hundred notes of five tiers, with two liars among the first three authorities of four: one about one note, one about another.
+#[test]
+fn any_number_of_threads_gives_the_same() {
+    let (mint, secrets) = (Mint::new(5), secrets(2));
+    let lock = Lock { receiver: Hex32([1; 32]), sender: Hex32([2; 32]), after_ms: 3 };
+    let made = |i: u64| Made {
+        counter: i,
+        tier: (i * 7 % 5) as u32,
+        nonce: Hex32([0; 32]),
+        send: false,
+        lock: (i % 10 == 3).then(|| lock.clone()),
+    };
+    let order: Vec<Made> = (0..100).map(made).collect();
+    let asked = Blind::on(1, &secrets, &order);
+    for threads in [2, 5] {
+        let again = Blind::on(threads, &secrets, &order);
+        assert!(again.iter().map(Blind::bytes).eq(asked.iter().map(Blind::bytes)), "blinded on {threads}");
+    }
+    let honest: Vec<Vec<(usize, Bytes)>> =
+        asked.iter().map(|blind| (0..4).map(|a| (a, mint.share(a, blind))).collect()).collect();
+    let on = |threads, shares: &[_]| unblind_on(threads, &mint.keys, &asked, shares).unwrap();
+    let truth = on(1, &honest);
+    assert!(truth.signatures.iter().all(Option::is_some) && truth.liars.is_empty());
+
+    let mut shares = honest.clone();
+    // Another note's share, no point at all, and what nobody needs to look at.
+    shares[57][1].1 = honest[58][1].1.clone();
+    shares[93][2].1 = Bytes::from_static(&[0xff; 48]);
+    shares[12][3].1 = Bytes::new();
+    // Too few for one note: a lie among three.
+    shares[99] = vec![honest[99][0].clone(), (2, honest[98][2].1.clone()), honest[99][3].clone()];
+    let mut expected = truth.signatures.clone();
+    expected[99] = None;
+    for threads in [1, 2, 5, 100] {
+        assert_eq!(on(threads, &honest).signatures, truth.signatures, "on {threads}");
+        let made = on(threads, &shares);
+        let named: Vec<usize> = made.liars.into_iter().collect();
+        assert_eq!((made.signatures, named), (expected.clone(), vec![1, 2]), "on {threads}");
+    }
+
+    // The first note that is wrong is told, though it is of a higher tier than the second.
+    shares[31][0].0 = 7;
+    shares[75][0].0 = 1;
+    for threads in [1, 2, 5] {
+        let error = |shares: &[_]| unblind_on(threads, &mint.keys, &asked, shares).unwrap_err();
+        assert_eq!(error(&shares).code, Code::UnknownAuthority, "on {threads}");
+        let mut later = shares.clone();
+        later.swap(31, 75);
+        assert_eq!(error(&later).code, Code::DuplicateSigner, "on {threads}");
+        let mut without_key = Blind::on(1, &secrets, &order);
+        without_key[80].tier = 5;
+        let error = unblind_on(threads, &mint.keys, &without_key, &shares).unwrap_err();
+        assert!(error.code == Code::BadKey && error.message.contains("tier 5"), "{error} on {threads}");
+    }
+}

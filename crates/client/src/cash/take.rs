@@ -7,6 +7,7 @@ use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, Result, wire};
 
 use super::amounts::value;
+use super::cores::{cores, each, in_parts};
 use super::order::Exchanged;
 use super::records::{Gone, Hex32, LENT, Lock, NoteRecord, Origin, Purpose, Record, State};
 use super::store::Secrets;
@@ -205,15 +206,15 @@ impl CashWallet {
     /// Whether the committee has signed them. Errors: `BAD_NOTE`, naming those that are none.
     fn verify(&mut self, records: &[NoteRecord]) -> Result<()> {
         let keys = self.known_keys()?;
-        let mut claims = Vec::with_capacity(records.len());
-        for record in records {
+        let claim = |record: &NoteRecord| {
             let key = keys.tier_key(record.tier).ok_or_else(|| {
                 Error::expected(Code::BadNote, "tier of a note", format!("below {}", keys.tiers()), record.tier)
             })?;
             let signature = hex::decode(&record.signature).unwrap_or_default();
-            claims.push((*key, Nonce(record.nonce.0), NoteSignature::parse(&signature)?));
-        }
-        let valid = verify_notes(&claims);
+            Ok((*key, Nonce(record.nonce.0), NoteSignature::parse(&signature)?))
+        };
+        let claims: Vec<_> = each(cores(), records, claim).into_iter().collect::<Result<_>>()?;
+        let valid = in_parts(cores(), claims.len(), |part| verify_notes(&claims[part])).concat();
         let bad: Vec<String> =
             (1..).zip(&valid).filter(|(_, ok)| !**ok).map(|(i, _): (usize, _)| i.to_string()).collect();
         if bad.is_empty() {

@@ -117,6 +117,24 @@ pub struct Request<'a> {
     pub shares: Vec<(u32, SignatureShare)>,
 }
 
+impl Request<'_> {
+    /// Whether each share is of another authority of the committee; says nothing of the shares. `UNKNOWN_AUTHORITY` for an index
+    /// outside of it, `DUPLICATE_SIGNER` for one that comes twice.
+    pub fn check(&self) -> Result<()> {
+        let mut seen = [false; COMMITTEE_MAX];
+        for (index, _) in &self.shares {
+            if self.keys.share(*index).is_none() {
+                let expected = format!("1 to {}", self.keys.shares.len());
+                return Err(Error::expected(Code::UnknownAuthority, "index of a signature share", expected, index));
+            }
+            if std::mem::replace(&mut seen[*index as usize - 1], true) {
+                return Err(Error::new(Code::DuplicateSigner, format!("two signature shares of index {index}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What shares gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Combined {
@@ -134,10 +152,9 @@ pub fn combine(keys: &SharedKey, blinded: &BlindedNonce, shares: &[(u32, Signatu
 }
 
 /// Combines the shares of many requests and verifies all results together. Of those that fail, every share is verified,
-/// and the true ones are combined. `UNKNOWN_AUTHORITY` for an index outside of the committee, `DUPLICATE_SIGNER` for one
-/// that comes twice.
+/// and the true ones are combined. Errors: those of [`Request::check`], the first.
 pub fn combine_all(requests: &[Request<'_>]) -> Result<Vec<Combined>> {
-    requests.iter().try_for_each(check_indices)?;
+    requests.iter().try_for_each(Request::check)?;
     let mut weights = Weights::default();
     let mut results: Vec<Combined> = Vec::with_capacity(requests.len());
     let (mut claims, mut claimed) = (Vec::new(), Vec::new());
@@ -162,20 +179,6 @@ pub fn combine_all(requests: &[Request<'_>]) -> Result<Vec<Combined>> {
         results[*at] = combined;
     }
     Ok(results)
-}
-
-fn check_indices(request: &Request<'_>) -> Result<()> {
-    let mut seen = [false; COMMITTEE_MAX];
-    for (index, _) in &request.shares {
-        if request.keys.share(*index).is_none() {
-            let expected = format!("1 to {}", request.keys.shares.len());
-            return Err(Error::expected(Code::UnknownAuthority, "index of a signature share", expected, index));
-        }
-        if std::mem::replace(&mut seen[*index as usize - 1], true) {
-            return Err(Error::new(Code::DuplicateSigner, format!("two signature shares of index {index}")));
-        }
-    }
-    Ok(())
 }
 
 /// Verifies all shares of all these requests together, and combines the true ones.
