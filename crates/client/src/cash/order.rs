@@ -21,7 +21,7 @@ use super::amounts::{NOTES_IN_ORDER, NOTES_PER_ORDER, TIERS, fewest, plan_issue,
 use super::cores::{cores, each};
 use super::records::{Gone, Hex32, LENT, Lock, Made, Note, NoteRecord, Origin, Purpose, Record, State};
 use super::search::GAP;
-use super::shares::{Blind, nonce_of, unblind};
+use super::shares::{Blind, by_note, nonce_of, unblind};
 use super::states::{NOTES_SHARD, spent_by, states};
 use super::store::Secrets;
 use super::{CashWallet, Events};
@@ -285,13 +285,12 @@ impl CashWallet {
         let outputs = self.book().open[&number].outputs.clone();
         let blinds = match self.blinds.remove(&number) {
             Some(blinds) => blinds,
-            None => Blind::all(secrets, &outputs),
+            None => Blind::all(cores(), secrets, &outputs),
         };
-        let of_note = |i: usize| shares.iter().filter_map(move |(a, s)| Some((*a, s.get(i)?.clone())));
-        let mut shares: Vec<Vec<(usize, Bytes)>> = (0..outputs.len()).map(|i| of_note(i).collect()).collect();
+        let mut shares = by_note(&shares, outputs.len());
         let mut keys = self.keys(network).await?;
         for attempt in 0..TRIES {
-            let made = unblind(&keys, &blinds, &shares)?;
+            let made = unblind(cores(), &keys, &blinds, &shares)?;
             self.liars.extend(&made.liars);
             if let Some(signatures) = made.signatures.iter().copied().collect::<Option<Vec<NoteSignature>>>() {
                 let signatures = signatures.iter().map(|s| hex::encode(s.to_bytes())).collect();
@@ -376,8 +375,9 @@ impl CashWallet {
             return Err(Error::new(Code::BadFile, "the order is no withdrawal"));
         };
         let made = self.blinds.get(&number).map(|b| b.iter().map(|b| (b.tier, b.bytes())).collect::<Vec<_>>());
-        let notes =
-            made.unwrap_or_else(|| Blind::all(secrets, &open.outputs).iter().map(|b| (b.tier, b.bytes())).collect());
+        let notes = made.unwrap_or_else(|| {
+            Blind::all(cores(), secrets, &open.outputs).iter().map(|b| (b.tier, b.bytes())).collect()
+        });
         let notes = notes.into_iter().map(|(tier, blinded)| wire::NoteRequest { tier, blinded }).collect();
         let (id, memo) = (Some(payment.clone()), String::new());
         Ok(Request::Pay(Payment { id, account: *account, outputs: Vec::new(), notes, memo }))

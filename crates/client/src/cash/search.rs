@@ -13,6 +13,7 @@ use florin_core::{Code, Error, Result};
 
 use super::CashWallet;
 use super::amounts::value;
+use super::cores::cores;
 use super::order::issued_everywhere;
 use super::records::{Hex32, NoteRecord, Origin, Record, State};
 use super::shares::{Blind, unblind};
@@ -120,7 +121,8 @@ impl CashWallet {
         let committee = network.committee();
         let (mut candidates, mut next, mut at) = (Vec::new(), from, from);
         while at - next < GAP {
-            let blinds = Blind::own(secrets, &(at..at + BATCH).map(|counter| (counter, 0)).collect::<Vec<_>>());
+            let blinds =
+                Blind::own(cores(), secrets, &(at..at + BATCH).map(|counter| (counter, 0)).collect::<Vec<_>>());
             let blinded: Vec<Bytes> = blinds.iter().map(Blind::bytes).collect();
             let replies = issued_everywhere(network, &blinded).await;
             if replies.len() != committee.shards as usize {
@@ -180,9 +182,13 @@ fn assemble(
         };
         let chosen: Vec<_> = chunk.iter().filter_map(|(c, s)| Some((*c, s, best(c)?))).collect();
         assembled.unsettled += chunk.len() - chosen.len();
-        let asked = Blind::own(secrets, &chosen.iter().map(|(c, _, (tier, _))| (c.counter, *tier)).collect::<Vec<_>>());
+        let asked = Blind::own(
+            cores(),
+            secrets,
+            &chosen.iter().map(|(c, _, (tier, _))| (c.counter, *tier)).collect::<Vec<_>>(),
+        );
         let shares: Vec<_> = chosen.iter().map(|(_, _, (_, shares))| shares.clone()).collect();
-        let made = unblind(keys, &asked, &shares)?;
+        let made = unblind(cores(), keys, &asked, &shares)?;
         assembled.liars.extend(&made.liars);
         for ((candidate, seen, (tier, _)), signature) in chosen.into_iter().zip(&made.signatures) {
             let Some(signature) = signature else {

@@ -5,7 +5,7 @@
 //! looked at only if that fails.
 //!
 //! All of it is work on each note alone, but for the pairings of a batch, and is done on all cores. What comes out does not
-//! depend on how many these are: a note has one true signature, and each share is true or false by itself.
+//! depend on how many threads there are: a note has one true signature, and each share is true or false by itself.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use florin_core::cash::derive::NoteSecrets;
 use florin_core::cash::mint_keys::MintKeys;
 use florin_core::{Code, Error, Result};
 
-use super::cores::{cores, each, in_parts};
+use super::cores::{each, in_parts};
 use super::records::{Hex32, Lock, Made};
 use super::store::Secrets;
 
@@ -41,18 +41,14 @@ impl Blind {
         Blind { tier, blinded, secrets }
     }
 
-    /// Of all notes that an order asks for, in their order.
-    pub fn all(secrets: &Secrets, made: &[Made]) -> Vec<Blind> {
-        Blind::on(cores(), secrets, made)
-    }
-
-    fn on(threads: usize, secrets: &Secrets, made: &[Made]) -> Vec<Blind> {
+    /// Of all notes that an order asks for, in their order, on so many threads at most.
+    pub fn all(threads: usize, secrets: &Secrets, made: &[Made]) -> Vec<Blind> {
         each(threads, made, |made| Blind::new(secrets, made.counter, made.tier, made.lock.as_ref()))
     }
 
-    /// Of own notes of these numbers and tiers, in their order.
-    pub fn own(secrets: &Secrets, notes: &[(u64, u32)]) -> Vec<Blind> {
-        each(cores(), notes, |(counter, tier)| Blind::new(secrets, *counter, *tier, None))
+    /// The same of own notes of these numbers and tiers.
+    pub fn own(threads: usize, secrets: &Secrets, notes: &[(u64, u32)]) -> Vec<Blind> {
+        each(threads, notes, |(counter, tier)| Blind::new(secrets, *counter, *tier, None))
     }
 
     /// The nonce of the note, if it is not locked.
@@ -63,6 +59,11 @@ impl Blind {
     /// What authorities get to sign.
     pub fn bytes(&self) -> Bytes {
         Bytes::copy_from_slice(&self.blinded.to_bytes())
+    }
+
+    /// The note's secrets.
+    pub fn into_secrets(self) -> NoteSecrets {
+        self.secrets
     }
 }
 
@@ -75,19 +76,15 @@ pub struct Unblinded {
     pub liars: BTreeSet<usize>,
 }
 
-/// Makes notes of shares: for each note, what authorities gave. Errors: `BAD_KEY` for a tier without a key; `UNKNOWN_AUTHORITY`,
-/// `DUPLICATE_SIGNER`.
-pub fn unblind(keys: &MintKeys, asked: &[Blind], shares: &[Vec<(usize, Bytes)>]) -> Result<Unblinded> {
-    unblind_on(cores(), keys, asked, shares)
+/// By note, of so many: who gave which share, of what each authority gave for all of them.
+pub fn by_note(shares: &[(usize, Vec<Bytes>)], notes: usize) -> Vec<Vec<(usize, Bytes)>> {
+    let of_note = |i: usize| shares.iter().filter_map(move |(a, s)| Some((*a, s.get(i)?.clone())));
+    (0..notes).map(|i| of_note(i).collect()).collect()
 }
 
-/// The same on so many threads at most, this one included.
-pub fn unblind_on(
-    threads: usize,
-    keys: &MintKeys,
-    asked: &[Blind],
-    shares: &[Vec<(usize, Bytes)>],
-) -> Result<Unblinded> {
+/// Makes notes of shares, on so many threads at most: for each note, what authorities gave. Errors: `BAD_KEY` for a tier without a
+/// key; `UNKNOWN_AUTHORITY`, `DUPLICATE_SIGNER`.
+pub fn unblind(threads: usize, keys: &MintKeys, asked: &[Blind], shares: &[Vec<(usize, Bytes)>]) -> Result<Unblinded> {
     let mut made = Unblinded { signatures: vec![None; asked.len()], ..Unblinded::default() };
     for all in [false, true] {
         let missing: Vec<usize> = (0..asked.len()).filter(|i| made.signatures[*i].is_none()).collect();

@@ -51,23 +51,23 @@ fn notes_are_made_in_spite_of_liars() {
     let all = [0, 1, 2, 3];
     // The first gives what is no point, the same for both, or the share of another note.
     let mut shares: Vec<_> = asked.iter().map(|blind| honest(&all, blind)).collect();
-    let made = unblind(&mint.keys, &asked, &shares).unwrap();
+    let made = unblind(1, &mint.keys, &asked, &shares).unwrap();
     assert!(made.signatures.iter().all(Option::is_some) && made.liars.is_empty());
     let expected = made.signatures;
     for lie in [Bytes::new(), Bytes::from_static(&[0xff; 48]), mint.share(0, &asked[1])] {
         shares[0][0].1 = lie;
-        let made = unblind(&mint.keys, &again, &shares).unwrap();
+        let made = unblind(1, &mint.keys, &again, &shares).unwrap();
         assert_eq!((&made.signatures, made.liars.into_iter().collect::<Vec<_>>()), (&expected, vec![0]));
     }
     let nonce = nonce_of(&asked[1], Some(&lock));
     assert!(mint.keys.tier_key(1).unwrap().verifies(&Nonce(nonce.0), &expected[1].unwrap()), "locked ones, too");
     // Two true ones are too few, and make nothing false.
     shares[0].truncate(3);
-    let made = unblind(&mint.keys, &asked, &shares).unwrap();
+    let made = unblind(1, &mint.keys, &asked, &shares).unwrap();
     assert!(made.signatures[0].is_none() && made.signatures[1].is_some());
-    assert_eq!(unblind(&mint.keys, &asked, &[]).unwrap().signatures, [None, None]);
+    assert_eq!(unblind(1, &mint.keys, &asked, &[]).unwrap().signatures, [None, None]);
     let other = [Blind::new(&secrets, 0, 2, None)];
-    assert_eq!(unblind(&mint.keys, &other, &[]).unwrap_err().code, Code::BadKey);
+    assert_eq!(unblind(1, &mint.keys, &other, &[]).unwrap_err().code, Code::BadKey);
 }
 
 /// A hundred notes of five tiers, with two liars among the first three authorities of four: one about one note, one about another.
@@ -83,14 +83,14 @@ fn any_number_of_threads_gives_the_same() {
         lock: (i % 10 == 3).then(|| lock.clone()),
     };
     let order: Vec<Made> = (0..100).map(made).collect();
-    let asked = Blind::on(1, &secrets, &order);
+    let asked = Blind::all(1, &secrets, &order);
     for threads in [2, 5] {
-        let again = Blind::on(threads, &secrets, &order);
+        let again = Blind::all(threads, &secrets, &order);
         assert!(again.iter().map(Blind::bytes).eq(asked.iter().map(Blind::bytes)), "blinded on {threads}");
     }
     let honest: Vec<Vec<(usize, Bytes)>> =
         asked.iter().map(|blind| (0..4).map(|a| (a, mint.share(a, blind))).collect()).collect();
-    let on = |threads, shares: &[_]| unblind_on(threads, &mint.keys, &asked, shares).unwrap();
+    let on = |threads, shares: &[_]| unblind(threads, &mint.keys, &asked, shares).unwrap();
     let truth = on(1, &honest);
     assert!(truth.signatures.iter().all(Option::is_some) && truth.liars.is_empty());
 
@@ -114,14 +114,14 @@ fn any_number_of_threads_gives_the_same() {
     shares[31][0].0 = 7;
     shares[75][0].0 = 1;
     for threads in [1, 2, 5] {
-        let error = |shares: &[_]| unblind_on(threads, &mint.keys, &asked, shares).unwrap_err();
+        let error = |shares: &[_]| unblind(threads, &mint.keys, &asked, shares).unwrap_err();
         assert_eq!(error(&shares).code, Code::UnknownAuthority, "on {threads}");
         let mut later = shares.clone();
         later.swap(31, 75);
         assert_eq!(error(&later).code, Code::DuplicateSigner, "on {threads}");
-        let mut without_key = Blind::on(1, &secrets, &order);
+        let mut without_key = Blind::all(1, &secrets, &order);
         without_key[80].tier = 5;
-        let error = unblind_on(threads, &mint.keys, &without_key, &shares).unwrap_err();
+        let error = unblind(threads, &mint.keys, &without_key, &shares).unwrap_err();
         assert!(error.code == Code::BadKey && error.message.contains("tier 5"), "{error} on {threads}");
     }
 }

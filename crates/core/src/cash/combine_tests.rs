@@ -86,6 +86,31 @@ proptest! {
     }
 }
 
+/// Whole weights are those of the field, for all thresholds of small committees and for a committee too large for them.
+#[test]
+fn small_weights_are_the_same_weights() {
+    let same = |indices: &[u32]| {
+        let points: Vec<G1> = indices.iter().map(|i| G1::generator().mul(&scalar(&i.to_string()))).collect();
+        let expected = G1::msm(&points, &lagrange_at_zero(indices).unwrap());
+        assert_eq!(Interpolation::of(indices).sum(&points), expected, "{indices:?}");
+        matches!(Interpolation::of(indices), Interpolation::Small(..))
+    };
+    for n in [4u32, 7] {
+        let threshold = n - (n - 1) / 3;
+        for chosen in (0..1u32 << n).filter(|chosen| chosen.count_ones() == threshold) {
+            let mut indices: Vec<u32> = (1..=n).filter(|i| chosen >> (i - 1) & 1 == 1).collect();
+            assert!(same(&indices));
+            indices.reverse();
+            assert!(same(&indices));
+        }
+    }
+    assert_eq!(small_weights(&[1, 2, 3]), Some((vec![3, -3, 1], 1)));
+    assert_eq!(small_weights(&[4, 1, 2]), Some((vec![1, 8, -6], 3)));
+    assert!(same(&[16, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15]));
+    assert!(same(&[1]) && same(&[128]) && same(&[127, 128]));
+    assert!(!same(&(1..=128).filter(|i| i % 3 > 0).collect::<Vec<_>>()));
+}
+
 /// Four thousand requests with shares changed in one bit, or by arithmetic: none gives anything but the true signature.
 #[test]
 fn no_changed_share_gets_in() {

@@ -13,14 +13,14 @@
 use std::fmt;
 
 use blst::{
-    BLST_ERROR, MultiPoint, blst_bendian_from_scalar, blst_fp12, blst_hash_to_g1, blst_p1,
+    BLST_ERROR, MultiPoint, blst_bendian_from_scalar, blst_fp12, blst_hash_to_g1, blst_p1, blst_p1_add_or_double,
     blst_p1_add_or_double_affine, blst_p1_affine, blst_p1_affine_compress, blst_p1_affine_generator,
-    blst_p1_affine_in_g1, blst_p1_affine_is_inf, blst_p1_cneg, blst_p1_from_affine, blst_p1_mult, blst_p1_to_affine,
-    blst_p1_uncompress, blst_p2, blst_p2_add_or_double_affine, blst_p2_affine, blst_p2_affine_compress,
-    blst_p2_affine_generator, blst_p2_affine_in_g2, blst_p2_affine_is_inf, blst_p2_cneg, blst_p2_from_affine,
-    blst_p2_mult, blst_p2_to_affine, blst_p2_uncompress, blst_scalar, blst_scalar_fr_check, blst_scalar_from_be_bytes,
-    blst_scalar_from_bendian, blst_scalar_from_uint64, blst_sk_add_n_check, blst_sk_inverse, blst_sk_mul_n_check,
-    blst_sk_sub_n_check, p1_affines,
+    blst_p1_affine_in_g1, blst_p1_affine_is_inf, blst_p1_cneg, blst_p1_double, blst_p1_from_affine, blst_p1_mult,
+    blst_p1_to_affine, blst_p1_uncompress, blst_p2, blst_p2_add_or_double, blst_p2_add_or_double_affine,
+    blst_p2_affine, blst_p2_affine_compress, blst_p2_affine_generator, blst_p2_affine_in_g2, blst_p2_affine_is_inf,
+    blst_p2_cneg, blst_p2_double, blst_p2_from_affine, blst_p2_mult, blst_p2_to_affine, blst_p2_uncompress,
+    blst_scalar, blst_scalar_fr_check, blst_scalar_from_be_bytes, blst_scalar_from_bendian, blst_scalar_from_uint64,
+    blst_sk_add_n_check, blst_sk_inverse, blst_sk_mul_n_check, blst_sk_sub_n_check, p1_affines,
 };
 use zeroize::Zeroizing;
 
@@ -149,7 +149,7 @@ macro_rules! group {
     (
         $(#[$doc:meta])* $name:ident, $text:literal, $bytes:ident, $affine:ident, $point:ident,
         $generator:ident, $is_inf:ident, $in_group:ident, $uncompress:ident, $compress:ident, $from_affine:ident,
-        $to_affine:ident, $mult:ident, $add:ident, $cneg:ident
+        $to_affine:ident, $mult:ident, $add:ident, $cneg:ident, $add_points:ident, $double:ident
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq)]
@@ -250,6 +250,30 @@ macro_rules! group {
                 $name::products(points.iter().zip(bytes), 128)
             }
 
+            /// `msm` with small scalars of either sign: as many doublings as the largest has bits.
+            pub fn msm_small(points: &[$name], scalars: &[i32]) -> $name {
+                assert_eq!(points.len(), scalars.len(), "one scalar for each point");
+                let terms = points.iter().zip(scalars).map(|(point, scalar)| {
+                    let mut point = point.projective();
+                    // SAFETY: one point.
+                    unsafe { $cneg(&mut point, *scalar < 0) };
+                    (point, scalar.unsigned_abs())
+                });
+                let terms: Vec<($point, u32)> = terms.collect();
+                let bits = terms.iter().map(|(_, scalar)| u32::BITS - scalar.leading_zeros()).max().unwrap_or(0);
+                let mut sum = $point::default();
+                let to = &raw mut sum;
+                for bit in (0..bits).rev() {
+                    // SAFETY: result and operand may be the same point.
+                    unsafe { $double(to, to) };
+                    for (point, _) in terms.iter().filter(|(_, scalar)| scalar >> bit & 1 == 1) {
+                        // SAFETY: two points; result and operand may be the same, and equal ones are doubled.
+                        unsafe { $add_points(to, to, point) };
+                    }
+                }
+                $name::from_projective(&sum)
+            }
+
             /// Scalars are little-endian.
             fn products<'a>(terms: impl Iterator<Item = (&'a $name, impl AsRef<[u8]>)>, bits: usize) -> $name {
                 let (mut points, mut scalars) = (Vec::new(), Vec::new());
@@ -291,13 +315,13 @@ group!(
     /// A point of G1, where signatures are.
     G1, "G1", G1_BYTES, blst_p1_affine, blst_p1, blst_p1_affine_generator, blst_p1_affine_is_inf,
     blst_p1_affine_in_g1, blst_p1_uncompress, blst_p1_affine_compress, blst_p1_from_affine, blst_p1_to_affine,
-    blst_p1_mult, blst_p1_add_or_double_affine, blst_p1_cneg
+    blst_p1_mult, blst_p1_add_or_double_affine, blst_p1_cneg, blst_p1_add_or_double, blst_p1_double
 );
 group!(
     /// A point of G2, where public keys are.
     G2, "G2", G2_BYTES, blst_p2_affine, blst_p2, blst_p2_affine_generator, blst_p2_affine_is_inf,
     blst_p2_affine_in_g2, blst_p2_uncompress, blst_p2_affine_compress, blst_p2_from_affine, blst_p2_to_affine,
-    blst_p2_mult, blst_p2_add_or_double_affine, blst_p2_cneg
+    blst_p2_mult, blst_p2_add_or_double_affine, blst_p2_cneg, blst_p2_add_or_double, blst_p2_double
 );
 
 impl G1 {
