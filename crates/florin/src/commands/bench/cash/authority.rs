@@ -139,7 +139,10 @@ impl World {
             notes
                 .iter()
                 .zip(&asked)
-                .map(|(notes, asked)| reissue(NETWORK_ID, notes, asked, &wallet::blind(asked)))
+                .map(|(notes, asked)| {
+                    let tiers = asked.iter().map(|asked| asked.tier);
+                    reissue(NETWORK_ID, notes, tiers.zip(wallet::blind(asked)))
+                })
                 .collect(),
             asked,
         )
@@ -243,12 +246,11 @@ pub fn spends(notes: &[Note]) -> Vec<Spend> {
     notes.iter().map(Note::spend).collect()
 }
 
-/// An order that makes new notes of old ones.
-pub fn reissue(network_id: u64, notes: &[Note], asked: &[Asked], blinded: &[BlindedNonce]) -> Bytes {
-    let output = |(asked, blinded): (&Asked, &BlindedNonce)| wire::Output {
-        kind: Some(wire::output::Kind::Note(NoteAsked::request(asked.tier, blinded))),
-    };
-    build(network_id, &spends(notes), asked.iter().zip(blinded).map(output).collect(), "", None)
+/// An order that makes new notes, of these tiers, of old ones.
+pub fn reissue(network_id: u64, notes: &[Note], asked: impl Iterator<Item = (u32, BlindedNonce)>) -> Bytes {
+    let output =
+        |(tier, blinded)| wire::Output { kind: Some(wire::output::Kind::Note(NoteAsked::request(tier, &blinded))) };
+    build(network_id, &spends(notes), asked.map(output).collect(), "", None)
 }
 
 impl Cost {
