@@ -80,7 +80,7 @@ fn any_number_of_threads_gives_the_same() {
         tier: (i * 7 % 5) as u32,
         nonce: Hex32([0; 32]),
         send: false,
-        lock: (i % 10 == 3).then(|| lock.clone()),
+        lock: (i % 10 == 3).then_some(lock),
     };
     let order: Vec<Made> = (0..100).map(made).collect();
     let asked = Blind::all(1, &secrets, &order);

@@ -259,7 +259,7 @@ proptest! {
             p.mul(&Scalar::from_bytes(&bytes).unwrap())
         }).collect();
         prop_assert_eq!(G1::msm_128(&points, &halves), G1::sum(&products));
-        let small: Vec<i32> = terms.iter().map(|(n, _, s)| if *n == 1 { i32::MIN } else { *s as i32 >> (s >> 32) as u32 % 32 }).collect();
+        let small: Vec<i32> = terms.iter().map(|(n, _, s)| if *n == 1 { i32::MIN } else { *s as i32 >> ((s >> 32) as u32 % 32) }).collect();
         let products: Vec<G1> = points.iter().zip(&small).map(|(p, s)| {
             let product = p.mul(&scalar(u64::from(s.unsigned_abs())));
             if *s < 0 { product.neg() } else { product }
