@@ -14,8 +14,8 @@ use florin_core::bitmap::Bitmap;
 use florin_core::certificate::{BatchId, Promise, check_signed};
 use florin_core::committee::Committee;
 use florin_core::merkle::{Hash, Tree};
-use florin_core::wire;
 use florin_core::{Code, Error, Result};
+use florin_core::{receipt, wire};
 
 /// A request to one authority.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -369,16 +369,9 @@ impl Quorum {
     fn receipt(&self, certificate: &wire::Certificate, index: usize) -> wire::Receipt {
         let acknowledgements =
             self.peers.iter().filter_map(|p| p.acknowledgement.as_ref()).filter(|(_, b)| b.get(index));
-        wire::Receipt {
-            committee_id: Bytes::copy_from_slice(self.committee.id()),
-            epoch: self.committee.epoch,
-            transaction: self.orders[index].clone(),
-            index: index as u32,
-            count: self.batch.count as u32,
-            path: self.tree.path(index).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
-            votes: certificate.votes.clone(),
-            acknowledgements: acknowledgements.take(self.committee.quorum()).map(|(s, _)| s.clone()).collect(),
-        }
+        let acknowledgements = acknowledgements.take(self.committee.quorum()).map(|(s, _)| s.clone()).collect();
+        let (transaction, votes) = (self.orders[index].clone(), certificate.votes.clone());
+        receipt::assemble(&self.committee, transaction, &self.tree, (index, self.batch.count), votes, acknowledgements)
     }
 }
 

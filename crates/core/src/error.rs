@@ -160,6 +160,7 @@ codes! {
     ConflictingCertificate = 610, "CONFLICTING_CERTIFICATE", "more than f authorities misbehaved: keep the evidence and stop";
     BadSession = 611, "BAD_SESSION", "the session is not what a quorum signed: ask another authority";
     SessionMismatch = 612, "SESSION_MISMATCH", "stop this authority, keep the folder, compare with its peers";
+    NoEvidence = 613, "NO_EVIDENCE", "bring two receipts that exclude each other and name the same authorities";
     // 7xx: an authority that can't.
     StorageFull = 700, "STORAGE_FULL", "free space in the data folder and restart the authority";
     StorageFailed = 701, "STORAGE_FAILED", "see the authority's log; it keeps what it promised and votes no more";

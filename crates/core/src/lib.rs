@@ -16,6 +16,7 @@ pub mod content;
 pub mod envelope;
 pub mod eosio;
 pub mod error;
+pub mod evidence;
 pub mod keys;
 pub mod limits;
 pub mod merkle;

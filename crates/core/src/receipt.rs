@@ -1,5 +1,7 @@
 //! Receipts: one order, proved final to anyone who has the committee file, without a network.
 
+use bytes::Bytes;
+
 use crate::certificate::{BatchId, Promise, check_signed};
 use crate::committee::Committee;
 use crate::envelope::Order;
@@ -8,8 +10,29 @@ use crate::limits::ORDERS_PER_BATCH_MAX;
 use crate::merkle::{self, Hash};
 use crate::wire;
 
+/// A receipt of order `index` of a batch whose ids are the leaves of `tree`.
+pub fn assemble(
+    committee: &Committee,
+    transaction: Bytes,
+    tree: &merkle::Tree,
+    (index, count): (usize, usize),
+    votes: Vec<wire::Signed>,
+    acknowledgements: Vec<wire::Signed>,
+) -> wire::Receipt {
+    wire::Receipt {
+        committee_id: Bytes::copy_from_slice(committee.id()),
+        epoch: committee.epoch,
+        transaction,
+        index: index as u32,
+        count: count as u32,
+        path: tree.path(index).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
+        votes,
+        acknowledgements,
+    }
+}
+
 /// The receipt's batch and order, after everything but the signatures has been checked.
-fn check_proof(committee: &Committee, receipt: &wire::Receipt) -> Result<(BatchId, Order)> {
+pub(crate) fn check_proof(committee: &Committee, receipt: &wire::Receipt) -> Result<(BatchId, Order)> {
     if receipt.committee_id.as_ref() != committee.id() {
         return Err(Error::expected(
             Code::WrongCommittee,

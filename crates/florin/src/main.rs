@@ -82,6 +82,9 @@ enum Command {
     /// Check receipts
     #[command(subcommand)]
     Receipt(receipt::Command),
+    /// Prove who of a committee has lied
+    #[command(subcommand)]
+    Evidence(evidence::Command),
     /// Batch and drive other people's orders
     #[command(subcommand)]
     Worker(worker::Command),
@@ -136,6 +139,7 @@ fn run(command: Command, out: Output) -> Result<()> {
         Command::Listen(args) => listen::run(args, out),
         Command::Log(command) => log::run(command, out),
         Command::Receipt(command) => receipt::run(command, out),
+        Command::Evidence(command) => evidence::run(command, out),
         Command::Worker(command) => worker::run(command, out),
         Command::Inspect(command) => inspect::run(command, out),
         Command::Audit(args) => audit::run(args, out),

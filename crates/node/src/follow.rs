@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use florin_core::authority::effect::Reply;
-use florin_core::authority::input::Input;
 use florin_core::authority::query::settled_by;
 use florin_core::bitmap::Bitmap;
 use florin_core::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, FOLLOWERS_MAX, MESSAGE_BYTES_MAX};
@@ -235,8 +234,7 @@ impl Follower {
             let mut left = wanted.clone();
             let mut unproved = wanted.clone();
             for certificate in reply.certificates {
-                let input = Input::Fetched { certificate, orders: reply.orders.clone() };
-                if let Reply::Settle(reply) = self.shard.handle_own(input).await? {
+                if let Reply::Settle(reply) = self.shard.fetched(certificate, reply.orders.clone()).await? {
                     let settled = settled_by(&reply, count);
                     left = left.without(&settled);
                     unproved = unproved.without(&settled);

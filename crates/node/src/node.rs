@@ -58,6 +58,7 @@ pub async fn run(
         let store = open_shard(&config, *number)?;
         let authority = Authority::new(config.committee.clone(), config.index, *number, key.clone());
         let (shard, thread) = Shard::start(authority, store, note_work.clone())?;
+        shard.keep_evidence_in(&config.data);
         opened.insert(*number, shard);
         threads.push(thread);
     }

@@ -8,8 +8,9 @@
 //! After a write or sync has failed nothing is promised any more: every request gets the same error, and
 //! what was promised before stays on disk.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,6 +27,7 @@ use florin_core::{Code, Error, Result};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info};
 
+use crate::evidence;
 use crate::meter::{CpuTimes, ThreadMeter, thread_cpu_ns};
 use crate::storage::Store;
 
@@ -82,6 +84,8 @@ pub struct Shard {
     counters: Arc<Counters>,
     long_reads: Arc<Semaphore>,
     note_work: NoteWork,
+    /// Where evidence goes, once it is said.
+    data: OnceLock<PathBuf>,
 }
 
 /// Places for the curve arithmetic of notes, which is done beside the threads of the shard.
@@ -181,7 +185,18 @@ impl Shard {
         ];
         info!(shard = authority.shard(), orders = totals.orders, "shard open");
         let long_reads = Arc::new(Semaphore::new(LONG_READS));
-        let shard = Shard { authority, store, queue, settled_end, outbox, fault, counters, long_reads, note_work };
+        let shard = Shard {
+            authority,
+            store,
+            queue,
+            settled_end,
+            outbox,
+            fault,
+            counters,
+            long_reads,
+            note_work,
+            data: OnceLock::new(),
+        };
         Ok((Arc::new(shard), ShardThreads(threads)))
     }
 
@@ -277,8 +292,10 @@ impl Shard {
     /// Settles, and signs what the settled orders ask for: after it is durable.
     pub async fn settle(&self, certificate: wire::Certificate, orders: Vec<Bytes>, shares: bool) -> Result<Reply> {
         let batch = batch_id(&certificate.root, certificate.count)?;
-        let kept = if shares { orders.clone() } else { Vec::new() };
-        let mut reply = self.handle(Input::Settle { certificate, orders }).await?;
+        // For shares, and for evidence.
+        let kept = orders.clone();
+        let settled = self.handle(Input::Settle { certificate: certificate.clone(), orders }).await;
+        let mut reply = self.watched(settled, certificate, &kept).await?;
         if let (true, Reply::Settle(settled)) = (shares, &mut reply)
             && settled.acknowledgement.is_some()
         {
@@ -288,6 +305,35 @@ impl Shard {
             settled.shares = self.note_work.run(sign).await?;
         }
         Ok(reply)
+    }
+
+    /// Settles what was fetched from a peer, waiting for room in the queue.
+    pub async fn fetched(&self, certificate: wire::Certificate, orders: Vec<Bytes>) -> Result<Reply> {
+        let settled =
+            self.handle_own(Input::Fetched { certificate: certificate.clone(), orders: orders.clone() }).await;
+        self.watched(settled, certificate, &orders).await
+    }
+
+    /// Keeps in this folder what proves that others lie.
+    pub fn keep_evidence_in(&self, data: &Path) {
+        let _ = self.data.set(data.to_owned());
+    }
+
+    /// Writes down what a certificate proves that can't be.
+    async fn watched(&self, reply: Result<Reply>, certificate: wire::Certificate, orders: &[Bytes]) -> Result<Reply> {
+        if let (Err(e), Some(data)) = (&reply, self.data.get())
+            && e.code == Code::ConflictingCertificate
+        {
+            let (data, orders) = (data.clone(), orders.to_vec());
+            let kept = self.long_read(move |authority, store| {
+                let pairs = authority.evidence(store, &certificate, &orders)?;
+                evidence::keep(&data, authority.committee(), &pairs)
+            });
+            if let Err(e) = kept.await {
+                error!("evidence is not kept: {e}");
+            }
+        }
+        reply
     }
 
     /// What is known of notes, with signature shares. It is durable.

@@ -29,7 +29,7 @@ use florin_core::authority::state::{State, Table, Write};
 use florin_core::error::{Code, Error, Result};
 
 pub use folder::{FORMAT, Identity};
-pub(crate) use folder::{erase, finish_erase, write_atomic, write_secret};
+pub(crate) use folder::{erase, finish_erase, io_error, write_atomic, write_secret};
 use log::{Log, MAX_WRITE};
 use memory::{Key, Layers, Memory};
 use trees::Trees;

@@ -21,7 +21,7 @@ use florin_core::cash::mint_keys::MintKeys;
 use florin_core::certificate::BatchId;
 use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
-use florin_core::{Code, Error, Result, wire};
+use florin_core::{Code, Error, Result, evidence, wire};
 use prost::Message as _;
 
 use crate::checkers::{Promise, Rule};
@@ -509,7 +509,16 @@ impl Node {
 
     fn settle(&mut self, world: &mut World, input: Input, orders: &[Bytes]) -> Result<Reply> {
         world.checks.seen(orders);
+        let certificate = match &input {
+            Input::Settle { certificate, .. } | Input::Fetched { certificate, .. } => Some(certificate.clone()),
+            _ => None,
+        };
         let result = self.step(world, input);
+        if let (Err(e), Some(certificate)) = (&result, certificate)
+            && e.code == Code::ConflictingCertificate
+        {
+            self.accuse(world, &certificate, orders);
+        }
         if let Err(e) = &result
             && matches!(e.code, Code::ConflictingCertificate | Code::StorageCorrupt)
         {
@@ -522,6 +531,26 @@ impl Node {
             }
         }
         result
+    }
+
+    /// What a certificate that can't be proves: liars only, and more than f of them.
+    fn accuse(&self, world: &mut World, certificate: &wire::Certificate, orders: &[Bytes]) {
+        let pairs = match self.core.evidence(self.view(), certificate, orders) {
+            Ok(pairs) => pairs,
+            Err(e) => return world.violation(Rule::FalseEvidence, format!("{:?} finds no evidence: {e}", self.id())),
+        };
+        for pair in pairs {
+            match evidence::check(&world.committee, [&pair[0], &pair[1]]) {
+                Ok(found) if found.guilty.iter().any(|i| !world.byzantine.contains(i)) => {
+                    world.violation(Rule::FalseEvidence, format!("{:?} are accused", found.guilty));
+                }
+                Ok(found) if found.guilty.len() <= world.committee.faults() => {
+                    world.violation(Rule::FalseEvidence, format!("only {:?} are accused", found.guilty));
+                }
+                Ok(_) => world.fault("liars beyond f named by evidence"),
+                Err(e) => world.violation(Rule::FalseEvidence, format!("it proves nothing: {e}")),
+            }
+        }
     }
 
     fn on_deliver(&mut self, world: &mut World, request: &Envelope, delivery: wire::Delivery) {

@@ -24,6 +24,7 @@ pub mod audit;
 pub(crate) mod changes;
 pub(crate) mod deliver;
 pub mod effect;
+mod evidence;
 pub mod input;
 pub mod mint;
 mod pbtx;

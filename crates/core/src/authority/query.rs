@@ -20,7 +20,7 @@ use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{CERTIFICATES_BYTES_MAX, FOLLOW_PAGE, PAGE_MAX};
 use crate::merkle::{self, Hash};
-use crate::wire;
+use crate::{receipt, wire};
 
 impl Authority {
     /// Balance and spending state of an address.
@@ -85,7 +85,8 @@ impl Authority {
         }
     }
 
-    fn proof(
+    /// What is known of an order of a stored batch, with its receipt as far as this authority can give one.
+    pub(super) fn proof(
         &self,
         state: &dyn State,
         batch: u64,
@@ -104,16 +105,9 @@ impl Authority {
             true => vec![sign(Promise::Settled, &self.committee, self.index, &self.key, &id, &progress.settled)],
             false => Vec::new(),
         };
-        let receipt = wire::Receipt {
-            committee_id: Bytes::copy_from_slice(self.committee.id()),
-            epoch: self.committee.epoch,
-            transaction,
-            index,
-            count: progress.count as u32,
-            path: merkle::Tree::new(&ids).path(at).iter().map(|h| Bytes::copy_from_slice(h)).collect(),
-            votes: certificate.map(|c| c.votes.clone()).unwrap_or_default(),
-            acknowledgements,
-        };
+        let votes = certificate.map(|c| c.votes.clone()).unwrap_or_default();
+        let (tree, place) = (merkle::Tree::new(&ids), (at, progress.count));
+        let receipt = receipt::assemble(&self.committee, transaction, &tree, place, votes, acknowledgements);
         Ok(wire::OrderReply { state: found as i32, receipt: Some(receipt) })
     }
 

@@ -12,6 +12,7 @@ pub mod config;
 pub mod contract;
 pub mod demo;
 pub mod devnet;
+pub mod evidence;
 pub mod hub;
 pub mod inspect;
 pub mod listen;

@@ -27,7 +27,7 @@ pub struct Identity {
 }
 
 /// An I/O error with what was tried.
-pub(super) fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
+pub(crate) fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
     use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
     let code = match error.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => Code::StorageFull,

@@ -42,6 +42,8 @@ pub enum Rule {
     FalseBelief,
     /// An honest authority never meets what can't be.
     Impossible,
+    /// Evidence names liars, more than f of them, and nobody else.
+    FalseEvidence,
     /// No certified order waits once the one before it is settled.
     Stuck,
     /// Logs of honest authorities are prefixes of one another, and equal prefixes come to the same.

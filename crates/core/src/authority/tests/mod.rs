@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 mod attacks;
 mod audit;
+mod evidence;
 mod mint;
 mod model;
 mod receipt;

@@ -294,7 +294,7 @@ fn an_authority_catches_up_from_a_peers_stream() {
 }
 
 /// A certificate that these authorities sign blindly: `bits` are the orders of each vote.
-fn blind(cluster: &Cluster, orders: &[Bytes], signers: &[u32], bits: u8) -> wire::Certificate {
+pub(super) fn blind(cluster: &Cluster, orders: &[Bytes], signers: &[u32], bits: u8) -> wire::Certificate {
     let id = decode_batch(orders).unwrap().id;
     let bitmap = Bitmap::parse(&[bits], orders.len()).unwrap();
     let sign = |i: &u32| sign(Promise::Vote, &cluster.committee, *i, &cluster.keys[*i as usize], &id, &bitmap);

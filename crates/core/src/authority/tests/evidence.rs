@@ -1,0 +1,102 @@
+//! More than f authorities lie: what one honest authority has names them, and nobody else.
+
+use super::settle::blind;
+use super::*;
+use crate::batch::decode_batch;
+use crate::bearer::{Spend, build};
+use crate::bitmap::Bitmap;
+use crate::certificate::{Promise, sign};
+use crate::content::credit_output;
+use crate::evidence::check;
+
+const LIARS: [u32; 2] = [0, 3];
+
+/// Settles orders at an honest authority and hands it a certificate of the liars and another one for their rivals.
+fn accuse(cluster: &mut Cluster, first: &[Bytes], rivals: &[Bytes]) -> Vec<[wire::Receipt; 2]> {
+    let bits = (1 << first.len()) - 1;
+    let settled = blind(cluster, first, &[LIARS[0], LIARS[1], 1], bits);
+    cluster.node(1, 0).settle(&settled, first).unwrap();
+    let rival = blind(cluster, rivals, &[LIARS[0], LIARS[1], 2], (1 << rivals.len()) - 1);
+    assert_eq!(code(cluster.node(1, 0).settle(&rival, rivals)), Code::ConflictingCertificate);
+    let node = cluster.node(1, 0);
+    node.authority.evidence(&node.state, &rival, rivals).unwrap()
+}
+
+#[test]
+fn two_certificates_for_one_seqnum_name_who_signed_both() {
+    let (mut cluster, mut alice) = funded(100);
+    let mut twin = alice.clone();
+    let first = [alice.pay(&[to(cluster.issuer.address, 1)], ""), alice.pay(&[to(cluster.issuer.address, 2)], "")];
+    let rival = [Signer::new(9).pay(&[to(alice.address, 1)], ""), twin.pay(&[to(alice.address, 3)], "")];
+    let pairs = accuse(&mut cluster, &first, &rival[1..]);
+    assert_eq!(pairs.len(), 1);
+    let found = check(&cluster.committee, [&pairs[0][0], &pairs[0][1]]).unwrap();
+    assert_eq!(found.guilty, LIARS);
+    let ids = [&first[0], &rival[1]].map(|raw| crate::envelope::Order::decode(raw.clone()).unwrap().id);
+    assert_eq!(found.orders.map(|order| order.id), ids);
+
+    // A vote more or less makes nobody else guilty, and a changed one nothing at all.
+    let [settled, other] = pairs[0].clone();
+    let mut fewer = other.clone();
+    fewer.votes.retain(|vote| vote.authority != LIARS[0]);
+    assert_eq!(check(&cluster.committee, [&settled, &fewer]).unwrap().guilty, LIARS[1..]);
+    fewer.votes.retain(|vote| vote.authority != LIARS[1]);
+    assert_eq!(code(check(&cluster.committee, [&settled, &fewer])), Code::NoEvidence);
+    let mut forged = other.clone();
+    forged.votes[2].authority = 1;
+    assert_eq!(code(check(&cluster.committee, [&settled, &forged])), Code::BadVote);
+    // Whoever voted for one order acknowledges another that a quorum has certified, and is honest.
+    let id = decode_batch(&rival[1..]).unwrap().id;
+    let settles = sign(Promise::Settled, &cluster.committee, 1, &cluster.keys[1], &id, &Bitmap::full(1));
+    let mixed = wire::Receipt { votes: Vec::new(), acknowledgements: vec![settles], ..other };
+    assert!(settled.votes.iter().any(|vote| vote.authority == 1));
+    let votes = wire::Receipt { acknowledgements: Vec::new(), ..settled };
+    assert_eq!(code(check(&cluster.committee, [&votes, &mixed])), Code::NoEvidence);
+}
+
+#[test]
+fn two_orders_that_spend_one_note_name_who_signed_both() {
+    let mut cluster = Cluster::new(&TestCommittee::new(4, 1));
+    let mut alice = Signer::new(1);
+    cluster.fund(alice.address, 100);
+    let mut purse = cluster.make_cash(6);
+    let notes = cluster.withdraw(&mut alice, &mut purse, &[1, 2]);
+    let spend = |notes: &[crate::cash::testing::Note], receiver: &Signer| {
+        let amount = notes.iter().map(|n| 1 << n.tier).sum();
+        let spends: Vec<Spend> = notes.iter().map(|note| note.spend()).collect();
+        build(NETWORK_ID, &spends, vec![credit_output(&to(receiver.address, amount))], "", None)
+    };
+    let (both, one) = (spend(&notes, &alice), spend(&notes[1..], &Signer::new(2)));
+    let pairs = accuse(&mut cluster, &[both.clone()], &[one]);
+    assert_eq!(pairs.len(), 1);
+    assert_eq!(check(&cluster.committee, [&pairs[0][0], &pairs[0][1]]).unwrap().guilty, LIARS);
+    assert_eq!(code(check(&cluster.committee, [&pairs[0][0], &pairs[0][0]])), Code::NoEvidence);
+}
+
+#[test]
+fn orders_that_honest_authorities_may_both_sign_are_no_evidence() {
+    let (mut cluster, mut alice) = funded(100);
+    let before = alice.clone();
+    let (a, b) = (alice.pay(&[to(alice.address, 1)], ""), alice.pay(&[to(alice.address, 1)], ""));
+    let mut follows_another = before.clone();
+    follows_another.seqnum = 1;
+    follows_another.prev_hash = 7;
+    let (void, recover) = (follows_another.pay(&[to(alice.address, 1)], ""), before.recover());
+    let receipt = |cluster: &mut Cluster, order: &Bytes| {
+        let orders = std::slice::from_ref(order);
+        let votes = blind(cluster, orders, &[0, 1, 2, 3], 1).votes;
+        let ids = [crate::envelope::Order::decode(order.clone()).unwrap().id];
+        let tree = crate::merkle::Tree::new(&ids);
+        crate::receipt::assemble(&cluster.committee, order.clone(), &tree, (0, 1), votes, Vec::new())
+    };
+    let receipts = [&a, &b, &void, &recover].map(|order| receipt(&mut cluster, order));
+    for (one, other, why) in [
+        (0, 0, "the same order"),
+        (0, 1, "different seqnums"),
+        (1, 2, "follow different ones"),
+        (0, 3, "takes no lock"),
+    ] {
+        let e = check(&cluster.committee, [&receipts[one], &receipts[other]]).unwrap_err();
+        assert!(e.code == Code::NoEvidence && e.message.contains(why), "{e}");
+    }
+}
