@@ -76,9 +76,11 @@ impl Links {
         }
     }
 
-    pub fn send(&self, end: &EndId, message: HubMessage) {
+    /// Says something over a connection, if it is still the newest of its end.
+    pub fn send(&self, end: &EndId, connection: u64, message: HubMessage) {
         let mut state = self.state();
-        let to = state.open.get(end).and_then(|open| open.to.as_ref());
+        let open = state.open.get(end).filter(|open| open.number == connection);
+        let to = open.and_then(|open| open.to.as_ref());
         if to.is_some_and(|to| to.try_send(message).is_err()) {
             state.open.remove(end);
         }
@@ -221,7 +223,7 @@ impl Line {
     pub async fn talk(&self, end: EndId, frames: &mut Streaming<HubFrame>, out: Out) -> Error {
         let (number, messages, cut) = self.links.open(end);
         let both = async {
-            if let Err(e) = self.ask(Input::Connected(end)).await {
+            if let Err(e) = self.ask(Input::Connected(end, number)).await {
                 return e;
             }
             let listens = self.listen(end, frames);
@@ -319,20 +321,23 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_take_what_is_said_is_cut_off_and_a_newer_connection_takes_the_place_of_an_older_one() {
         let (links, end) = (Links::default(), EndId { channel: [1; 32], side: 0 });
-        links.send(&end, HubMessage::default());
+        links.send(&end, 1, HubMessage::default());
         let (first, _messages, cut) = links.open(end);
         for _ in 0..HUB_QUEUE_MAX {
-            links.send(&end, HubMessage::default());
+            links.send(&end, first, HubMessage::default());
         }
         assert!(links.state().open.contains_key(&end));
-        links.send(&end, HubMessage::default());
+        links.send(&end, first, HubMessage::default());
         assert!(cut.await.is_err() && !links.state().open.contains_key(&end));
         let (second, mut messages, cut) = links.open(end);
         // The end of the first one is not the end of the second.
         assert!(!links.close(&end, first));
-        links.send(&end, HubMessage::default());
+        // Nor does what was to be said over it go over the second.
+        links.send(&end, first, HubMessage::default());
+        assert!(messages.try_recv().is_err());
+        links.send(&end, second, HubMessage::default());
         links.finish(&end);
-        links.send(&end, HubMessage::default());
+        links.send(&end, second, HubMessage::default());
         // What was said before it goes out, and then nothing more.
         assert!(messages.recv().await.is_some() && messages.recv().await.is_none());
         let (third, _messages, _cut) = links.open(end);

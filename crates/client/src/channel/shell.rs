@@ -40,7 +40,7 @@ impl Shell {
                 // Nobody may be listening.
                 Effect::Channel(manager::Effect::Event(event)) => drop(self.events.send(event)),
                 Effect::Event(event) => drop(self.payments.send(event)),
-                Effect::Send { end, message } => self.links.send(&end, *message),
+                Effect::Send { end, connection, message } => self.links.send(&end, connection, *message),
                 Effect::Channel(manager::Effect::Prepare { op, message }) => self.prepare(op, message),
                 Effect::Channel(manager::Effect::Broadcast { op, order }) => {
                     let channel = manager.operation(op).ok().and_then(|status| status.end).map(|end| end.channel);

@@ -195,9 +195,9 @@ impl Hub {
             Input::Channel(input) => self.channel(*input, turn),
             Input::Ask(ask) => self.ask(ask, turn),
             Input::Pay(pay) => self.pay(pay, turn),
-            Input::Connected(end) => self.connected(end, turn),
+            Input::Connected(end, connection) => self.connected(end, connection, turn),
             Input::Disconnected(end) => {
-                self.links.entry(end).or_default().connected = false;
+                self.links.entry(end).or_default().connection = None;
                 Ok(())
             }
             Input::Message { end, message } => self.message(end, *message, turn),
@@ -251,9 +251,9 @@ impl Hub {
     }
 
     fn send(&self, end: EndId, kind: hub_message::Kind, turn: &mut Turn) {
-        if self.links.get(&end).is_some_and(|link| link.connected) {
+        if let Some(connection) = self.links.get(&end).and_then(|link| link.connection) {
             let message = wire::HubMessage { channel: Bytes::copy_from_slice(&end.channel), kind: Some(kind) };
-            turn.fx.effects.push(Effect::Send { end, message: Box::new(message) });
+            turn.fx.effects.push(Effect::Send { end, connection, message: Box::new(message) });
         }
     }
 

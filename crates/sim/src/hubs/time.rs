@@ -53,7 +53,7 @@ impl World {
         let (Some(opener), Some(other)) = (party(&record.opener), party(&record.other)) else { return };
         self.nodes[opener].ends.insert(EndId { channel, side: 0 }, other);
         self.nodes[other].ends.insert(EndId { channel, side: 1 }, opener);
-        self.links.insert(channel, Link { sides: [opener, other], up: false, mail: Default::default() });
+        self.links.insert(channel, Link { sides: [opener, other], up: false, number: 0, mail: Default::default() });
     }
 
     /// Time passes, and whoever is diligent does what it has to. Nobody else does anything.

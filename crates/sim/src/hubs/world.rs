@@ -29,6 +29,8 @@ pub struct Link {
     pub sides: [usize; 2],
     /// Whether they are connected.
     pub up: bool,
+    /// Of the connection: each time another one.
+    pub number: u64,
     /// Messages to each side, in their order.
     pub mail: [VecDeque<Box<HubMessage>>; 2],
 }
@@ -215,7 +217,7 @@ impl World {
             Effect::Channel(manager::Effect::Prepare { op, message }) => self.prepare(node, op, &message),
             Effect::Channel(manager::Effect::Broadcast { op, order }) => self.broadcast(node, op, &order),
             Effect::Channel(manager::Effect::Event(event)) => self.seen(node, &event),
-            Effect::Send { end, message } => self.send(node, end, message),
+            Effect::Send { end, connection, message } => self.send(node, end, connection, message),
             Effect::Event(event) => match event {
                 Event::Forwarded { .. } => self.mark("forwarded and paid"),
                 Event::Paid { .. } => self.mark("paid"),
@@ -293,7 +295,7 @@ impl World {
         self.nodes[node].look_due = self.nodes[node].look_due.min(due);
     }
 
-    fn send(&mut self, node: usize, end: EndId, message: Box<HubMessage>) {
+    fn send(&mut self, node: usize, end: EndId, connection: u64, message: Box<HubMessage>) {
         let Some(kind) = &message.kind else { return };
         if self.muted.get(&node).is_some_and(|muted| muted.contains(&letter(kind))) {
             return self.mark("message that a liar kept to itself");
@@ -307,7 +309,7 @@ impl World {
             self.offered(node, end, offer);
         }
         match self.links.get_mut(&end.channel) {
-            Some(link) if link.up => link.mail[to as usize].push_back(message),
+            Some(link) if link.up && link.number == connection => link.mail[to as usize].push_back(message),
             _ => self.mark("message sent into a broken connection"),
         }
     }
@@ -374,8 +376,10 @@ impl World {
             return;
         }
         link.up = true;
+        link.number += 1;
+        let number = link.number;
         for side in [0, 1] {
-            drop(self.tell(sides[side as usize], Input::Connected(EndId { channel, side }), Wish::None));
+            drop(self.tell(sides[side as usize], Input::Connected(EndId { channel, side }, number), Wish::None));
         }
     }
 
@@ -470,7 +474,7 @@ impl World {
 /// Ends that an input is about.
 fn ends_of(input: &Input) -> Vec<EndId> {
     match input {
-        Input::Message { end, .. } | Input::Connected(end) | Input::Disconnected(end) => vec![*end],
+        Input::Message { end, .. } | Input::Connected(end, _) | Input::Disconnected(end) => vec![*end],
         Input::Pay(pay) => vec![pay.route.end],
         Input::Channel(input) => match &**input {
             manager::Input::Seen { channel, .. } => [0, 1].map(|side| EndId { channel: *channel, side }).to_vec(),

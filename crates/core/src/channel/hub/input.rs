@@ -125,8 +125,9 @@ pub enum Input {
     Ask(Ask),
     /// Pays an invoice. Reply: `Payment`.
     Pay(Pay),
-    /// The other side of a channel is there: a connection that has proved to be its. Reply: `Done`.
-    Connected(EndId),
+    /// The other side of a channel is there: a connection that has proved to be its, and its number, which is none of an
+    /// earlier one. Reply: `Done`.
+    Connected(EndId, u64),
     /// It is gone.
     Disconnected(EndId),
     /// It says something. An error has changed nothing.

@@ -17,7 +17,8 @@ use crate::wire::{self, HubLane};
 /// A connection with the other side of a channel.
 #[derive(Debug, Default)]
 pub struct Link {
-    pub connected: bool,
+    /// The one that there is.
+    pub connection: Option<u64>,
     /// Vouchers were compared since the start.
     pub compared: bool,
     /// It has offered a lock that could not be judged before another channel is compared.
@@ -30,9 +31,9 @@ impl Hub {
         self.links.get(end).is_some_and(|link| link.compared) && !self.diverged.contains(end)
     }
 
-    pub(super) fn connected(&mut self, end: EndId, turn: &mut Turn) -> Result<()> {
+    pub(super) fn connected(&mut self, end: EndId, connection: u64, turn: &mut Turn) -> Result<()> {
         turn.manager.status(&end)?;
-        self.links.entry(end).or_default().connected = true;
+        self.links.entry(end).or_default().connection = Some(connection);
         self.hello(end, turn)?;
         if self.is_ready(&end) {
             self.say_again(end, turn);

@@ -71,7 +71,7 @@ impl Node {
         let done = self.hub.handle(now(), input, &mut self.manager, &self.party)?;
         self.groups.push(done.group);
         for effect in done.effects {
-            if let Effect::Send { end, message } = effect {
+            if let Effect::Send { end, message, .. } = effect {
                 self.sends.push((end, message.encode_to_vec()));
             }
         }
@@ -122,7 +122,7 @@ pub fn measure(count: usize, group: usize, journal: impl Fn(&str) -> PathBuf, co
         let record = record(&nodes[at].party, &nodes[at + 1].party);
         for (node, side) in [(at, OPENER), (at + 1, OTHER)] {
             nodes[node].see(channel, &record)?;
-            nodes[node].handle(Input::Connected(EndId { channel, side }))?;
+            nodes[node].handle(Input::Connected(EndId { channel, side }, 1))?;
         }
     }
     settle(&mut nodes, links)?;

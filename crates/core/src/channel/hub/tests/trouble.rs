@@ -1,7 +1,7 @@
 //! Absent, crashing, silent and cheating parties.
 
 use super::world::*;
-use crate::channel::hub::{Event, Input, PaymentState, Policy};
+use crate::channel::hub::{Effect, Event, Input, PaymentState, Policy};
 use crate::channel::manager::{self, Conditions, Issue};
 use crate::error::Code;
 use crate::wire::HubMessage;
@@ -307,7 +307,7 @@ fn a_hub_from_any_old_backup_signs_nothing_that_it_has_signed_before() {
         let (invoice, _) = line.invoice(50);
         let pay = line.world.payment(HUB, line.links[1].0, &[], &invoice);
         assert_eq!(line.world.ask(HUB, Input::Pay(pay.clone())).unwrap_err().code, Code::HubOffline);
-        line.world.ask(HUB, Input::Connected(line.links[1].0)).unwrap();
+        line.world.ask(HUB, Input::Connected(line.links[1].0, 0)).unwrap();
         assert_eq!(line.world.ask(HUB, Input::Pay(pay.clone())).unwrap_err().code, Code::HubOffline);
         line.world.nodes[HUB].events.clear();
         line.world.connect_all();
@@ -349,7 +349,7 @@ fn a_party_that_only_claims_to_hold_more_is_not_believed_and_not_paid() {
     let lanes = vec![crate::wire::HubLane { payer: 0, lane: 3, nonce: 9 }];
     let hello = crate::wire::HubHello { lanes };
     let lie = HubMessage { channel, kind: Some(Kind::Hello(hello)) };
-    line.world.ask(HUB, Input::Connected(end)).unwrap();
+    line.world.ask(HUB, Input::Connected(end, 0)).unwrap();
     line.world.ask(HUB, Input::Message { end, message: Box::new(lie) }).unwrap();
     line.world.run();
     let (invoice, _) = line.world.invoice(BOB, bobs, 50);
@@ -574,4 +574,27 @@ fn a_backup_whose_forgotten_vouchers_cost_more_than_it_has_starts_again() {
     let before = line.world.status(ALICE, &line.links[0].0);
     line.world.restart(ALICE, 0);
     assert_eq!(line.world.status(ALICE, &line.links[0].0), before);
+}
+
+/// A side that comes back from an old backup takes the first greeting on a connection for what the other side holds now.
+#[test]
+fn what_is_said_names_the_connection_that_was_there() {
+    let mut line = Line::new(Policy::default());
+    let (end, now) = (line.links[0].0, line.world.now());
+    let said = |line: &mut Line, input: Input| -> Vec<u64> {
+        let node = &mut line.world.nodes[ALICE];
+        node.handle(now, input).unwrap();
+        let effects = node.unsynced.iter().flat_map(|fx| &fx.effects);
+        let sends = effects.filter_map(|effect| match effect {
+            Effect::Send { connection, .. } => Some(*connection),
+            _ => None,
+        });
+        sends.collect()
+    };
+    line.world.nodes[ALICE].sync();
+    line.world.nodes[ALICE].effects.clear();
+    assert_eq!(said(&mut line, Input::Connected(end, 70)), [70]);
+    assert_eq!(said(&mut line, Input::Connected(end, 71)), [70, 71], "each greeting for its own connection");
+    line.world.nodes[ALICE].sync();
+    assert_eq!(said(&mut line, Input::Disconnected(end)), [0_u64; 0]);
 }

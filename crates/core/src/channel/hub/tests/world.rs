@@ -114,8 +114,8 @@ pub struct Node {
     permission: Bytes,
     /// Durable.
     pub journal: Vec<wire::HubGroup>,
-    unsynced: Vec<Effects>,
-    effects: VecDeque<Effect>,
+    pub unsynced: Vec<Effects>,
+    pub effects: VecDeque<Effect>,
     signed: BTreeMap<Hash, Message>,
     orders: u64,
     pub events: Vec<Event>,
@@ -220,6 +220,8 @@ pub struct World {
     /// Locks that were offered, to whom.
     pub offers: Vec<(usize, Voucher)>,
     pub secrets: BTreeMap<Hash, Hash>,
+    /// Connections that were made.
+    pub connections: u64,
 }
 
 impl World {
@@ -236,6 +238,7 @@ impl World {
             lose: |_| false,
             offers: Vec::new(),
             secrets: BTreeMap::new(),
+            connections: 0,
         }
     }
 
@@ -276,7 +279,9 @@ impl World {
         let (peer, other) = self.peers[&(node, end)];
         for (node, end) in [(node, end), (peer, other)] {
             if !self.nodes[node].down {
-                self.ask(node, Input::Connected(end)).unwrap();
+                self.connections += 1;
+                let connected = Input::Connected(end, self.connections);
+                self.ask(node, connected).unwrap();
             }
         }
     }
@@ -337,7 +342,7 @@ impl World {
                 of.handle(now, tell(manager::Input::Outcome { op, outcome })).unwrap();
             }
             Effect::Channel(manager::Effect::Event(_)) => {}
-            Effect::Send { end, message } => {
+            Effect::Send { end, message, .. } => {
                 let (peer, other) = self.peers[&(node, end)];
                 if !of.mute && !(self.lose)(&message) {
                     // Over the line and back.
