@@ -3,9 +3,11 @@
 
 use bytes::Bytes;
 use florin_core::batch::decode_batch;
-use florin_core::envelope::next_hash;
-use florin_core::wire;
+use florin_core::envelope::{Order, next_hash};
+use florin_core::merkle::Tree;
+use florin_core::{evidence, receipt, wire};
 
+use crate::checkers::Rule;
 use crate::client::{Client, SignedOrder, Signer, wake};
 use crate::message::{Addr, Body, Envelope};
 use crate::world::{MS, World};
@@ -62,7 +64,30 @@ impl SignsTwice {
         }
     }
 
+    /// Whoever has voted for both sides is named, and is a liar. Votes that are garbage prove nothing.
+    fn accuse(&self, world: &mut World) {
+        let receipt = |side: &Side, authority: u32| -> Option<wire::Receipt> {
+            let ids = side.orders.iter().map(|raw| Order::decode(raw.clone()).map(|order| order.id));
+            let tree = Tree::new(&ids.collect::<Result<Vec<_>, _>>().ok()?);
+            let vote = side.votes.iter().find(|vote| vote.authority == authority)?.clone();
+            let (first, place) = (side.first.raw.clone(), (0, side.orders.len()));
+            Some(receipt::assemble(&world.committee, first, &tree, place, vec![vote], Vec::new()))
+        };
+        let mut guilty = Vec::new();
+        for authority in 0..world.committee.size() as u32 {
+            if let [Some(a), Some(b)] = [0, 1].map(|side| receipt(&self.sides[side], authority)) {
+                guilty.extend(evidence::check(&world.committee, [&a, &b]).into_iter().flat_map(|found| found.guilty));
+            }
+        }
+        match guilty.iter().find(|i| !world.byzantine.contains(i)) {
+            Some(honest) => world.violation(Rule::FalseEvidence, format!("authority {honest} is accused")),
+            None if guilty.is_empty() => {}
+            None => world.fault("liars named by their votes"),
+        }
+    }
+
     fn end(&mut self, world: &mut World) {
+        self.accuse(world);
         let signer = &self.signers[self.at];
         let shard = signer.shard(world.committee.shards);
         let quorum = world.committee.quorum();

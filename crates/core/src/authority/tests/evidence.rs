@@ -67,7 +67,7 @@ fn two_orders_that_spend_one_note_name_who_signed_both() {
         build(NETWORK_ID, &spends, vec![credit_output(&to(receiver.address, amount))], "", None)
     };
     let (both, one) = (spend(&notes, &alice), spend(&notes[1..], &Signer::new(2)));
-    let pairs = accuse(&mut cluster, &[both.clone()], &[one]);
+    let pairs = accuse(&mut cluster, std::slice::from_ref(&both), &[one]);
     assert_eq!(pairs.len(), 1);
     assert_eq!(check(&cluster.committee, [&pairs[0][0], &pairs[0][1]]).unwrap().guilty, LIARS);
     assert_eq!(code(check(&cluster.committee, [&pairs[0][0], &pairs[0][0]])), Code::NoEvidence);
