@@ -307,3 +307,67 @@ fn a_recovery_and_the_order_that_it_looks_for_in_one_unit() {
         check(&cluster, &[(&alice, 984), (&bob, 1_000)]);
     }
 }
+
+/// A hundred clients race to spend one note. Each authority sees them in an order of its own, and one votes for all of them.
+/// One wins, or none until the log has freed the note; then one can spend it.
+#[test]
+fn a_hundred_clients_race_for_a_note_and_one_wins_or_none_until_it_is_freed() {
+    const LIAR: usize = 3;
+    let (mut cluster, mut alice, _, mut purse, _) = with_notes(2, &[3]);
+    let clients: Vec<Signer> = (0..100).map(|i| Signer::new(1_000 + i)).collect();
+    let mut rng = super::race::rand_order::Rng(7);
+    let (mut won, mut freed_first, mut paid) = (0, 0, std::collections::BTreeMap::<usize, i128>::new());
+    for round in 0..40 {
+        let notes = cluster.withdraw(&mut alice, &mut purse, &[2]);
+        let orders: Vec<Bytes> = clients.iter().map(|client| deposit(&notes, client)).collect();
+        // When each comes, and how much later at each authority: in some rounds all see much the same.
+        let noise = [1, 20, 1_000][round % 3];
+        let starts: Vec<u64> = orders.iter().map(|_| rng.below(1_000)).collect();
+        let mut given = vec![Vec::new(); orders.len()];
+        for authority in 0..LIAR {
+            let mut arrivals: Vec<(u64, usize)> =
+                starts.iter().enumerate().map(|(client, start)| (start + rng.below(noise), client)).collect();
+            arrivals.sort_unstable();
+            for (_, client) in arrivals {
+                given[client].extend(votes(&mut cluster, &orders[client], [authority]));
+            }
+        }
+        assert_eq!(given.iter().map(Vec::len).sum::<usize>(), LIAR, "an honest authority votes for one");
+        let mut winners = Vec::new();
+        for (client, mut votes) in given.into_iter().enumerate() {
+            let batch = crate::batch::decode_batch(std::slice::from_ref(&orders[client])).unwrap().id;
+            let key = &cluster.keys[LIAR];
+            votes.push(sign(Promise::Vote, &cluster.committee, LIAR as u32, key, &batch, &Bitmap::full(1)));
+            let enough = votes.len() >= cluster.committee.quorum();
+            let certificate = cluster.certificate(std::slice::from_ref(&orders[client]), votes);
+            for authority in 0..4 {
+                let reply = cluster.node(authority, 0).settle(&certificate, std::slice::from_ref(&orders[client]));
+                assert_eq!(reply.is_ok_and(|reply| reply.acknowledgement.is_some()), enough, "client {client}");
+            }
+            winners.extend(enough.then_some(client));
+        }
+        let winner = match winners[..] {
+            [winner] => {
+                won += 1;
+                winner
+            }
+            [] => {
+                freed_first += 1;
+                cluster.run_ordered(&[recover(&notes)]);
+                wait(&mut cluster);
+                let client = rng.below(100) as usize;
+                cluster.run(&[deposit(&freed(&notes), &clients[client])]);
+                client
+            }
+            _ => panic!("{winners:?} have the money of one note"),
+        };
+        cluster.deliver_all();
+        *paid.entry(winner).or_default() += 4;
+        for i in 0..4 {
+            assert_eq!(outstanding(&cluster, i), 8, "only the first note is left");
+        }
+    }
+    assert!(won > 5 && freed_first > 5, "{won} won, {freed_first} freed");
+    let expected: Vec<(&Signer, i128)> = paid.iter().map(|(client, amount)| (&clients[*client], *amount)).collect();
+    check(&cluster, &expected);
+}
