@@ -30,7 +30,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use run::run;
+pub use run::{run, run_without_memory};
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

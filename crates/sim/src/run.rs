@@ -78,6 +78,15 @@ struct Run {
 /// # Panics
 /// If the options are out of their ranges.
 pub fn run(options: Options) -> Report {
+    let _faster = florin_core::memo::remember();
+    run_without_memory(options)
+}
+
+/// The same, event for event, with every signature verified each time that somebody has to.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_without_memory(options: Options) -> Report {
     let mut run = Run::new(options);
     run.begin();
     run.until(run.world.options.seconds * SECOND);
