@@ -13,6 +13,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::rc::Rc;
+
+use florin_ed25519::KnownKeys;
 
 use crate::cash::curve::{G1, G2};
 use crate::error::Result;
@@ -47,6 +50,8 @@ pub(crate) struct Memory {
     pub hashes: Table<G1>,
     /// Key, base, signature: whether the pairings are equal.
     pub claims: Table<bool>,
+    /// Points of ed25519 keys.
+    points: Rc<KnownKeys>,
 }
 
 /// Answers to questions of one kind.
@@ -94,6 +99,11 @@ pub(crate) fn is_on() -> bool {
     ON.get()
 }
 
+/// This thread's points of ed25519 keys.
+pub(crate) fn points() -> Rc<KnownKeys> {
+    MEMORY.with_borrow(|memory| memory.points.clone())
+}
+
 /// What is remembered of a question.
 pub(crate) fn recall<V: Clone>(table: fn(&mut Memory) -> &mut Table<V>, question: &[u8]) -> Option<V> {
     MEMORY.with_borrow_mut(|memory| table(memory).get(question))
@@ -120,3 +130,7 @@ pub(crate) fn of<V: Clone>(
         answer
     })
 }
+
+#[cfg(test)]
+#[path = "memo_tests.rs"]
+mod tests;

@@ -337,11 +337,10 @@ impl Together {
 
     /// As [`ed25519::Batch::verify`].
     fn verify(self, known: &KnownKeys, verifications: &mut usize) -> Vec<bool> {
-        let verdicts = self.batch.verify(known, verifications);
         if self.recalled.is_empty() {
-            return verdicts;
+            return self.batch.verify(known, verifications);
         }
-        let mut verdicts = verdicts.into_iter();
+        let mut verdicts = self.batch.verify(&memo::points(), verifications).into_iter();
         let mut verdict = |recalled: std::result::Result<bool, Box<[u8]>>| match recalled {
             Ok(verdict) => {
                 *verifications += 1;

@@ -342,6 +342,7 @@ impl Run {
             authorities: self.world.options.authorities,
             shards: self.world.options.shards,
             simulated_seconds: self.world.now as f64 / SECOND as f64,
+            load_seconds: self.world.options.seconds,
             events: self.world.events,
             operations: Operations {
                 signed: counts.signed,
