@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
+use crate::memo;
 
 /// Bytes of a public key: curve, then the compressed point (ed25519: a zero byte, then the key).
 pub const PUBLIC_KEY_BYTES: usize = 34;
@@ -82,12 +83,16 @@ impl PublicKey {
         let Some(curve) = Curve::from_byte(bytes[0]) else {
             return Err(bad("curve of a key", "0 (K1), 1 (R1) or 16 (ed25519)", bytes[0].to_string()));
         };
-        let on_curve = match curve {
-            // The libraries also read other forms of a point (compact, x only); here there is one.
-            Curve::K1 => is_compressed(&bytes) && secp256k1::PublicKey::from_slice(&bytes[1..]).is_ok(),
-            Curve::R1 => is_compressed(&bytes) && r1::VerifyingKey::from_sec1_bytes(&bytes[1..]).is_ok(),
-            Curve::Ed25519 => bytes[1] == 0 && ed25519_zebra::VerificationKey::try_from(&bytes[2..]).is_ok(),
-        };
+        let on_curve = memo::of(
+            |m| &mut m.keys,
+            &[&bytes],
+            || match curve {
+                // The libraries also read other forms of a point (compact, x only); here there is one.
+                Curve::K1 => is_compressed(&bytes) && secp256k1::PublicKey::from_slice(&bytes[1..]).is_ok(),
+                Curve::R1 => is_compressed(&bytes) && r1::VerifyingKey::from_sec1_bytes(&bytes[1..]).is_ok(),
+                Curve::Ed25519 => bytes[1] == 0 && ed25519_zebra::VerificationKey::try_from(&bytes[2..]).is_ok(),
+            },
+        );
         if !on_curve {
             return Err(bad("key", "a point on its curve", hex::encode(bytes)));
         }
@@ -204,6 +209,10 @@ impl Signature {
     /// The K1 or R1 key that made this signature of a body with hash `body_hash`. None if no key could have (or for
     /// ed25519, which names no key). Recovering, not verifying, makes a flipped recovery id another key.
     pub fn recover(&self, body_hash: &[u8; 32]) -> Option<PublicKey> {
+        memo::of(|m| &mut m.signers, &[&self.0, body_hash], || self.signer(body_hash))
+    }
+
+    fn signer(&self, body_hash: &[u8; 32]) -> Option<PublicKey> {
         let recovery_id = self.0[1].checked_sub(HEADER_MIN)?;
         let compact: [u8; 64] = tail(&self.0);
         let mut key = [0; PUBLIC_KEY_BYTES];
@@ -296,6 +305,10 @@ impl SecretKey {
 
     /// Signs the body with this sha256: bare with K1 and R1 (RFC 6979), tagged with ed25519.
     pub fn sign_body_hash(&self, body_hash: &[u8; 32]) -> Signature {
+        memo::of(|m| &mut m.bodies, &[&self.public.0, body_hash], || self.sign(body_hash))
+    }
+
+    fn sign(&self, body_hash: &[u8; 32]) -> Signature {
         match &self.inner {
             Inner::K1(secret) => sign_k1(secret, body_hash),
             Inner::R1(secret) => sign_r1(secret, body_hash),

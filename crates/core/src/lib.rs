@@ -19,6 +19,8 @@ pub mod error;
 pub mod evidence;
 pub mod keys;
 pub mod limits;
+#[doc(hidden)]
+pub mod memo;
 pub mod merkle;
 pub mod network_flags;
 pub mod ordered;

@@ -20,6 +20,7 @@ use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::keys::{Curve, Signature, order_message};
 use crate::limits::VERIFICATIONS_PER_BATCH;
+use crate::memo;
 use crate::permission::Permission;
 
 /// The curve arithmetic that remains for one authority of an order once all cheap checks have passed.
@@ -263,7 +264,7 @@ impl Batch {
         let Batch { jobs, mut results } = self;
         let mut verifications = 0;
         let mut failed = BTreeMap::new();
-        let mut batch = ed25519::Batch::default();
+        let mut batch = Together::default();
         let mut left_out = vec![false; jobs.len()];
         let mut before = None;
         for ((tag, job), left_out) in jobs.iter().zip(&mut left_out) {
@@ -305,12 +306,59 @@ impl Batch {
 
 /// One ed25519 verification by ZIP-215.
 fn verify_one(key: &[u8; 32], message: &[u8], sig: &[u8; 64]) -> bool {
-    VerificationKey::try_from(*key).is_ok_and(|key| key.verify(&(*sig).into(), message).is_ok())
+    memo::of(
+        |m| &mut m.ed25519,
+        &[key, sig, message],
+        || VerificationKey::try_from(*key).is_ok_and(|key| key.verify(&(*sig).into(), message).is_ok()),
+    )
+}
+
+/// Signatures to verify together, less those whose verdict the simulator remembers.
+#[derive(Default)]
+struct Together {
+    batch: ed25519::Batch,
+    /// If it remembers, by signature: the verdict, or what is in the batch.
+    recalled: Vec<std::result::Result<bool, Box<[u8]>>>,
+}
+
+impl Together {
+    fn push(&mut self, key: &[u8; 32], sig: &[u8; 64], message: &[u8]) {
+        if memo::is_on() {
+            let question = [key, &sig[..], message].concat();
+            let verdict = memo::recall(|m| &mut m.ed25519, &question).ok_or_else(|| question.into());
+            let is_known = verdict.is_ok();
+            self.recalled.push(verdict);
+            if is_known {
+                return;
+            }
+        }
+        self.batch.push(key, sig, message);
+    }
+
+    /// As [`ed25519::Batch::verify`].
+    fn verify(self, known: &KnownKeys, verifications: &mut usize) -> Vec<bool> {
+        if self.recalled.is_empty() {
+            return self.batch.verify(known, verifications);
+        }
+        let mut verdicts = self.batch.verify(&memo::points(), verifications).into_iter();
+        let mut verdict = |recalled: std::result::Result<bool, Box<[u8]>>| match recalled {
+            Ok(verdict) => {
+                *verifications += 1;
+                verdict
+            }
+            Err(question) => {
+                let verdict = verdicts.next().expect("what is not recalled is in the batch");
+                memo::note(|m| &mut m.ed25519, question, verdict);
+                verdict
+            }
+        };
+        self.recalled.into_iter().map(&mut verdict).collect()
+    }
 }
 
 /// For each (key, signature, message), whether it is true by ZIP-215; in a batch or one by one, all the same.
 pub(crate) fn verify_keys<'a>(signed: impl IntoIterator<Item = (&'a [u8; 32], &'a [u8; 64], &'a [u8])>) -> Vec<bool> {
-    let mut batch = ed25519::Batch::default();
+    let mut batch = Together::default();
     signed.into_iter().for_each(|(key, sig, message)| batch.push(key, sig, message));
     batch.verify(&KnownKeys::default(), &mut 0)
 }
@@ -332,7 +380,8 @@ impl AuthorityKey {
 
     /// Signs a message, which must start with a domain tag.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        self.0.sign(message).to_bytes()
+        let public = VerificationKeyBytes::from(&**self.0);
+        memo::of(|m| &mut m.signed, &[public.as_ref(), message], || self.0.sign(message).to_bytes())
     }
 }
 
@@ -386,7 +435,7 @@ impl FromStr for AuthorityPublicKey {
 
 /// Verifies signatures of authorities together. The error is the index of the first bad one.
 pub fn verify_all<M: AsRef<[u8]>>(items: &[(AuthorityPublicKey, M, [u8; 64])]) -> std::result::Result<(), usize> {
-    let mut batch = ed25519::Batch::default();
+    let mut batch = Together::default();
     items.iter().for_each(|(key, message, sig)| batch.push(&key.0, sig, message.as_ref()));
     match batch.verify(&KnownKeys::default(), &mut 0).iter().position(|is_true| !is_true) {
         None => Ok(()),

@@ -185,9 +185,10 @@ impl Purse {
     }
 }
 
-/// Sets a client's timer.
+/// Sets a client's timer. That of what it does of itself has tag 0 and is slower in a slow world, until faults are over.
 pub fn wake(world: &mut World, client: Addr, low: Micros, high: Micros, tag: u64) {
-    let delay = world.rng.between(low, high);
+    let slower = if tag == 0 && !world.calm { world.options.pace } else { 1 };
+    let delay = slower * world.rng.between(low, high);
     world.timer(client, 0, delay, Timer::Client(tag));
 }
 

@@ -4,6 +4,7 @@
 //! step atomically. It never loses, tears or flips what is synced; there is no recovery from that by design.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use florin_core::Result;
@@ -11,29 +12,39 @@ use florin_core::authority::state::{State, Table, Write};
 
 use crate::rng::Rng;
 
-/// Tables as they are at one moment.
-#[derive(Clone, Default)]
-pub struct Image(BTreeMap<(Table, Vec<u8>), Bytes>);
+/// Tables as they are at one moment, by number of the table.
+#[derive(Clone)]
+pub struct Image([BTreeMap<Bytes, Bytes>; Table::ALL.len()]);
+
+impl Default for Image {
+    fn default() -> Self {
+        Image(std::array::from_fn(|_| BTreeMap::new()))
+    }
+}
+
+/// One change, in buffers that both images share.
+struct Change {
+    table: Table,
+    key: Bytes,
+    value: Option<Bytes>,
+}
 
 impl Image {
     /// The value of a key.
     pub fn value(&self, table: Table, key: &[u8]) -> Option<&Bytes> {
-        self.0.get(&(table, key.to_vec()))
+        self.0[table as usize].get(key)
     }
 
     /// All entries of a table, by key.
     pub fn table(&self, table: Table) -> impl Iterator<Item = (&[u8], &Bytes)> {
-        let all = self.0.range((table, Vec::new())..);
-        all.take_while(move |((t, _), _)| *t == table).map(|((_, key), value)| (key.as_slice(), value))
+        self.0[table as usize].iter().map(|(key, value)| (&key[..], value))
     }
 
-    fn apply(&mut self, writes: &[Write]) {
-        for w in writes {
-            match &w.value {
-                Some(value) => self.0.insert((w.table, w.key.clone()), Bytes::copy_from_slice(value)),
-                None => self.0.remove(&(w.table, w.key.clone())),
-            };
-        }
+    fn set(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
+        match value {
+            Some(value) => self.0[table as usize].insert(key, value),
+            None => self.0[table as usize].remove(&key),
+        };
     }
 }
 
@@ -43,8 +54,8 @@ impl State for Image {
     }
 
     fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        let entries = self.0.range((table, from.to_vec())..).take_while(|((t, _), _)| *t == table).take(limit);
-        Ok(entries.map(|((_, key), value)| (Bytes::copy_from_slice(key), value.clone())).collect())
+        let entries = self.0[table as usize].range::<[u8], _>((Bound::Included(from), Bound::Unbounded)).take(limit);
+        Ok(entries.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }
 
@@ -53,7 +64,7 @@ impl State for Image {
 pub struct Disk {
     synced: Image,
     current: Image,
-    unsynced: VecDeque<Vec<Write>>,
+    unsynced: VecDeque<Vec<Change>>,
     durable: u64,
 }
 
@@ -79,17 +90,23 @@ impl Disk {
     }
 
     /// Writes one step.
-    pub fn write(&mut self, writes: Vec<Write>) {
-        self.current.apply(&writes);
-        self.unsynced.push_back(writes);
+    pub fn write(&mut self, writes: &[Write]) {
+        let change = |w: &Write| Change {
+            table: w.table,
+            key: Bytes::copy_from_slice(&w.key),
+            value: w.value.as_deref().map(Bytes::copy_from_slice),
+        };
+        let changes: Vec<Change> = writes.iter().map(change).collect();
+        changes.iter().for_each(|c| self.current.set(c.table, c.key.clone(), c.value.clone()));
+        self.unsynced.push_back(changes);
     }
 
     /// Makes all steps up to this one durable.
     pub fn sync(&mut self, upto: u64) {
         while self.durable < upto
-            && let Some(writes) = self.unsynced.pop_front()
+            && let Some(changes) = self.unsynced.pop_front()
         {
-            self.synced.apply(&writes);
+            changes.into_iter().for_each(|c| self.synced.set(c.table, c.key, c.value));
             self.durable += 1;
         }
     }
@@ -99,9 +116,9 @@ impl Disk {
         let kept = rng.below(self.unsynced.len() as u64 + 1);
         self.sync(self.durable + kept);
         let lost = self.unsynced.len() as u64;
-        if lost > 0 {
-            self.unsynced.clear();
-            self.current = self.synced.clone();
+        for change in self.unsynced.drain(..).flatten() {
+            let before = self.synced.value(change.table, &change.key).cloned();
+            self.current.set(change.table, change.key, before);
         }
         lost
     }
@@ -117,7 +134,7 @@ mod tests {
             let mut rng = Rng::new(seed);
             let mut disk = Disk::default();
             for step in 0..6u8 {
-                disk.write(vec![Write::put(Table::Meta, [step], [step]), Write::put(Table::Meta, *b"last", [step])]);
+                disk.write(&[Write::put(Table::Meta, [step], [step]), Write::put(Table::Meta, *b"last", [step])]);
             }
             disk.sync(2);
             assert_eq!(disk.current().table(Table::Meta).count(), 7, "reads see unsynced steps");

@@ -30,7 +30,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use run::run;
+pub use run::{run, run_without_memory};
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Options {
     pub seconds: u64,
     /// Honest wallets, at least 1.
     pub wallets: u32,
+    /// How many times slower than usual clients and liars come up with something to do, 1 or more. Faults come as ever.
+    pub pace: u64,
     /// Whether f authorities lie and some clients cheat.
     pub attackers: bool,
     /// Liars beyond f, for tests: then nothing is safe, and the checkers have to say so.
@@ -62,6 +64,7 @@ impl Options {
             shards: 2,
             seconds: 10,
             wallets: 9,
+            pace: 1,
             attackers: true,
             liars_beyond: 0,
             shell: Shell::Sound,
@@ -165,6 +168,8 @@ pub struct Report {
     pub shards: u32,
     /// Virtual seconds, until everything was finished.
     pub simulated_seconds: f64,
+    /// Of them, with payments and faults.
+    pub load_seconds: u64,
     /// Events processed.
     pub events: u64,
     /// Payments.
@@ -189,7 +194,14 @@ impl fmt::Display for Report {
         writeln!(f, "seed {}: {} authorities, {} shards", self.seed, self.authorities, self.shards)?;
         write!(f, "time: {:.1} simulated seconds, {} events", self.simulated_seconds, self.events)?;
         match self.wall_seconds {
-            Some(wall) => writeln!(f, ", {wall:.2} s ({:.0} times real time)", self.simulated_seconds / wall)?,
+            Some(wall) => writeln!(
+                f,
+                ", {wall:.2} s ({:.0} times real time, {:.0} times of the {} s with load; {:.0} events/s)",
+                self.simulated_seconds / wall,
+                self.load_seconds as f64 / wall,
+                self.load_seconds,
+                self.events as f64 / wall
+            )?,
             None => writeln!(f)?,
         }
         writeln!(

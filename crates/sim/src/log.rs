@@ -228,7 +228,7 @@ impl LogNode {
                 world.trace(&w.key);
                 world.trace(w.value.as_deref().unwrap_or_default());
             }
-            self.disk.write(effects.writes.clone());
+            self.disk.write(&effects.writes);
             world.checks.log_wrote(self.authority, &self.disk, &effects.writes);
             for (address, amount) in world.checks.log.take_credits() {
                 *world.income.entry(address).or_default() += i128::from(amount);

@@ -92,50 +92,103 @@ impl Body {
     }
 }
 
-impl Envelope {
-    /// Adds the message to the hash of the run.
-    pub fn trace(&self, hash: &mut Sha256) {
-        hash.update(format!("{:?}>{:?}#{}", self.from, self.to, self.id));
-        let mut part = |kind: u8, bytes: &[u8]| {
-            hash.update([kind]);
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
+impl Addr {
+    /// Adds its name to a text, as `Debug` writes it: events are many, and formatting is slow.
+    pub fn name(&self, out: &mut Vec<u8>) {
+        let (name, numbers) = match *self {
+            Addr::Shard(authority, shard) => ("Shard", [Some(authority), Some(shard)]),
+            Addr::Log(authority) => ("Log", [Some(authority), None]),
+            Addr::Client(client) => ("Client", [Some(client), None]),
         };
-        match &self.body {
-            Body::Vote(orders) => orders.iter().for_each(|o| part(0, o)),
-            Body::Settle(certificate, orders) => {
-                part(1, &certificate.encode_to_vec());
-                orders.iter().for_each(|o| part(1, o));
-            }
-            Body::Deliver(delivery) => part(2, &delivery.encode_to_vec()),
-            Body::Follow(from) => part(3, &from.to_be_bytes()),
-            Body::Batch(root) => part(4, root),
-            Body::Voted(reply) => part(5, &answer(reply)),
-            Body::Settled(reply) => part(6, &answer(reply)),
-            Body::Delivered(reply) => part(7, &answer(reply)),
-            Body::Followed(reply) => part(8, &reply.encode_to_vec()),
-            Body::Batches(reply) => part(9, &reply.encode_to_vec()),
-            Body::Hand(calls, items) => {
-                calls.iter().for_each(|c| part(10, &c.encode_to_vec()));
-                items.iter().for_each(|i| part(10, i));
-            }
-            Body::Handed(done) => done.iter().for_each(|d| part(11, &[u8::from(*d)])),
-            Body::Sessions(from) => part(12, &from.to_be_bytes()),
-            Body::SessionsAre(reply) => part(13, &reply.encode_to_vec()),
-            Body::Units(session, from) => part(15, format!("{session} {from}").as_bytes()),
-            Body::UnitsAre(_, from, reply) => part(16 + (*from > 0) as u8, &reply.encode_to_vec()),
-            Body::Notes(request) => part(19, &request.encode_to_vec()),
-            Body::NotesAre(reply) => part(20, &answer(reply)),
-            Body::Signature(session, signed) => {
-                part(18, &[&session.to_be_bytes()[..], &signed.encode_to_vec()].concat())
-            }
+        out.extend_from_slice(name.as_bytes());
+        for (before, number) in ["(", ", "].into_iter().zip(numbers.into_iter().flatten()) {
+            out.extend_from_slice(before.as_bytes());
+            decimal(u64::from(number), out);
+        }
+        out.push(b')');
+    }
+}
+
+/// Adds a number to a text.
+pub fn decimal(number: u64, out: &mut Vec<u8>) {
+    if number >= 10 {
+        decimal(number / 10, out);
+    }
+    out.push(b'0' + (number % 10) as u8);
+}
+
+/// Adds parts of a message to the hash of the run.
+struct Parts<'a> {
+    hash: &'a mut Sha256,
+    buffer: &'a mut Vec<u8>,
+}
+
+impl Parts<'_> {
+    fn bytes(&mut self, kind: u8, bytes: &[u8]) {
+        self.hash.update([kind]);
+        self.hash.update((bytes.len() as u64).to_be_bytes());
+        self.hash.update(bytes);
+    }
+
+    fn all<'b>(&mut self, kind: u8, parts: impl IntoIterator<Item = &'b Bytes>) {
+        parts.into_iter().for_each(|part| self.bytes(kind, part));
+    }
+
+    fn message(&mut self, kind: u8, message: &impl prost::Message) {
+        let mut buffer = std::mem::take(self.buffer);
+        buffer.clear();
+        message.encode(&mut buffer).expect("a vector grows");
+        self.bytes(kind, &buffer);
+        *self.buffer = buffer;
+    }
+
+    fn answer(&mut self, kind: u8, reply: &Result<impl prost::Message>) {
+        match reply {
+            Ok(message) => self.message(kind, message),
+            Err(e) => self.bytes(kind, e.to_string().as_bytes()),
         }
     }
 }
 
-fn answer<M: prost::Message>(reply: &Result<M>) -> Vec<u8> {
-    match reply {
-        Ok(message) => message.encode_to_vec(),
-        Err(e) => e.to_string().into_bytes(),
+impl Envelope {
+    /// Adds the message to the hash of the run, with the help of a buffer.
+    pub fn trace(&self, hash: &mut Sha256, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        self.from.name(buffer);
+        buffer.push(b'>');
+        self.to.name(buffer);
+        buffer.push(b'#');
+        decimal(self.id, buffer);
+        hash.update(&buffer[..]);
+        let mut parts = Parts { hash, buffer };
+        match &self.body {
+            Body::Vote(orders) => parts.all(0, orders),
+            Body::Settle(certificate, orders) => {
+                parts.message(1, certificate);
+                parts.all(1, orders);
+            }
+            Body::Deliver(delivery) => parts.message(2, delivery),
+            Body::Follow(from) => parts.bytes(3, &from.to_be_bytes()),
+            Body::Batch(root) => parts.bytes(4, root),
+            Body::Voted(reply) => parts.answer(5, reply),
+            Body::Settled(reply) => parts.answer(6, reply),
+            Body::Delivered(reply) => parts.answer(7, reply),
+            Body::Followed(reply) => parts.message(8, reply),
+            Body::Batches(reply) => parts.message(9, reply),
+            Body::Hand(calls, items) => {
+                calls.iter().for_each(|c| parts.message(10, c));
+                parts.all(10, items);
+            }
+            Body::Handed(done) => done.iter().for_each(|d| parts.bytes(11, &[u8::from(*d)])),
+            Body::Sessions(from) => parts.bytes(12, &from.to_be_bytes()),
+            Body::SessionsAre(reply) => parts.message(13, reply),
+            Body::Units(session, from) => parts.bytes(15, format!("{session} {from}").as_bytes()),
+            Body::UnitsAre(_, from, reply) => parts.message(16 + (*from > 0) as u8, reply),
+            Body::Notes(request) => parts.message(19, request),
+            Body::NotesAre(reply) => parts.answer(20, reply),
+            Body::Signature(session, signed) => {
+                parts.bytes(18, &[&session.to_be_bytes()[..], &signed.encode_to_vec()].concat())
+            }
+        }
     }
 }

@@ -244,7 +244,7 @@ impl Node {
                 world.trace(&w.key);
                 world.trace(w.value.as_deref().unwrap_or_default());
             }
-            self.disk.write(effects.writes.clone());
+            self.disk.write(&effects.writes);
             world.checks.wrote(self.id(), &self.disk, &effects.writes);
             if !self.syncing {
                 self.syncing = true;

@@ -19,7 +19,7 @@ use crate::Options;
 use crate::cash::Cash;
 use crate::channels::Channels;
 use crate::checkers::{Checkers, Rule};
-use crate::message::{Addr, Body, Envelope};
+use crate::message::{Addr, Body, Envelope, decimal};
 use crate::pbtx::Plan;
 use crate::rng::Rng;
 use crate::sequencer::Sequencer;
@@ -62,6 +62,29 @@ pub enum Timer {
     Propose,
     /// A client's own.
     Client(u64),
+}
+
+impl Timer {
+    /// Adds its name to a text, as `Debug` writes it.
+    fn name(&self, out: &mut Vec<u8>) {
+        let (name, number) = match *self {
+            Timer::SyncBegin => ("SyncBegin", None),
+            Timer::SyncEnd(step) => ("SyncEnd", Some(step)),
+            Timer::Pump => ("Pump", None),
+            Timer::Poll(peer) => ("Poll", Some(u64::from(peer))),
+            Timer::Genesis => ("Genesis", None),
+            Timer::Restart => ("Restart", None),
+            Timer::Units => ("Units", None),
+            Timer::Propose => ("Propose", None),
+            Timer::Client(tag) => ("Client", Some(tag)),
+        };
+        out.extend_from_slice(name.as_bytes());
+        if let Some(number) = number {
+            out.push(b'(');
+            decimal(number, out);
+            out.push(b')');
+        }
+    }
 }
 
 /// What happens at some time.
@@ -146,6 +169,8 @@ pub struct World {
     queue: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
     trace: Sha256,
+    /// For `trace`.
+    buffer: Vec<u8>,
     faults: BTreeMap<String, u64>,
     weather: Weather,
     cut_off: BTreeSet<u32>,
@@ -219,6 +244,7 @@ impl World {
             queue: BinaryHeap::new(),
             scheduled: 0,
             trace: Sha256::new(),
+            buffer: Vec::new(),
             faults: BTreeMap::new(),
             weather,
             cut_off: BTreeSet::new(),
@@ -306,13 +332,13 @@ impl World {
 
     /// Counts a fault.
     pub fn fault(&mut self, kind: &str) {
-        *self.faults.entry(kind.to_owned()).or_default() += 1;
+        count(&mut self.faults, kind);
     }
 
     /// Counts an answer of an honest authority.
     pub fn replied(&mut self, body: &Body) {
         let mut codes = Vec::new();
-        let mut note = |kind: &str| *self.replies.entry(kind.to_owned()).or_default() += 1;
+        let mut note = |kind: &str| count(&mut self.replies, kind);
         match body {
             Body::Voted(Ok(reply)) => codes.extend(reply.errors.iter().filter_map(|e| Code::from_number(e.code))),
             Body::Settled(Ok(reply)) if reply.batch_missing => note("batch missing"),
@@ -362,8 +388,16 @@ impl World {
         self.events += 1;
         self.trace.update(next.at.to_be_bytes());
         match &next.event {
-            Event::Message(envelope) => envelope.trace(&mut self.trace),
-            Event::Timer { to, life, timer } => self.trace.update(format!("{to:?} {life} {timer:?}")),
+            Event::Message(envelope) => envelope.trace(&mut self.trace, &mut self.buffer),
+            Event::Timer { to, life, timer } => {
+                self.buffer.clear();
+                to.name(&mut self.buffer);
+                self.buffer.push(b' ');
+                decimal(u64::from(*life), &mut self.buffer);
+                self.buffer.push(b' ');
+                timer.name(&mut self.buffer);
+                self.trace.update(&self.buffer);
+            }
             Event::Crash => self.trace.update(b"crash"),
             Event::Cut(who) => self.trace.update(format!("cut {who:?}")),
             Event::Rejoin(who) => self.trace.update(format!("rejoin {who}")),
@@ -451,6 +485,21 @@ impl World {
         self.cut_off.clear();
         self.isolated.clear();
         self.reach();
+        if self.options.pace > 1 {
+            self.hurry();
+        }
+    }
+
+    /// Slow clients come back as soon as others would.
+    fn hurry(&mut self) {
+        let (now, pace) = (self.now, self.options.pace);
+        let sooner = |Reverse(mut s): Reverse<Scheduled>| {
+            if let Event::Timer { timer: Timer::Client(0), .. } = s.event {
+                s.at = now + (s.at - now) / pace;
+            }
+            Reverse(s)
+        };
+        self.queue = std::mem::take(&mut self.queue).into_iter().map(sooner).collect();
     }
 }
 
@@ -466,4 +515,11 @@ fn clocks(rng: &mut Rng, byzantine: &BTreeSet<u32>, size: u32, faults: usize) ->
         (error + if wrong.contains(&authority) { 2 * day } else { 0 }, rng.between(0, 20) as i64 - 10)
     };
     (0..size).map(clock).collect()
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, kind: &str) {
+    match counts.get_mut(kind) {
+        Some(count) => *count += 1,
+        None => drop(counts.insert(kind.to_owned(), 1)),
+    }
 }

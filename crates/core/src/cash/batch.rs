@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::blind::{Nonce, NoteSignature, TierKey, signed_by};
 use super::curve::{G1, G2, pairings_cancel};
+use crate::memo;
 
 const TRANSCRIPT_TAG: &[u8] = b"florin-cash-batch-v1";
 
@@ -28,6 +29,7 @@ const TRANSCRIPT_TAG: &[u8] = b"florin-cash-batch-v1";
 const ALONE: usize = 4;
 
 /// That `signature` is `base` times the secret of `key`.
+#[derive(Clone, Copy)]
 pub(super) struct Claim {
     pub key: G2,
     pub base: G1,
@@ -47,6 +49,25 @@ pub fn verify_notes(notes: &[(TierKey, Nonce, NoteSignature)]) -> Vec<bool> {
 
 /// For each claim, whether it holds.
 pub(super) fn verify_claims(claims: &[Claim]) -> Vec<bool> {
+    if !memo::is_on() {
+        return verify_together(claims);
+    }
+    let question = |c: &Claim| [&c.key.to_bytes()[..], &c.base.to_bytes(), &c.signature.to_bytes()].concat();
+    let questions: Vec<Vec<u8>> = claims.iter().map(question).collect();
+    let recalled: Vec<Option<bool>> = questions.iter().map(|q| memo::recall(|m| &mut m.claims, q)).collect();
+    let unknown = claims.iter().zip(&recalled).filter(|(_, verdict)| verdict.is_none());
+    let mut computed = verify_together(&unknown.map(|(claim, _)| *claim).collect::<Vec<_>>()).into_iter();
+    let verdict = |(question, recalled): (Vec<u8>, Option<bool>)| {
+        recalled.unwrap_or_else(|| {
+            let verdict = computed.next().expect("one for each claim that is not recalled");
+            memo::note(|m| &mut m.claims, question.into(), verdict);
+            verdict
+        })
+    };
+    questions.into_iter().zip(recalled).map(verdict).collect()
+}
+
+fn verify_together(claims: &[Claim]) -> Vec<bool> {
     let mut keys: BTreeMap<[u8; 96], usize> = BTreeMap::new();
     let mut transcript = Sha256::new_with_prefix(TRANSCRIPT_TAG);
     transcript.update((claims.len() as u64).to_be_bytes());

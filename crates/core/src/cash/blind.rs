@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::curve::{G1, G1_BYTES, G2, G2_BYTES, Scalar, pairings_equal};
 use crate::error::{Code, Error, Result};
 use crate::limits::COMMITTEE_MAX;
+use crate::memo;
 
 /// Domain separation of H, in the form that RFC 9380 asks for.
 pub const NONCE_TAG: &[u8] = b"FLORIN-V1-CASH-BLS12381G1_XMD:SHA-256_SSWU_RO_";
@@ -210,7 +211,11 @@ impl TierKey {
 
 /// Whether `signature` is `base` times the secret of `key`: e(signature, g2) = e(base, key).
 pub(super) fn signed_by(key: &G2, base: &G1, signature: &G1) -> bool {
-    pairings_equal(signature, &G2::generator(), base, key)
+    let compute = || pairings_equal(signature, &G2::generator(), base, key);
+    if !memo::is_on() {
+        return compute();
+    }
+    memo::of(|m| &mut m.claims, &[&key.to_bytes(), &base.to_bytes(), &signature.to_bytes()], compute)
 }
 
 #[cfg(test)]

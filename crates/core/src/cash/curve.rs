@@ -25,6 +25,7 @@ use blst::{
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
+use crate::memo;
 
 /// Bytes of an encoded scalar.
 pub const SCALAR_BYTES: usize = 32;
@@ -149,7 +150,7 @@ macro_rules! group {
     (
         $(#[$doc:meta])* $name:ident, $text:literal, $bytes:ident, $affine:ident, $point:ident,
         $generator:ident, $is_inf:ident, $in_group:ident, $uncompress:ident, $compress:ident, $from_affine:ident,
-        $to_affine:ident, $mult:ident, $add:ident, $cneg:ident, $add_points:ident, $double:ident
+        $to_affine:ident, $mult:ident, $add:ident, $cneg:ident, $add_points:ident, $double:ident, $memory:ident
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq)]
@@ -176,6 +177,10 @@ macro_rules! group {
             /// From the one encoding of a point; `DECODE` for anything else, for points outside of the subgroup and
             /// for the identity.
             pub fn from_bytes(bytes: &[u8; $bytes]) -> Result<$name> {
+                memo::of(|m| &mut m.$memory, &[bytes], || $name::decode(bytes))
+            }
+
+            fn decode(bytes: &[u8; $bytes]) -> Result<$name> {
                 let bad = |found| Err(Error::expected(Code::Decode, "point", concat!("one of ", $text), found));
                 if bytes[0] & IDENTITY_FLAG != 0 {
                     return bad("an encoding of the identity");
@@ -315,23 +320,27 @@ group!(
     /// A point of G1, where signatures are.
     G1, "G1", G1_BYTES, blst_p1_affine, blst_p1, blst_p1_affine_generator, blst_p1_affine_is_inf,
     blst_p1_affine_in_g1, blst_p1_uncompress, blst_p1_affine_compress, blst_p1_from_affine, blst_p1_to_affine,
-    blst_p1_mult, blst_p1_add_or_double_affine, blst_p1_cneg, blst_p1_add_or_double, blst_p1_double
+    blst_p1_mult, blst_p1_add_or_double_affine, blst_p1_cneg, blst_p1_add_or_double, blst_p1_double, g1
 );
 group!(
     /// A point of G2, where public keys are.
     G2, "G2", G2_BYTES, blst_p2_affine, blst_p2, blst_p2_affine_generator, blst_p2_affine_is_inf,
     blst_p2_affine_in_g2, blst_p2_uncompress, blst_p2_affine_compress, blst_p2_from_affine, blst_p2_to_affine,
-    blst_p2_mult, blst_p2_add_or_double_affine, blst_p2_cneg, blst_p2_add_or_double, blst_p2_double
+    blst_p2_mult, blst_p2_add_or_double_affine, blst_p2_cneg, blst_p2_add_or_double, blst_p2_double, g2
 );
 
 impl G1 {
     /// hash_to_curve of RFC 9380 for the suite BLS12381G1_XMD:SHA-256_SSWU_RO_ and this domain separation tag.
     pub fn hash(message: &[u8], tag: &[u8]) -> G1 {
-        G1::from_projective(&hash_to_g1(message, tag))
+        let length = (tag.len() as u64).to_be_bytes();
+        memo::of(|m| &mut m.hashes, &[&length, tag, message], || G1::from_projective(&hash_to_g1(message, tag)))
     }
 
     /// `hash` of each message, a little faster than one by one.
     pub fn hash_all<'a>(messages: impl IntoIterator<Item = &'a [u8]>, tag: &[u8]) -> Vec<G1> {
+        if memo::is_on() {
+            return messages.into_iter().map(|message| G1::hash(message, tag)).collect();
+        }
         let points: Vec<_> = messages.into_iter().map(|message| hash_to_g1(message, tag)).collect();
         if points.is_empty() {
             return Vec::new();

@@ -65,6 +65,9 @@ pub struct RunArgs {
     /// Honest wallets
     #[arg(long, default_value_t = 9)]
     wallets: u32,
+    /// How many times slower than usual clients and liars come up with something to do; faults come as ever
+    #[arg(long, default_value_t = 1)]
+    pace: u64,
     /// Let all authorities and clients be honest
     #[arg(long)]
     no_attackers: bool,
@@ -85,6 +88,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
             shards: args.shards,
             seconds: args.seconds,
             wallets: args.wallets,
+            pace: args.pace,
             attackers: !args.no_attackers,
             ..Options::new(seed)
         });
@@ -147,6 +151,7 @@ fn check(args: &RunArgs) -> Result<()> {
         ("--authorities", u64::from(args.authorities), COMMITTEE_MIN as u64, COMMITTEE_MAX as u64),
         ("--shards", args.shards.into(), 1, SHARDS_MAX.into()),
         ("--wallets", args.wallets.into(), 1, 10_000),
+        ("--pace", args.pace, 1, 10_000),
         ("--seconds", args.seconds, 1, 1_000_000),
         ("--seeds", args.seeds, 1, 1_000_000),
     ])

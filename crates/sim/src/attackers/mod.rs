@@ -68,7 +68,7 @@ impl LogLiar {
             let at = world.rng.index(lies.len());
             lies[at].act(world, self);
             self.lies = lies;
-            let pause = world.rng.between(20 * MS, 150 * MS);
+            let pause = world.options.pace * world.rng.between(20 * MS, 150 * MS);
             world.timer(self.addr(), 0, pause, Timer::Propose);
         }
     }

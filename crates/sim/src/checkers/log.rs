@@ -68,7 +68,11 @@ pub struct Log {
     recoveries: BTreeMap<Place, Recovery>,
     /// Decided recoveries: whether the seqnum is void.
     decided: BTreeMap<Place, bool>,
+    /// How many of them are void.
+    voided: u64,
     credits: Vec<(Address, u64)>,
+    /// Their sum, minor units.
+    credited: i128,
     fresh_credits: usize,
     places: BTreeMap<u32, At>,
 }
@@ -179,10 +183,14 @@ impl Log {
     /// Operations decided, failed, contracts claimed, refunded, sessions, recoveries void, kept.
     pub fn counts(&self) -> [u64; 7] {
         let failed = self.outcomes.values().filter(|ok| !**ok).count() as u64;
-        let void = self.decided.values().filter(|v| **v).count() as u64;
-        let kept = self.decided.len() as u64 - void;
+        let kept = self.decided.len() as u64 - self.voided;
         let o = &self.objects;
-        [self.outcomes.len() as u64, failed, o.claimed, o.refunded, self.headers.len() as u64, void, kept]
+        [self.outcomes.len() as u64, failed, o.claimed, o.refunded, self.headers.len() as u64, self.voided, kept]
+    }
+
+    /// Recoveries that voided a seqnum.
+    pub(super) fn voided(&self) -> u64 {
+        self.voided
     }
 
     /// A step of an honest authority's log. Returns what it breaks.
@@ -244,7 +252,7 @@ impl Log {
         let last = self.sums.get(&before).map(|(s, _)| *s).unwrap_or_default();
         let held: i128 = self.objects.contracts.values().filter(|c| c.open).map(|c| i128::from(c.fund.amount)).sum();
         let primary: i128 = self.objects.primary.values().map(|n| i128::from(*n)).sum();
-        let credited: i128 = self.credits.iter().map(|(_, n)| i128::from(*n)).sum();
+        let credited = self.credited;
         let channels = self.objects.channels.held();
         let received = credited + held + channels + primary;
         let model = Sums { received, sent: credited, contracts: held, channels, primary };
@@ -357,6 +365,7 @@ impl Log {
             self.objects.channels.begin_delays(self.time_ms);
         }
         found.extend(self.objects.channels.wrote(writes));
+        self.credited += expected.iter().map(|(_, amount, ..)| i128::from(*amount)).sum::<i128>();
         self.credits.extend(expected.iter().map(|(address, amount, ..)| (*address, *amount)));
         expected.sort_unstable();
         sent.sort_unstable();
@@ -439,7 +448,9 @@ impl Log {
             }
             Kind::Resolve(resolve) => {
                 let place = Place::new(resolve.network_id, resolve.actor, resolve.seqnum);
-                let again = self.decided.insert(place, resolve.void).is_some();
+                let before = self.decided.insert(place, resolve.void);
+                let again = before.is_some();
+                self.voided = self.voided + u64::from(resolve.void) - u64::from(before == Some(true));
                 let recovery = self.recoveries.remove(&place);
                 // A step's own report may have been the last one; the freeze is never in the same step.
                 let waited = recovery.as_ref().is_some_and(|r| self.time_ms >= r.since_ms + RECOVERY_WAIT_MS);

@@ -1,6 +1,6 @@
 //! Orders and batches as the checkers read them: with the generated decoders and sha256 alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use florin_core::{pbtx, wire};
@@ -115,6 +115,8 @@ pub struct Orders {
     /// Networks without sequence numbers.
     loose: BTreeSet<u64>,
     by_id: BTreeMap<Id, Known>,
+    /// By envelope: its leaf and its id. Each is shown many times.
+    read: HashMap<Bytes, (Id, Option<Id>)>,
     by_link: BTreeMap<(Place, u64), Id>,
     batches: BTreeMap<[u8; 32], Vec<Option<Id>>>,
     opened: BTreeMap<u64, [u8; 32]>,
@@ -137,7 +139,8 @@ impl Orders {
     pub fn new(own: u64, loose: BTreeSet<u64>) -> Self {
         let (by_id, by_link) = (BTreeMap::new(), BTreeMap::new());
         let (batches, opened, rotations) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Orders { own, loose, by_id, by_link, batches, opened, rotations }
+        let read = HashMap::new();
+        Orders { own, loose, by_id, read, by_link, batches, opened, rotations }
     }
 
     /// An order by its id.
@@ -175,27 +178,38 @@ impl Orders {
         let mut leaves = Vec::with_capacity(raw.len());
         let mut ids = Vec::with_capacity(raw.len());
         for envelope in raw {
-            let body = body_of(envelope);
-            let known = body.as_ref().and_then(|body| self.read(body));
-            leaves.push(Sha256::digest(body.as_ref().unwrap_or(envelope)).into());
-            ids.push(known.as_ref().map(|k| k.id));
-            if let Some(known) = known {
-                if let Some(address) = known.opens
-                    && super::number(&address[..8]) & (u64::MAX >> 1) == known.place.actor
-                {
-                    self.opened.insert(known.place.actor, address);
-                }
-                if known.foreign.as_ref().is_some_and(|f| f.kind == super::rules::ROTATE) {
-                    let actor = (known.place.network, known.place.actor);
-                    self.rotations.entry(actor).or_default().insert(known.place.seqnum);
-                }
-                self.by_link.insert((known.place, short(&known.id)), known.id);
-                self.by_id.entry(known.id).or_insert(known);
-            }
+            let (leaf, id) = match self.read.get(envelope) {
+                Some(read) => *read,
+                None => self.learn_one(envelope),
+            };
+            leaves.push(leaf);
+            ids.push(id);
         }
         let root = tree(&leaves);
         self.batches.entry(root).or_insert(ids);
         root
+    }
+
+    /// Learns an order: its leaf, and its id if it is one.
+    fn learn_one(&mut self, envelope: &Bytes) -> (Id, Option<Id>) {
+        let body = body_of(envelope);
+        let known = body.as_ref().and_then(|body| self.read(body));
+        let read = (Sha256::digest(body.as_ref().unwrap_or(envelope)).into(), known.as_ref().map(|k| k.id));
+        if let Some(known) = known {
+            if let Some(address) = known.opens
+                && super::number(&address[..8]) & (u64::MAX >> 1) == known.place.actor
+            {
+                self.opened.insert(known.place.actor, address);
+            }
+            if known.foreign.as_ref().is_some_and(|f| f.kind == super::rules::ROTATE) {
+                let actor = (known.place.network, known.place.actor);
+                self.rotations.entry(actor).or_default().insert(known.place.seqnum);
+            }
+            self.by_link.insert((known.place, short(&known.id)), known.id);
+            self.by_id.entry(known.id).or_insert(known);
+        }
+        self.read.insert(envelope.clone(), read);
+        read
     }
 
     fn read(&self, bytes: &Bytes) -> Option<Known> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use florin_core::wire;
 
-use super::orders::{Id, Place, bit};
+use super::orders::{Id, Known, Place, bit};
 use super::{Checkers, NodeId, Promise, Rule, account, settled_order, voided_in};
 use crate::disk::{Disk, Image};
 
@@ -163,15 +163,18 @@ impl Checkers {
     /// it turned out to be another than the one that it was chained to, and it can't be certified any more.
     fn is_held(&self, image: &Image, id: &Id) -> bool {
         let Some(order) = self.orders.get(id) else { return false };
+        self.is_held_by(image, &account(image, order.place.network, order.place.actor), order)
+    }
+
+    fn is_held_by(&self, image: &Image, record: &wire::AccountRecord, order: &Known) -> bool {
         let seqnum = order.place.seqnum;
-        let record = account(image, order.place.network, order.place.actor);
         if seqnum <= record.seqnum {
             return settled_order(image, order.place).is_some()
-                || voided_in(&record, seqnum)
+                || voided_in(record, seqnum)
                 || self.log.is_void(&order.place);
         }
         let ahead = (seqnum - record.seqnum - 1) as usize;
-        if record.pending.get(ahead).is_some_and(|p| p.order_id.as_ref() == id) {
+        if record.pending.get(ahead).is_some_and(|p| p.order_id.as_ref() == order.id) {
             return true;
         }
         let mut root = order;
@@ -184,13 +187,13 @@ impl Checkers {
 
     /// Whether all votes that left for an actor's unsettled orders are still kept.
     pub(super) fn check_votes(&mut self, node: NodeId, image: &Image, network: u64, actor: u64) {
-        let settled = account(image, network, actor).seqnum;
         let Some(voted) = self.voted.get(&node) else { return };
-        let open = voted.range(Place::new(network, actor, settled.saturating_add(1))..);
+        let record = account(image, network, actor);
+        let open = voted.range(Place::new(network, actor, record.seqnum.saturating_add(1))..);
         let open = open.take_while(|(p, _)| (p.network, p.actor) == (network, actor) && p.id.is_none());
         let ids: Vec<Id> = open.flat_map(|(_, ids)| ids.iter().copied()).collect();
         for id in ids {
-            if !self.is_held(image, &id) {
+            if !self.orders.get(&id).is_some_and(|order| self.is_held_by(image, &record, order)) {
                 self.violation(Rule::PromiseForgotten, format!("{node:?} forgets vote for {}", hex::encode(id)));
             }
         }
