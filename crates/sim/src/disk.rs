@@ -114,6 +114,16 @@ impl Disk {
     /// Power off: of the unsynced steps a random prefix is kept. Returns how many are lost.
     pub fn crash(&mut self, rng: &mut Rng) -> u64 {
         let kept = rng.below(self.unsynced.len() as u64 + 1);
+        self.keep(kept)
+    }
+
+    /// Steps that are not synced, oldest first.
+    pub fn unsynced(&self) -> impl Iterator<Item = &Vec<Write>> {
+        self.unsynced.iter()
+    }
+
+    /// Power off: so many of the unsynced steps are kept. Returns how many are lost.
+    pub fn keep(&mut self, kept: u64) -> u64 {
         self.sync(self.durable + kept);
         let lost = self.unsynced.len() as u64;
         for change in self.unsynced.drain(..).flatten() {
