@@ -173,8 +173,9 @@ impl World {
         let size = self.committee.size() as u64;
         let free = self.disturbances.blocked.is_empty();
         let rng = &mut self.disturbances.rng;
-        let pause = if free { rng.between(200 * MS, 2 * SECOND) } else { rng.between(100 * MS, 2 * SECOND) };
-        let (one, other, way) = (rng.below(size) as u32, rng.below(size) as u32, rng.below(3));
+        let pause = if free { rng.between(100 * MS, 1_500 * MS) } else { rng.between(50 * MS, SECOND) };
+        let (one, way) = (rng.below(size), rng.below(3));
+        let (one, other) = (one as u32, ((one + 1 + rng.below(size - 1)) % size) as u32);
         self.disturbances.blocked.clear();
         if free {
             match way {
@@ -186,7 +187,7 @@ impl World {
                     self.fault("authorities that are not heard");
                     self.disturbances.blocked.push((Some(one), None));
                 }
-                _ if self.has(Part::SplitPairs) && one != other => {
+                _ if self.has(Part::SplitPairs) => {
                     self.fault("pairs that can't talk");
                     self.disturbances.blocked.extend([(Some(one), Some(other)), (Some(other), Some(one))]);
                 }

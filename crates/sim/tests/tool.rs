@@ -74,7 +74,7 @@ fn every_profile_has_its_faults() {
     let mixed = clean(Options { seconds: 4, ..Options::new(5) });
     for (profile, kinds) in own {
         let reports: Vec<Report> =
-            (5..=6).map(|seed| clean(Options { profile, seconds: 4, ..Options::new(seed) })).collect();
+            (5..=7).map(|seed| clean(Options { profile, seconds: 4, ..Options::new(seed) })).collect();
         for kind in kinds {
             assert!(reports.iter().any(|r| count(r, kind) > 0), "{profile:?} without {kind}: {}", reports[0]);
             assert!(profile == Profile::Lossy || count(&mixed, kind) == 0, "mixed has {kind}: {mixed}");
@@ -89,7 +89,7 @@ fn every_profile_has_its_faults() {
 fn a_calm_run_has_no_faults_and_what_is_left_out_is_not_there() {
     let calm = clean(Options { profile: Profile::Calm, seconds: 3, ..Options::new(5) });
     // Sessions end without anybody's fault, and wallets with notes are killed by whoever tries them.
-    let usual = ["sessions cut", "crashes of cash wallets", "cuts", "cut off"];
+    let usual = ["sessions cut", "crashes of cash wallets"];
     for kind in FAULTS.iter().filter(|kind| !usual.contains(kind)) {
         assert_eq!(count(&calm, kind), 0, "{kind}: {calm}");
     }
@@ -108,7 +108,9 @@ fn what_runs_hit_is_in_the_lists() {
     for seed in [2, 9] {
         let options = Options { seconds: 4, ..Options::varied(seed) };
         let report = run(options.clone());
-        let known = |name: &str| MARKS.contains(&name) || FAULTS.contains(&name);
+        // Codes of what channels refuse are counted, too; not each is a mark.
+        let code = |name: &str| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        let known = |name: &str| MARKS.contains(&name) || code(name);
         let strange: Vec<&String> = report.marks.keys().filter(|name| !known(name)).collect();
         assert!(strange.is_empty(), "marks that are in no list: {strange:?}");
         survey.add(&report, 1.0);
