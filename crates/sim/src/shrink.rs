@@ -66,6 +66,7 @@ pub fn shrink(
 #[derive(Clone, Copy, PartialEq)]
 enum Cut {
     Faultless,
+    UsualFaults,
     Honest,
     AsLong,
     HalfAsLong,
@@ -76,8 +77,9 @@ enum Cut {
     Without(Part),
 }
 
-const CUTS: [Cut; 8] = [
+const CUTS: [Cut; 9] = [
     Cut::Faultless,
+    Cut::UsualFaults,
     Cut::Honest,
     Cut::AsLong,
     Cut::HalfAsLong,
@@ -99,6 +101,8 @@ impl Cut {
         let mut small = options.clone();
         match self {
             Cut::Faultless => small.profile = Profile::Calm,
+            Cut::UsualFaults if options.profile != Profile::Calm => small.profile = Profile::Mixed,
+            Cut::UsualFaults => {}
             Cut::Honest => small.attackers = false,
             Cut::AsLong => small.seconds = small.seconds.min(report.simulated_seconds.ceil() as u64),
             Cut::HalfAsLong => small.seconds = small.seconds.div_ceil(2),

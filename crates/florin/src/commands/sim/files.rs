@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use florin_core::{Code, Error, Result};
-use florin_sim::saved::{FORMAT, Saved, run_caught};
+use florin_sim::saved::{FORMAT, Saved, kind, run_caught};
 use florin_sim::shrink;
 use serde_json::json;
 
@@ -68,14 +68,13 @@ pub fn replay(args: &ReplayArgs, out: Output) -> Result<()> {
 /// Looks for a smaller one.
 pub fn shrink(args: &ShrinkArgs, out: Output) -> Result<()> {
     let saved = read(&args.file)?;
-    let kind = args.rule.as_deref().or(saved.first_kind());
-    let kind = kind.ok_or_else(|| {
-        Error::new(
-            Code::Usage,
-            format!("{}: the run has broken no rule: there is nothing to keep", args.file.display()),
-        )
+    let broken = || run_caught(&saved.options, None).violations.first().map(|v| kind(v).to_owned());
+    let rule = args.rule.clone().or_else(|| saved.first_kind().map(str::to_owned)).or_else(broken);
+    let rule = rule.ok_or_else(|| {
+        let what = format!("{}: the run breaks no rule: there is nothing to keep", args.file.display());
+        Error::new(Code::Usage, what)
     })?;
-    let small = shrink::shrink(&saved.options, kind, args.runs, |runs, options, report| {
+    let small = shrink::shrink(&saved.options, &rule, args.runs, |runs, options, report| {
         let (events, seconds, off) = (report.events, options.seconds, options.off.len());
         out.note(format_args!(
             "{runs} runs: seed {}, {events} events, {seconds} s, {} wallets, {off} parts left out",
@@ -83,7 +82,7 @@ pub fn shrink(args: &ShrinkArgs, out: Output) -> Result<()> {
         ));
     });
     let small = small.ok_or_else(|| {
-        let what = format!("{}: this run does not break {kind} any more", args.file.display());
+        let what = format!("{}: this run does not break {rule}", args.file.display());
         Error::new(Code::Usage, what)
     })?;
     let path = args.out.clone().unwrap_or_else(|| {
@@ -94,7 +93,7 @@ pub fn shrink(args: &ShrinkArgs, out: Output) -> Result<()> {
     let written = Saved::new(small.options, &small.report);
     write(&path, &written)?;
     let text = format!(
-        "{kind}: {} events before, {events} now, found with {} runs; written to {}\n{}",
+        "{rule}: {} events before, {events} now, found with {} runs; written to {}\n{}",
         saved.events,
         small.runs,
         path.display(),
