@@ -103,6 +103,12 @@ fn a_calm_run_has_no_faults_and_what_is_left_out_is_not_there() {
 }
 
 #[test]
+fn a_recovery_on_the_reports_of_a_quorum_is_right_also_where_all_clocks_are_good() {
+    let report = clean(Options { profile: Profile::Calm, seconds: 4, ..Options::new(2) });
+    assert!(count(&report, "recovery voids") > 0, "{report}");
+}
+
+#[test]
 fn what_runs_hit_is_in_the_lists() {
     let mut survey = Survey::default();
     for seed in [2, 9] {
