@@ -466,7 +466,6 @@ impl Log {
             }
         }
     }
-
 }
 
 /// A part of a step.
