@@ -3,9 +3,9 @@
 //! As the real engine does, a step is a frame with a checksum, and reading stops at the first that is not whole. So
 //! whatever the disk did, a prefix of the steps is left; a damaged frame that passed for a whole one would be a bug here.
 
-use florin_core::authority::state::Write;
 use sha2::{Digest, Sha256};
 
+use crate::disk::Change;
 use crate::rng::Rng;
 
 /// Bytes that are written at once.
@@ -14,13 +14,13 @@ const LENGTH: usize = 4;
 const CHECKSUM: usize = 8;
 
 /// What a crash has left.
-pub struct Left {
+pub(crate) struct Left {
     /// Whole frames from the first on.
-    pub kept: u64,
+    pub(crate) kept: u64,
     /// Whether the next one is there in part.
-    pub torn: bool,
+    pub(crate) torn: bool,
     /// Whether a bit was flipped.
-    pub flipped: bool,
+    pub(crate) flipped: bool,
 }
 
 fn checksum(number: u64, payload: &[u8]) -> [u8; CHECKSUM] {
@@ -29,7 +29,7 @@ fn checksum(number: u64, payload: &[u8]) -> [u8; CHECKSUM] {
 }
 
 /// The frame of a step: length, checksum over its number and itself, writes.
-fn frame(number: u64, writes: &[Write]) -> Vec<u8> {
+fn frame(number: u64, writes: &[Change]) -> Vec<u8> {
     let mut payload = Vec::new();
     for w in writes {
         payload.push(w.table as u8);
@@ -56,7 +56,7 @@ fn read(mut journal: &[u8], first: u64) -> u64 {
 }
 
 /// A crash while these steps are not synced, the first of which has this number.
-pub fn crash<'a>(rng: &mut Rng, first: u64, steps: impl Iterator<Item = &'a Vec<Write>>) -> Left {
+pub(crate) fn crash<'a>(rng: &mut Rng, first: u64, steps: impl Iterator<Item = &'a Vec<Change>>) -> Left {
     let frames: Vec<Vec<u8>> = steps.enumerate().map(|(i, writes)| frame(first + i as u64, writes)).collect();
     let written = frames.concat();
     let mut disk = vec![0; written.len()];
@@ -87,11 +87,14 @@ mod tests {
 
     use super::*;
 
+    fn change(key: &[u8], value: &[u8]) -> Change {
+        let copy = bytes::Bytes::copy_from_slice;
+        Change { table: Table::Meta, key: copy(key), value: Some(copy(value)) }
+    }
+
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
-        let steps: Vec<Vec<Write>> = (0..3u8)
-            .map(|n| vec![Write::put(Table::Meta, [n], [n; 5]), Write::put(Table::Orders, *b"k", [])])
-            .collect();
+        let steps: Vec<Vec<Change>> = (0..3u8).map(|n| vec![change(&[n], &[n; 5]), change(b"k", b"")]).collect();
         let frames: Vec<Vec<u8>> = steps.iter().enumerate().map(|(i, s)| frame(7 + i as u64, s)).collect();
         let journal = frames.concat();
         assert_eq!((read(&journal, 7), read(&journal, 8)), (3, 0));
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_crash_may_leave_anything_from_nothing_to_all() {
-        let steps: Vec<Vec<Write>> = (0..4u8).map(|n| vec![Write::put(Table::Meta, [n], [n; 900])]).collect();
+        let steps: Vec<Vec<Change>> = (0..4u8).map(|n| vec![change(&[n], &[n; 900])]).collect();
         let left: Vec<Left> = (0..300).map(|seed| crash(&mut Rng::new(seed), 1, steps.iter())).collect();
         assert!((0..=4).all(|kept| left.iter().any(|l| l.kept == kept)));
         assert!(left.iter().any(|l| l.torn) && left.iter().any(|l| l.flipped));

@@ -14,7 +14,7 @@ pub mod client;
 pub mod disk;
 pub mod disturb;
 mod driver;
-pub mod frames;
+mod frames;
 pub mod hubs;
 pub mod log;
 pub mod marks;

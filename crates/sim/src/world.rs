@@ -78,6 +78,7 @@ impl Timer {
             Timer::Poll(peer) => ("Poll", Some(u64::from(peer))),
             Timer::Genesis => ("Genesis", None),
             Timer::Restart => ("Restart", None),
+            Timer::Crash => ("Crash", None),
             Timer::Units => ("Units", None),
             Timer::Propose => ("Propose", None),
             Timer::Client(tag) => ("Client", Some(tag)),
