@@ -1,7 +1,7 @@
 //! A shard's disk: what is synced, and what a crash may lose.
 //!
 //! It may lose any suffix of the steps that are not synced, never a part of a step: an engine writes a
-//! step atomically. It never loses, tears or flips what is synced; there is no recovery from that by design.
+//! step atomically ([`crate::frames`]). It never loses, tears or flips what is synced; there is no recovery from that by design.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -23,10 +23,10 @@ impl Default for Image {
 }
 
 /// One change, in buffers that both images share.
-struct Change {
-    table: Table,
-    key: Bytes,
-    value: Option<Bytes>,
+pub(crate) struct Change {
+    pub(crate) table: Table,
+    pub(crate) key: Bytes,
+    pub(crate) value: Option<Bytes>,
 }
 
 impl Image {
@@ -114,6 +114,16 @@ impl Disk {
     /// Power off: of the unsynced steps a random prefix is kept. Returns how many are lost.
     pub fn crash(&mut self, rng: &mut Rng) -> u64 {
         let kept = rng.below(self.unsynced.len() as u64 + 1);
+        self.keep(kept)
+    }
+
+    /// Steps that are not synced, oldest first.
+    pub(crate) fn unsynced(&self) -> impl Iterator<Item = &Vec<Change>> {
+        self.unsynced.iter()
+    }
+
+    /// Power off: so many of the unsynced steps are kept. Returns how many are lost.
+    pub fn keep(&mut self, kept: u64) -> u64 {
         self.sync(self.durable + kept);
         let lost = self.unsynced.len() as u64;
         for change in self.unsynced.drain(..).flatten() {

@@ -179,8 +179,14 @@ impl Driver {
             .filter(|(outcome, _)| outcome.as_ref().is_err_and(|e| e.code == Code::NotFinal))
             .map(|(_, id)| *id)
             .collect();
+        if certified.len() < job.ids.len() {
+            world.mark("certificate for a part of a batch");
+        }
         for id in certified {
             world.checks.believed_certified(id);
+            if world.checks.honest_voters(&id) < world.committee.quorum() {
+                world.mark("certificate that needed a liar's vote");
+            }
             if self.certified.insert(id) {
                 self.tally.add(|c| c.certified += 1);
             }

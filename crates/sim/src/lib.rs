@@ -12,28 +12,37 @@ pub mod channels;
 pub mod checkers;
 pub mod client;
 pub mod disk;
+pub mod disturb;
 mod driver;
+mod frames;
 pub mod hubs;
 pub mod log;
+pub mod marks;
 pub mod message;
 pub mod node;
 pub mod pbtx;
+pub mod profile;
 pub mod recoverer;
 pub mod rng;
 mod run;
+pub mod saved;
 pub mod sequencer;
+pub mod shrink;
+pub mod survey;
 pub mod wallet;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-pub use run::{run, run_without_memory};
+pub use profile::{Part, Profile};
+pub use run::{run, run_until, run_without_memory};
 
 /// What to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     /// Where all chance comes from.
     pub seed: u64,
@@ -50,9 +59,20 @@ pub struct Options {
     /// Whether f authorities lie and some clients cheat.
     pub attackers: bool,
     /// Liars beyond f, for tests: then nothing is safe, and the checkers have to say so.
+    #[serde(default)]
     pub liars_beyond: u32,
     /// How the authorities' shells work.
+    #[serde(default)]
     pub shell: Shell,
+    /// Which faults there are.
+    #[serde(default)]
+    pub profile: Profile,
+    /// What it is without.
+    #[serde(default)]
+    pub off: BTreeSet<Part>,
+    /// The run ends after so many events, whatever is open then.
+    #[serde(default)]
+    pub events_max: Option<u64>,
 }
 
 impl Options {
@@ -68,12 +88,16 @@ impl Options {
             attackers: true,
             liars_beyond: 0,
             shell: Shell::Sound,
+            profile: Profile::Mixed,
+            off: BTreeSet::new(),
+            events_max: None,
         }
     }
 }
 
 /// How the shell around the core works; all but the first are wrong, each in one way, for tests of the checkers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Shell {
     /// As it has to be.
     #[default]
@@ -109,7 +133,7 @@ pub enum Shell {
 }
 
 /// What became of payments.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Operations {
     /// Orders signed by honest wallets.
     pub signed: u64,
@@ -158,7 +182,7 @@ pub struct Operations {
 }
 
 /// What a run came to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Of the options.
     pub seed: u64,
@@ -166,6 +190,8 @@ pub struct Report {
     pub authorities: u32,
     /// Of the options.
     pub shards: u32,
+    /// Of the options.
+    pub profile: Profile,
     /// Virtual seconds, until everything was finished.
     pub simulated_seconds: f64,
     /// Of them, with payments and faults.
@@ -182,6 +208,8 @@ pub struct Report {
     pub marks: BTreeMap<String, u64>,
     /// Rules broken; empty is good.
     pub violations: Vec<String>,
+    /// By broken rule: number of the event at which it was first.
+    pub broken: BTreeMap<String, u64>,
     /// sha256 over all events, hex.
     pub trace: String,
     /// Real seconds that it took, if the caller measured them.
@@ -191,7 +219,8 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let o = &self.operations;
-        writeln!(f, "seed {}: {} authorities, {} shards", self.seed, self.authorities, self.shards)?;
+        let profile = self.profile.name();
+        writeln!(f, "seed {}: {} authorities, {} shards, {profile}", self.seed, self.authorities, self.shards)?;
         write!(f, "time: {:.1} simulated seconds, {} events", self.simulated_seconds, self.events)?;
         match self.wall_seconds {
             Some(wall) => writeln!(

@@ -23,7 +23,9 @@ use florin_core::{Code, Result, wire};
 use crate::Shell;
 use crate::checkers::Rule;
 use crate::disk::{Disk, Image};
+use crate::disturb::Point;
 use crate::message::{Addr, Body, Envelope};
+use crate::profile::Part;
 use crate::sequencer::Ring;
 use crate::world::{MS, Micros, Timer, World};
 
@@ -171,7 +173,7 @@ impl LogNode {
         world.log_is(self.authority, false);
         world.sequencer.borrow_mut().restarted(self.authority);
         world.fault("crashes of logs");
-        if self.disk.crash(&mut world.rng) > 0 {
+        if world.power_off(&mut self.disk) > 0 {
             world.fault("crashes of logs that lost steps");
         }
         world.checks.log_crashed(self.authority, &self.disk);
@@ -190,11 +192,18 @@ impl LogNode {
         }
         match timer {
             Timer::SyncBegin => {
-                let stalls = !world.calm && world.rng.chance(50);
+                if world.crashes_at(Point::SyncBegins) {
+                    return self.crash(world);
+                }
+                let stalls = !world.calm && world.rng.chance(50) && world.has(Part::SlowSyncs);
                 let longest = if stalls { 250 * MS } else { 6 * MS };
                 self.after(world, MS / 2, longest, Timer::SyncEnd(self.disk.last_step()));
             }
+            Timer::SyncEnd(_) if world.crashes_at(Point::Syncing) => self.crash(world),
+            // The authority's other processes see that it is gone, and it starts again.
+            Timer::SyncEnd(_) if world.sync_fails(self.addr()) => self.crash(world),
             Timer::SyncEnd(upto) => self.synced(world, upto),
+            Timer::Crash => self.crash(world),
             Timer::Pump => {
                 (0..world.committee.shards).for_each(|to| self.pump(world, to, 0));
                 self.after(world, 60 * MS, 120 * MS, Timer::Pump);
@@ -230,6 +239,9 @@ impl LogNode {
             }
             self.disk.write(&effects.writes);
             world.checks.log_wrote(self.authority, &self.disk, &effects.writes);
+            if world.crashes_at(Point::Written) {
+                world.timer(self.addr(), self.life, 0, Timer::Crash);
+            }
             for (address, amount) in world.checks.log.take_credits() {
                 *world.income.entry(address).or_default() += i128::from(amount);
             }
@@ -253,6 +265,9 @@ impl LogNode {
     fn synced(&mut self, world: &mut World, upto: u64) {
         self.syncing = false;
         self.disk.sync(upto);
+        if world.crashes_at(Point::Synced) {
+            return self.crash(world);
+        }
         while self.waiting.front().is_some_and(|(step, _)| *step <= upto) {
             match self.waiting.pop_front() {
                 Some((_, Effect::Reply(to, id, calls, done))) => self.leave(world, to, id, &calls, done),
@@ -268,6 +283,9 @@ impl LogNode {
                     self.take_part(world, session + 1);
                 }
                 None => {}
+            }
+            if world.crashes_at(Point::Leaving) {
+                return self.crash(world);
             }
         }
         // Sessions that a quorum has signed need nobody's part any more.

@@ -26,7 +26,9 @@ use prost::Message as _;
 
 use crate::checkers::{Promise, Rule};
 use crate::disk::{Disk, Image};
+use crate::disturb::Point;
 use crate::message::{Addr, Body, Envelope};
+use crate::profile::Part;
 use crate::world::{MS, Timer, World};
 use crate::{Shell, world::Micros};
 
@@ -62,6 +64,8 @@ pub struct Node {
     shell: Shell,
     life: u32,
     up: bool,
+    /// A sync has failed in this life.
+    failed: bool,
     syncing: bool,
     held: VecDeque<Held>,
     /// Steps with their end of the settled stream.
@@ -96,6 +100,7 @@ impl Node {
             shell,
             life: 0,
             up: false,
+            failed: false,
             syncing: false,
             held: VecDeque::new(),
             ends: VecDeque::new(),
@@ -160,13 +165,24 @@ impl Node {
         self.after(world, MS, 100 * MS, Timer::Pump);
     }
 
+    /// A sync has failed: it promises nothing more, until it starts again with what the disk has kept.
+    fn fail(&mut self, world: &mut World) {
+        self.failed = true;
+        self.life += 1;
+        self.after(world, 50 * MS, 800 * MS, Timer::Crash);
+    }
+
     /// Power off. The process comes back after a while.
     pub fn crash(&mut self, world: &mut World) {
         if !self.up {
             return;
         }
         self.up = false;
+        self.failed = false;
         self.life += 1;
+        if !self.held.is_empty() {
+            world.mark("crash before a promise left");
+        }
         self.held.clear();
         self.ends.clear();
         self.sent.clear();
@@ -174,7 +190,7 @@ impl Node {
         self.elsewhere.clear();
         self.handed.clear();
         world.fault("crashes");
-        if self.disk.crash(&mut world.rng) > 0 {
+        if world.power_off(&mut self.disk) > 0 {
             world.fault("crashes that lost steps");
         }
         world.checks.crashed(self.id(), self.disk.last_step());
@@ -193,11 +209,17 @@ impl Node {
         }
         match timer {
             Timer::SyncBegin => {
-                let stalls = !world.calm && world.rng.chance(50);
+                if world.crashes_at(Point::SyncBegins) {
+                    return self.crash(world);
+                }
+                let stalls = !world.calm && world.rng.chance(50) && world.has(Part::SlowSyncs);
                 let longest = if stalls { 250 * MS } else { 6 * MS };
                 self.after(world, MS / 2, longest, Timer::SyncEnd(self.disk.last_step()));
             }
+            Timer::SyncEnd(_) if world.crashes_at(Point::Syncing) => self.crash(world),
+            Timer::SyncEnd(_) if world.sync_fails(self.addr()) => self.fail(world),
             Timer::SyncEnd(upto) => self.synced(world, upto),
+            Timer::Crash => self.crash(world),
             Timer::Pump => {
                 let shards: Vec<u32> = self.durable_sent.keys().copied().collect();
                 shards.into_iter().for_each(|to| self.pump(world, to, 0));
@@ -246,6 +268,9 @@ impl Node {
             }
             self.disk.write(&effects.writes);
             world.checks.wrote(self.id(), &self.disk, &effects.writes);
+            if world.crashes_at(Point::Written) {
+                world.timer(self.addr(), self.life, 0, Timer::Crash);
+            }
             if !self.syncing {
                 self.syncing = true;
                 self.after(world, 100, 4 * MS, Timer::SyncBegin);
@@ -267,6 +292,9 @@ impl Node {
         self.syncing = false;
         self.disk.sync(upto);
         world.checks.synced(self.id(), upto);
+        if world.crashes_at(Point::Synced) {
+            return self.crash(world);
+        }
         while self.ends.front().is_some_and(|(step, _)| *step <= upto) {
             self.durable_end = self.ends.pop_front().map_or(0, |(_, end)| end);
         }
@@ -279,6 +307,9 @@ impl Node {
         while self.held.front().is_some_and(|h| h.step <= upto) {
             if let Some(held) = self.held.pop_front() {
                 self.leave(world, held);
+                if world.crashes_at(Point::Leaving) {
+                    return self.crash(world);
+                }
             }
         }
         if self.disk.last_step() > upto {
@@ -385,6 +416,14 @@ impl Node {
     pub fn on_message(&mut self, world: &mut World, envelope: Envelope) {
         if !self.up {
             return world.fault("sent to a crashed shard");
+        }
+        if self.failed {
+            let refusal = envelope.body.refusal(Error::new(Code::StorageFailed, "a sync has failed"));
+            if let Some(body) = refusal {
+                world.replied(&body);
+                world.send(self.addr(), envelope.from, envelope.id, body);
+            }
+            return;
         }
         match &envelope.body {
             Body::Vote(orders) => self.on_vote(world, &envelope, orders.clone()),

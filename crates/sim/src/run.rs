@@ -32,6 +32,7 @@ use crate::node::Node;
 use crate::pbtx::actors::Actors;
 use crate::pbtx::admin::Admin;
 use crate::pbtx::{Cheat, Plan};
+use crate::profile::Part;
 use crate::recoverer::Recoverer;
 use crate::rng::Rng;
 use crate::sequencer::Ring;
@@ -78,18 +79,34 @@ struct Run {
 /// # Panics
 /// If the options are out of their ranges.
 pub fn run(options: Options) -> Report {
-    let _faster = florin_core::memo::remember();
-    run_without_memory(options)
+    run_until(options, None)
 }
 
-/// The same, event for event, with every signature verified each time that somebody has to.
+/// Runs it until a rule is broken, or to the end.
+///
+/// # Panics
+/// If the options are out of their ranges.
+pub fn run_until(options: Options, stop_at: Option<Rule>) -> Report {
+    let _faster = florin_core::memo::remember();
+    run_here(options, stop_at)
+}
+
+/// The same as [`run`], event for event, with every signature verified each time that somebody has to.
 ///
 /// # Panics
 /// As [`run`].
 pub fn run_without_memory(options: Options) -> Report {
+    run_here(options, None)
+}
+
+fn run_here(options: Options, stop_at: Option<Rule>) -> Report {
     let mut run = Run::new(options);
+    run.world.checks.stop_at = stop_at;
     run.begin();
     run.until(run.world.options.seconds * SECOND);
+    if run.world.is_stopped() {
+        return run.report();
+    }
     run.world.calm_down();
     let mut left = Vec::new();
     for calm in 1..=CALM_SECONDS {
@@ -104,6 +121,9 @@ pub fn run_without_memory(options: Options) -> Report {
             break;
         }
     }
+    if run.world.is_stopped() {
+        return run.report();
+    }
     if left.is_empty() {
         run.audit();
     }
@@ -116,8 +136,8 @@ impl Run {
         let mut rng = Rng::new(options.seed);
         let issuer = Purse::new(NETWORK_ID, &mut rng);
         let honest: Vec<Purse> = (0..options.wallets.max(1)).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
-        let cheats: Vec<Purse> =
-            (0..if options.attackers { CHEATS } else { 0 }).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
+        let cheats = if options.attackers && options.has(Part::DoubleSigners) { CHEATS } else { 0 };
+        let cheats: Vec<Purse> = (0..cheats).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
         // Some wallets start with nothing and open their account with what they are paid.
         let mut genesis: Vec<(Address, u64)> = Vec::new();
         for purse in &honest {
@@ -127,16 +147,19 @@ impl Run {
         }
         let locked: Vec<Purse> = (0..LOCKED).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
         genesis.extend(cheats.iter().chain(&locked).map(|p| (p.address, 1_000)));
-        let cash = if has_cash(options.seed) { CASH_WALLETS } else { 0 };
+        let cash = if has_cash(options.seed) && options.has(Part::Cash) { CASH_WALLETS } else { 0 };
         let cash: Vec<Purse> = (0..cash).map(|_| Purse::new(NETWORK_ID, &mut rng)).collect();
         genesis.extend(cash.iter().map(|p| (p.address, CASH_FUNDS)));
         let mut channels = Channels::default();
-        let parties = if has_channels(options.seed) { PARTIES } else { 0 };
+        let parties = if has_channels(options.seed) && options.has(Part::Channels) { PARTIES } else { 0 };
         let parties: Vec<Purse> = (0..parties).map(|_| channels.party(NETWORK_ID, &mut rng)).collect();
         genesis.extend(parties.iter().map(|p| (p.address, FUNDS)));
         let (committee, keys) = committee(&options, &issuer, &genesis, &mut rng);
         let byzantine = liars(&options, &committee, &mut rng);
-        let pbtx = Plan::draw(&mut rng, options.attackers);
+        let mut pbtx = Plan::draw(&mut rng, options.attackers);
+        if !options.has(Part::Pbtx) {
+            pbtx.networks.clear();
+        }
         let facts = Facts {
             networks: pbtx.networks.iter().map(|n| (n.id, n.flags)).collect(),
             committee_id: *committee.id(),
@@ -176,6 +199,7 @@ impl Run {
         break_the_world(&mut world);
         let tallies = [(); 4].map(|()| Tally::default());
         let mut clients = clients(&mut world, issuer, honest, cheats, &genesis, &tallies);
+        let locked = if world.has(Part::Recoveries) { locked } else { Vec::new() };
         let mut locked = locked.into_iter();
         while locked.len() > 0 {
             let purses = locked.by_ref().take(LOCKED / 2).collect();
@@ -205,6 +229,7 @@ impl Run {
         self.world.after(MS, Event::Order);
         self.world.cut(None);
         self.world.after(300 * MS, Event::Crash);
+        self.world.begin_disturbances();
     }
 
     fn until(&mut self, end: u64) {
@@ -238,6 +263,7 @@ impl Run {
                 Event::Cut(who) => self.world.cut(who),
                 Event::Rejoin(who) => self.world.rejoin(who),
                 Event::Order => self.order(),
+                Event::Disturb(what) => self.world.disturb(what),
             }
         }
     }
@@ -256,7 +282,7 @@ impl Run {
 
     /// One shard or log loses its power, both that are in one process, or all of an authority.
     fn crash(&mut self) {
-        if self.world.calm {
+        if self.world.calm || !self.world.has(Part::Crashes) {
             return;
         }
         let authority = self.world.rng.index(self.shards.len());
@@ -341,10 +367,18 @@ impl Run {
         let channels = self.world.checks.log.channels();
         let ([opened, collected], [vouchers, redeemed]) = (channels.counts(), channels.vouchers.counts());
         let [ordered, failed, claimed, refunded, sessions, voided, kept] = self.world.checks.log.counts();
+        let decided = [
+            ("operation refunded", failed),
+            ("contract claimed", claimed),
+            ("contract refunded", refunded),
+            ("recovery voids", voided),
+            ("recovery keeps a reported order", kept),
+        ];
         Report {
             seed: self.world.options.seed,
             authorities: self.world.options.authorities,
             shards: self.world.options.shards,
+            profile: self.world.options.profile,
             simulated_seconds: self.world.now as f64 / SECOND as f64,
             load_seconds: self.world.options.seconds,
             events: self.world.events,
@@ -381,9 +415,12 @@ impl Run {
                 .marks
                 .iter()
                 .chain(&channels.marks)
+                .chain(&self.world.marks)
                 .map(|(k, n)| ((*k).to_owned(), *n))
+                .chain(decided.into_iter().filter(|(_, n)| *n > 0).map(|(k, n)| (k.to_owned(), n)))
                 .collect(),
             violations: self.world.checks.violations().to_vec(),
+            broken: self.world.checks.broken().iter().map(|(rule, at)| (format!("{rule:?}"), *at)).collect(),
             trace: self.world.trace_hash(),
             wall_seconds: None,
         }
@@ -443,7 +480,8 @@ fn committee(
 /// f authorities (and those beyond), by chance, if there are attackers.
 fn liars(options: &Options, committee: &Committee, rng: &mut Rng) -> BTreeSet<u32> {
     let mut liars = BTreeSet::new();
-    while options.attackers && liars.len() < committee.faults() + options.liars_beyond as usize {
+    let any = options.attackers && options.has(Part::Liars);
+    while any && liars.len() < committee.faults() + options.liars_beyond as usize {
         liars.insert(rng.below(u64::from(options.authorities)) as u32);
     }
     liars
@@ -457,9 +495,11 @@ fn add_cash(world: &mut World, clients: &mut Vec<Box<dyn Client>>, purses: Vec<P
         let wallet = CashWallet::new(world, addr, purse, i128::from(CASH_FUNDS), tally.clone());
         clients.push(Box::new(wallet));
     }
-    if any && world.options.attackers {
+    if any && world.options.attackers && world.has(Part::NoteThieves) {
         let cheat = SpendsTwice::new(world, Addr::Client(clients.len() as u32));
         clients.push(Box::new(cheat));
+    }
+    if any && world.options.attackers && world.has(Part::NoteForgers) {
         let forger = ForgesNotes::new(world, Addr::Client(clients.len() as u32));
         clients.push(Box::new(forger));
     }
@@ -507,17 +547,23 @@ fn clients(
     clients.push(Box::new(Actors::new(addr, &networks, tallies[1].clone())));
     if world.options.attackers {
         let cheats: Vec<Box<dyn Signer>> = cheats.into_iter().map(|c| Box::new(c) as Box<dyn Signer>).collect();
-        clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));
-        let chained = networks.iter().filter(|net| net.counts());
-        let cheats = chained.flat_map(|net| net.cheats.iter().map(|actor| Cheat::new(net.id, *actor)));
-        let cheats: Vec<Box<dyn Signer>> = cheats.map(|c| Box::new(c) as Box<dyn Signer>).collect();
         if !cheats.is_empty() {
             clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));
         }
-        clients.push(Box::new(Replays::new(Addr::Client(clients.len() as u32))));
+        let chained = networks.iter().filter(|net| net.counts());
+        let cheats = chained.flat_map(|net| net.cheats.iter().map(|actor| Cheat::new(net.id, *actor)));
+        let cheats: Vec<Box<dyn Signer>> = cheats.map(|c| Box::new(c) as Box<dyn Signer>).collect();
+        if !cheats.is_empty() && world.has(Part::DoubleSigners) {
+            clients.push(Box::new(SignsTwice::new(Addr::Client(clients.len() as u32), cheats)));
+        }
+        if world.has(Part::Replays) {
+            clients.push(Box::new(Replays::new(Addr::Client(clients.len() as u32))));
+        }
         let loose = networks.iter().find(|net| !net.counts());
         let own = loose.and_then(|net| Some(Cheat::new(net.id, *net.cheats.first()?)));
-        clients.push(Box::new(OldChains::new(Addr::Client(clients.len() as u32), own)));
+        if world.has(Part::OldChains) {
+            clients.push(Box::new(OldChains::new(Addr::Client(clients.len() as u32), own)));
+        }
     }
     clients
 }

@@ -12,6 +12,7 @@ use crate::client::{Client, Purse, Wish, new_key, payee, wake};
 use crate::driver::{Driver, Outcome, Tally};
 use crate::message::{Addr, Envelope};
 use crate::pbtx::admin::Admin;
+use crate::profile::Part;
 use crate::world::{MS, World};
 
 /// Tag of the timer that makes new payments; others are numbers of jobs.
@@ -108,7 +109,7 @@ impl Worker {
         if world.rng.chance(40) {
             return Some(Wish::Rekey(new_key(&mut world.rng)));
         }
-        if world.rng.chance(220) {
+        if world.rng.chance(220) && world.has(Part::Calls) {
             let wallet = &mut self.wallets[at];
             if let Some((wish, debit)) = calls::wish(world, &wallet.purse, wallet.available) {
                 wallet.available -= i128::from(debit);

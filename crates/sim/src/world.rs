@@ -19,8 +19,10 @@ use crate::Options;
 use crate::cash::Cash;
 use crate::channels::Channels;
 use crate::checkers::{Checkers, Rule};
+use crate::disturb::{Disturbance, Disturbances};
 use crate::message::{Addr, Body, Envelope, decimal};
 use crate::pbtx::Plan;
+use crate::profile::Part;
 use crate::rng::Rng;
 use crate::sequencer::Sequencer;
 
@@ -56,6 +58,8 @@ pub enum Timer {
     Genesis,
     /// The process starts again.
     Restart,
+    /// The process loses its power.
+    Crash,
     /// Look at what the engine has ordered.
     Units,
     /// Offer items and a clock vote to the engine.
@@ -74,6 +78,7 @@ impl Timer {
             Timer::Poll(peer) => ("Poll", Some(u64::from(peer))),
             Timer::Genesis => ("Genesis", None),
             Timer::Restart => ("Restart", None),
+            Timer::Crash => ("Crash", None),
             Timer::Units => ("Units", None),
             Timer::Propose => ("Propose", None),
             Timer::Client(tag) => ("Client", Some(tag)),
@@ -108,6 +113,8 @@ pub enum Event {
     Rejoin(u32),
     /// The ordering engine moves on.
     Order,
+    /// A fault of those that only some profiles have.
+    Disturb(Disturbance),
 }
 
 struct Scheduled {
@@ -164,6 +171,10 @@ pub struct World {
     pub calm: bool,
     /// Answers of honest authorities, by kind.
     pub replies: BTreeMap<String, u64>,
+    /// Rare things that went as they have to.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// Faults that only some profiles have.
+    pub disturbances: Disturbances,
     /// Events processed.
     pub events: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -224,10 +235,26 @@ impl World {
         let size = committee.size() as u32;
         let honest = (0..size).map(|a| byzantine.contains(&a));
         let sequencer = Sequencer::new(rng.bytes(), honest, committee.quorum());
-        let clocks = clocks(&mut rng, &byzantine, size, committee.faults());
+        let mut clocks = clocks(&mut rng, &byzantine, size, committee.faults());
+        if !options.has(Part::WrongClocks) {
+            clocks.fill((0, 0));
+        }
         let mut checks = checks;
         checks.log.good_clocks = (0..size).filter(|a| clocks[*a as usize].0.abs() < DAY_MS).collect();
-        let weather = Weather { lose: rng.below(120), duplicate: rng.below(80), delay: rng.below(120) };
+        let mut weather = Weather { lose: rng.below(120), duplicate: rng.below(80), delay: rng.below(120) };
+        let mut disturbances = Disturbances::new(&options);
+        if let Some((lose, duplicate)) = disturbances.heavy(&options) {
+            weather = Weather { lose, duplicate, ..weather };
+        }
+        for (part, rate) in [
+            (Part::Loss, &mut weather.lose),
+            (Part::Duplicates, &mut weather.duplicate),
+            (Part::Delays, &mut weather.delay),
+        ] {
+            if !options.has(part) {
+                *rate = 0;
+            }
+        }
         World {
             now: 0,
             rng,
@@ -240,6 +267,8 @@ impl World {
             recorded: VecDeque::new(),
             calm: false,
             replies: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            disturbances,
             events: 0,
             queue: BinaryHeap::new(),
             scheduled: 0,
@@ -265,7 +294,7 @@ impl World {
     pub fn clock_ms(&self, authority: u32) -> u64 {
         let (error, drift) = self.clocks[authority as usize];
         let passed = (self.now / 1_000 * LOG_RATE) as i64;
-        (self.true_ms() as i64 + error + passed * drift / 1_000).max(1) as u64
+        (self.true_ms() as i64 + error + passed * drift / 1_000 + self.disturbances.clock(authority)).max(1) as u64
     }
 
     /// What a good clock shows.
@@ -281,7 +310,7 @@ impl World {
 
     /// Cuts one authority off, from everybody, for this long.
     pub fn isolate(&mut self, authority: u32, length: Micros) {
-        if !self.calm && self.isolated.is_empty() {
+        if !self.calm && self.isolated.is_empty() && self.has(Part::Isolation) {
             self.fault("isolated authorities");
             self.isolated.insert(authority);
             self.reach();
@@ -318,7 +347,7 @@ impl World {
 
     /// The engine moves on, and everybody looks at what it has, sooner or later.
     pub fn order(&mut self) {
-        let (now, calm) = (self.now, self.calm);
+        let (now, calm) = (self.now, self.calm || !self.has(Part::EngineStalls));
         let did = self.sequencer.borrow_mut().tick(now, calm);
         did.into_iter().for_each(|d| self.fault(d));
         for authority in 0..self.committee.size() as u32 {
@@ -370,8 +399,16 @@ impl World {
         self.after(delay, Event::Timer { to, life, timer });
     }
 
+    /// Whether the run ends before its time.
+    pub fn is_stopped(&self) -> bool {
+        self.options.events_max.is_some_and(|max| self.events >= max) || self.checks.is_stopped()
+    }
+
     /// The next event before `end`; time moves to it.
     pub fn next(&mut self, end: Micros) -> Option<Event> {
+        if self.is_stopped() {
+            return None;
+        }
         if self.queue.peek().is_none_or(|s| s.0.at >= end) {
             self.now = end;
             return None;
@@ -383,9 +420,12 @@ impl World {
         if let Event::Timer { to: Addr::Log(_), timer: Timer::Units, .. } = &next.event {
             let good = (0..self.clocks.len() as u32)
                 .filter(|a| self.checks.log.good_clocks.contains(a) && !self.spoiled.contains(a));
-            self.checks.log.clock_max = good.map(|a| self.clock_ms(a)).max().unwrap_or(0);
+            // A clock that has jumped back since may have been heard.
+            let newest = good.map(|a| self.clock_ms(a)).max().unwrap_or(0);
+            self.checks.log.clock_max = newest.max(self.checks.log.clock_max);
         }
         self.events += 1;
+        self.checks.events = self.events;
         self.trace.update(next.at.to_be_bytes());
         match &next.event {
             Event::Message(envelope) => envelope.trace(&mut self.trace, &mut self.buffer),
@@ -402,6 +442,7 @@ impl World {
             Event::Cut(who) => self.trace.update(format!("cut {who:?}")),
             Event::Rejoin(who) => self.trace.update(format!("rejoin {who}")),
             Event::Order => self.trace.update(b"order"),
+            Event::Disturb(what) => self.trace.update(format!("disturb {what:?}")),
         }
         Some(next.event)
     }
@@ -434,19 +475,21 @@ impl World {
         }
         if !self.calm && self.rng.chance(self.weather.duplicate) {
             self.fault("duplicated");
-            let delay = self.delay();
+            let delay = self.delay(from, to);
             self.after(delay, Event::Message(envelope.clone()));
         }
-        let delay = self.delay();
+        let delay = self.delay(from, to);
         self.after(delay, Event::Message(envelope));
     }
 
-    fn delay(&mut self) -> Micros {
+    fn delay(&mut self, from: Addr, to: Addr) -> Micros {
+        let own = self.disturbances.delay(from, to);
         if !self.calm && self.rng.chance(self.weather.delay) {
             self.fault("delayed");
             return self.rng.between(20 * MS, 700 * MS);
         }
-        self.rng.between(200, 6 * MS)
+        let usual = self.rng.between(200, 6 * MS);
+        own.unwrap_or(usual)
     }
 
     fn is_cut(&self, from: Addr, to: Addr) -> bool {
@@ -454,7 +497,8 @@ impl World {
             Addr::Shard(authority, _) | Addr::Log(authority) => Some(authority),
             Addr::Client(_) => None,
         };
-        owner(from) != owner(to) && [from, to].into_iter().filter_map(owner).any(|a| !self.is_reached(a))
+        self.disturbances.blocks(owner(from), owner(to))
+            || owner(from) != owner(to) && [from, to].into_iter().filter_map(owner).any(|a| !self.is_reached(a))
     }
 
     /// Cuts an authority off, or ends all cuts, and plans what comes next.
@@ -462,7 +506,7 @@ impl World {
         self.cut_off.clear();
         self.cut_off.extend(who.filter(|_| !self.calm));
         self.reach();
-        if self.calm {
+        if self.calm || !self.has(Part::Cuts) {
             return;
         }
         match who {
@@ -484,6 +528,7 @@ impl World {
         self.calm = true;
         self.cut_off.clear();
         self.isolated.clear();
+        self.disturbances.calm_down();
         self.reach();
         if self.options.pace > 1 {
             self.hurry();

@@ -1,12 +1,18 @@
 //! `florin sim`.
 
+mod files;
+mod many;
+
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Subcommand;
 use florin_core::limits::{COMMITTEE_MAX, COMMITTEE_MIN, SHARDS_MAX};
 use florin_core::{Code, Error, Result};
-use florin_sim::{Options, Report, hubs};
-use serde_json::json;
+use florin_sim::saved::Saved;
+use florin_sim::{Options, Part, Profile, Report, hubs};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::support::fail_with_report;
 use crate::output::Output;
@@ -18,6 +24,16 @@ pub enum Command {
     ///
     /// The same options give the same run, event for event.
     Run(RunArgs),
+    /// Run seeds one after another until the time is over: all profiles, committees of 4, 7 and 10
+    Soak(many::SoakArgs),
+    /// Run a file of `sim run --out` or `sim soak --out` again, and say whether it comes to the same
+    ///
+    /// The exit status says whether a rule is broken now, whatever the file says.
+    Replay(files::ReplayArgs),
+    /// Find a smaller run with the same kind of violation as a file's: fewer faults, attackers and clients, less time
+    Shrink(files::ShrinkArgs),
+    /// Run many seeds and print one table: operations, faults, attackers, rare branches, violations, speed
+    Report(many::ReportArgs),
     /// Run lives of a hub with many channels: payments, crashes, expiries, old backups, liars; and check everybody's money
     ///
     /// A life is decided by its seed, --channels and --steps.
@@ -71,28 +87,53 @@ pub struct RunArgs {
     /// Let all authorities and clients be honest
     #[arg(long)]
     no_attackers: bool,
+    /// The mix of faults: mixed, calm, lossy, partitions, disks, clocks, crashes, all
+    #[arg(long, value_name = "NAME", default_value = "mixed", value_parser = named::<Profile>)]
+    profile: Profile,
+    /// Leave out a kind of fault, attacker or work, as loss or channels; may be repeated
+    #[arg(long, value_name = "PART", value_parser = named::<Part>)]
+    without: Vec<Part>,
+    /// Write the options and what they came to, for `sim replay`
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Something by its name in files.
+fn named<T: DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+    serde_json::from_value(Value::String(text.to_owned())).map_err(|e| e.to_string())
 }
 
 /// Runs one.
 pub fn run(command: Command, out: Output) -> Result<()> {
     let args = match command {
         Command::Run(args) => args,
+        Command::Soak(args) => return many::soak(&args, out),
+        Command::Replay(args) => return files::replay(&args, out),
+        Command::Shrink(args) => return files::shrink(&args, out),
+        Command::Report(args) => return many::report(&args, out),
         Command::Hubs(args) => return run_hubs(&args, out),
     };
     check(&args)?;
     let mut reports: Vec<Report> = Vec::new();
     for seed in args.seed..=args.seed.saturating_add(args.seeds - 1) {
         let started = Instant::now();
-        let mut report = florin_sim::run(Options {
+        let options = Options {
             authorities: args.authorities,
             shards: args.shards,
             seconds: args.seconds,
             wallets: args.wallets,
             pace: args.pace,
             attackers: !args.no_attackers,
+            profile: args.profile,
+            off: args.without.iter().copied().collect(),
             ..Options::new(seed)
-        });
+        };
+        check_options(&options)?;
+        let mut report = florin_sim::run(options.clone());
         report.wall_seconds = Some(started.elapsed().as_secs_f64());
+        if let Some(path) = &args.out {
+            files::write(path, &Saved::new(options, &report))?;
+        }
         if args.seeds > 1 {
             let found = report.violations.len();
             out.note(format_args!("seed {seed}: {} events, {found} violations", report.events));
@@ -147,13 +188,19 @@ fn run_hubs(args: &HubsArgs, out: Output) -> Result<()> {
 }
 
 fn check(args: &RunArgs) -> Result<()> {
+    let most = if args.out.is_some() { 1 } else { 1_000_000 };
+    check_ranges([("--seeds", args.seeds, 1, most)])
+}
+
+/// Whether a run is possible.
+fn check_options(options: &Options) -> Result<()> {
     check_ranges([
-        ("--authorities", u64::from(args.authorities), COMMITTEE_MIN as u64, COMMITTEE_MAX as u64),
-        ("--shards", args.shards.into(), 1, SHARDS_MAX.into()),
-        ("--wallets", args.wallets.into(), 1, 10_000),
-        ("--pace", args.pace, 1, 10_000),
-        ("--seconds", args.seconds, 1, 1_000_000),
-        ("--seeds", args.seeds, 1, 1_000_000),
+        ("--authorities", u64::from(options.authorities), COMMITTEE_MIN as u64, COMMITTEE_MAX as u64),
+        ("--shards", options.shards.into(), 1, SHARDS_MAX.into()),
+        ("--wallets", options.wallets.into(), 1, 10_000),
+        ("--pace", options.pace, 1, 10_000),
+        ("--seconds", options.seconds, 1, 1_000_000),
+        ("liars_beyond", options.liars_beyond.into(), 0, u64::from(options.authorities / 2)),
     ])
 }
 

@@ -50,6 +50,7 @@ pub struct Log {
     /// The payment network.
     own: u64,
     shards: u32,
+    quorum: usize,
     /// Authorities whose clocks are good.
     pub good_clocks: BTreeSet<u32>,
     /// The latest that a good clock shows, ms.
@@ -83,7 +84,8 @@ pub(super) type Credit = (Address, u64, Id, i32);
 impl Log {
     /// A log that has done nothing yet.
     pub(super) fn new(facts: &Facts) -> Self {
-        Log { own: facts.network_id, shards: facts.shards, objects: Objects::new(facts), ..Default::default() }
+        let quorum = facts.authorities as usize - facts.faults();
+        Log { own: facts.network_id, shards: facts.shards, quorum, objects: Objects::new(facts), ..Default::default() }
     }
 
     /// PBTX networks.
@@ -455,7 +457,7 @@ impl Log {
                 // A step's own report may have been the last one; the freeze is never in the same step.
                 let waited = recovery.as_ref().is_some_and(|r| self.time_ms >= r.since_ms + RECOVERY_WAIT_MS);
                 let reports = recovery.map_or(0, |r| r.reports.len());
-                let quorum = self.quorum();
+                let quorum = self.quorum;
                 // A shown certificate decides at once; only what is void needs a quorum and time.
                 (again || resolve.void && (!waited || reports < quorum)).then(|| {
                     let what = format!("{place:?} is decided with {reports} reports, waited: {waited}, again: {again}");
@@ -463,11 +465,6 @@ impl Log {
                 })
             }
         }
-    }
-
-    fn quorum(&self) -> usize {
-        // The good clocks are those of all but f.
-        self.good_clocks.len()
     }
 }
 

@@ -43,6 +43,10 @@ const VIOLATIONS_MAX: u64 = 5;
 pub struct Checkers {
     /// Virtual time, for the text of violations.
     pub now: u64,
+    /// Events so far.
+    pub events: u64,
+    /// The run ends once this rule is broken.
+    pub stop_at: Option<Rule>,
     /// What the ordered log must do.
     pub log: Log,
     /// What is known of notes.
@@ -52,6 +56,8 @@ pub struct Checkers {
     ledger: Ledger,
     violations: Vec<String>,
     found: BTreeMap<Rule, u64>,
+    /// Event at which a rule was first broken.
+    first: BTreeMap<Rule, u64>,
     /// Who voted for what, as it left: place -> id -> honest authorities.
     votes: BTreeMap<Place, BTreeMap<Id, BTreeSet<u32>>>,
     /// Who acknowledged what, as it left.
@@ -76,6 +82,9 @@ impl Checkers {
     pub fn new(facts: Facts) -> Self {
         Checkers {
             now: 0,
+            events: 0,
+            stop_at: None,
+            first: BTreeMap::new(),
             log: Log::new(&facts),
             cash: Cash::new(facts.clone()),
             streams: Streams::default(),
@@ -98,6 +107,7 @@ impl Checkers {
 
     /// Notes a broken rule.
     pub fn violation(&mut self, rule: Rule, what: impl AsRef<str>) {
+        self.first.entry(rule).or_insert(self.events);
         let found = self.found.entry(rule).or_default();
         *found += 1;
         if *found <= VIOLATIONS_MAX {
@@ -109,6 +119,16 @@ impl Checkers {
     /// Broken rules so far, the first few of each.
     pub fn violations(&self) -> &[String] {
         &self.violations
+    }
+
+    /// By broken rule: the event at which it was first.
+    pub fn broken(&self) -> &BTreeMap<Rule, u64> {
+        &self.first
+    }
+
+    /// Whether the rule is broken that ends the run.
+    pub fn is_stopped(&self) -> bool {
+        self.stop_at.is_some_and(|rule| self.first.contains_key(&rule))
     }
 
     /// Orders that honest authorities have settled.
@@ -311,10 +331,15 @@ impl Checkers {
         self.orders.get(id).is_some_and(|o| self.settled.get(&o.place) == Some(id))
     }
 
+    /// Honest authorities whose votes for an order have left.
+    pub fn honest_voters(&self, id: &Id) -> usize {
+        let place = self.orders.get(id).map(|o| o.place);
+        place.and_then(|p| self.votes.get(&p)?.get(id)).map_or(0, BTreeSet::len)
+    }
+
     /// A client believes that an order has a certificate.
     pub fn believed_certified(&mut self, id: Id) {
-        let place = self.orders.get(&id).map(|o| o.place);
-        let voters = place.and_then(|p| self.votes.get(&p)?.get(&id)).map_or(0, BTreeSet::len);
+        let voters = self.honest_voters(&id);
         if voters < self.facts.honest_quorum() {
             self.violation(
                 Rule::FalseBelief,

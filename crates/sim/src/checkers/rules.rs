@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::orders::Id;
 
 /// Events are kept. Flags and the type of a change of keys, as docs/pbtx.md and docs/wire.md have them.
@@ -22,7 +24,7 @@ pub enum Promise {
 }
 
 /// What must hold.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Rule {
     /// All postings of a shard sum to zero, and its totals are those of its records.
     SumZero,
