@@ -60,7 +60,7 @@ impl Accounts {
         orders
     }
 
-    /// Waits until every authority has loaded the genesis file.
+    /// Waits until every authority has loaded the genesis file and has its keys of e-cash.
     pub async fn wait_funded(&self, network: &Network, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         // The genesis file is loaded in order, each shard by itself.
@@ -79,7 +79,18 @@ impl Accounts {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
-        Ok(())
+        // They make the keys of e-cash once, and what is measured is what comes after.
+        loop {
+            let replies = network.cash_keys_status().await;
+            if replies.iter().flatten().filter(|reply| reply.holds_share).count() == network.committee().size() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let message = format!("the keys of e-cash are not made within {} s", patience.as_secs());
+                return Err(Error::new(Code::Timeout, message));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
