@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = [4, 7, 10])]
     authorities: Vec<usize>,
     /// Orders offered a second
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 200)]
     rate: usize,
     /// Seconds of load for each committee
     #[arg(long, default_value_t = 10)]
