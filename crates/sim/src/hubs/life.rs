@@ -363,13 +363,13 @@ impl Life {
     }
 
     fn release_all(&mut self) {
-        for (node, end, reservation) in std::mem::take(&mut self.reserved) {
-            drop(self.world.channel(node, manager::Input::Release { end, reservation }, Wish::None));
-        }
+        let reserved = std::mem::take(&mut self.reserved);
         // Twice, for a crash may take the first.
         for _ in 0..2 {
+            for (node, end, reservation) in reserved.iter().copied() {
+                drop(self.world.channel(node, manager::Input::Release { end, reservation }, Wish::None));
+            }
             for node in 0..self.world.nodes.len() {
-                self.world.flush(node);
                 let ends: Vec<EndId> = self.world.nodes[node].ends.keys().copied().collect();
                 for end in ends {
                     let amount = self.world.nodes[node].manager.pool(&end).unwrap_or(0);
@@ -377,6 +377,7 @@ impl Life {
                         drop(self.world.channel(node, manager::Input::ReleaseAmount { end, amount }, Wish::None));
                     }
                 }
+                self.world.flush(node);
             }
         }
     }
