@@ -170,8 +170,9 @@ impl Life {
         }
         let at = self.world.rng.index(self.reserved.len());
         let (node, end, reservation) = self.reserved[at];
-        if self.world.channel(node, manager::Input::Release { end, reservation }, Wish::None).is_ok() {
-            self.world.sync(node);
+        let released = self.world.channel(node, manager::Input::Release { end, reservation }, Wish::None).is_ok();
+        // A crash may have taken it.
+        if released && self.world.sync(node) {
             self.reserved.swap_remove(at);
         }
     }
