@@ -21,7 +21,7 @@ const PAIRS_MAX: usize = 16;
 impl Authority {
     /// Pairs of receipts that prove who is guilty, of a certificate that was refused with `CONFLICTING_CERTIFICATE`; `raw` is its
     /// batch, or empty if that is stored. None if what is settled came on the log's word, without its certificate.
-    /// Errors: those of the storage and of [`decode_batch`].
+    /// Errors: those of the storage, of [`check_shape`] and of [`decode_batch`].
     pub fn evidence(
         &self,
         state: &dyn State,
@@ -78,7 +78,9 @@ impl Authority {
         let mut receipts = Vec::new();
         for (batch, index) in places {
             if read_order(state, batch, index)?.is_some_and(|other| other.id != order.id) {
-                receipts.extend(self.proof(state, batch, index, S::Settled)?.receipt);
+                let receipt = self.proof(state, batch, index, S::Settled)?.receipt;
+                // Without the own acknowledgement: it proves nothing here, and what is settled may not be durable yet.
+                receipts.extend(receipt.map(|receipt| wire::Receipt { acknowledgements: Vec::new(), ..receipt }));
             }
         }
         Ok(receipts)
