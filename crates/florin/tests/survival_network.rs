@@ -245,10 +245,13 @@ async fn a_liar_in_the_engine_stops_nobody_and_fills_no_memory() {
             honest.iter().for_each(|i| liar.flood(*i, 2, &mut lies));
         }
         load.goes_on("under floods of frames").await;
-        until("sessions with the liar to be signed", || async {
-            log_status(&network, 0).await.is_some_and(|s| s.signed_sessions > began + round)
-        })
-        .await;
+        // It forks in every second one.
+        for session in [2 * round, 2 * round + 1] {
+            until("a session with the liar to be signed", || async {
+                log_status(&network, 0).await.is_some_and(|s| s.signed_sessions > began + session)
+            })
+            .await;
+        }
         until("a fork", || async { liar.deeds.twins.load(Ordering::Relaxed) > round }).await;
         load.goes_on("beside forks").await;
     }

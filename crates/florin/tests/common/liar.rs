@@ -174,13 +174,18 @@ impl Liar {
     /// A frame of a peer, which may be of a session that is new.
     fn hear(&self, from: u32, frame: OrderFrame) {
         let mut engines = self.engines.lock().unwrap();
+        // A peer that is behind: an engine of an old session again would read what two of them wrote.
+        if engines.keys().next_back().is_some_and(|newest| frame.session + 1 < *newest) {
+            return;
+        }
         let of_session = engines.entry(frame.session).or_insert_with(|| {
             let twins = 1 + frame.session % 2;
             self.deeds.twins.fetch_add(twins - 1, Ordering::Relaxed);
             (0..twins).map(|twin| self.engine(frame.session, twin, twins)).collect()
         });
         of_session.iter().for_each(|engine| engine.receive(from, frame.frame.clone()));
-        engines.retain(|session, _| *session + 2 > frame.session);
+        let newest = engines.keys().next_back().copied().unwrap_or(0);
+        engines.retain(|session, _| *session + 1 >= newest);
     }
 
     /// One of two makes other units than the other, and speaks to others: they fork.

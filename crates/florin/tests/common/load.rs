@@ -140,7 +140,10 @@ impl Pair {
         let enough = self.network.committee().faults() + 1;
         let what = format!("order {} of {} is not decided", signer.seqnum, signer.actor());
         let decided = decided(&self.network, &signer, enough);
-        let found = tokio::time::timeout(PATIENCE, decided).await.expect(&what);
+        let Ok(found) = tokio::time::timeout(PATIENCE, decided).await else {
+            let said = statuses(&self.network, &signer, signer.seqnum, usize::MAX, |_| true).await;
+            panic!("{what}: {said:#?}");
+        };
         assert!(found.iter().all(|s| *s == found[0]), "{found:#?}");
         let state = found[0].state();
         self.shared.slowest_ms.fetch_max(began.elapsed().as_millis() as u64, Ordering::Relaxed);

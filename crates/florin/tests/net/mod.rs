@@ -56,6 +56,16 @@ impl Said {
 /// A folder, and commands run in it.
 pub struct Folder(pub TempDir);
 
+/// What failed can be looked at.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            eprintln!("kept: {}", self.0.path().display());
+        }
+    }
+}
+
 impl Folder {
     pub fn new() -> Folder {
         let dir = TempDir::new().unwrap();
@@ -78,7 +88,10 @@ impl Folder {
             .env("FLORIN_COMMITTEE", "committee.toml")
             .env("FLORIN_PASSPHRASE_FILE", "pw")
             .env_remove("FLORIN_WALLET");
-        command.env_remove("RUST_LOG");
+        match std::env::var("FLORIN_TEST_LOG") {
+            Ok(level) => command.env("RUST_LOG", level),
+            Err(_) => command.env_remove("RUST_LOG"),
+        };
         command
     }
 

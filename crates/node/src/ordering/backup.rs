@@ -251,7 +251,14 @@ pub(super) struct Saver {
 impl Saver {
     fn save(&mut self) -> Result<()> {
         let unit = std::mem::take(&mut self.unit);
-        if unit.is_empty() || self.loaded.remove(&xxh3_128(&unit)) {
+        if unit.is_empty() {
+            return Ok(());
+        }
+        let signed = SignedUnit::decode(&mut &*unit);
+        let signed =
+            signed.map_err(|e| Error::new(Code::StorageFailed, format!("AlephBFT saves something else: {e}")))?;
+        if self.loaded.remove(&xxh3_128(&unit)) {
+            self.shared.note_saved(signed);
             return Ok(());
         }
         let mut frame = Vec::with_capacity(FRAME_HEADER + unit.len() + ALIGN);
@@ -268,9 +275,7 @@ impl Saver {
         }
         (&*self.file).write_all(&frame).map_err(|e| io_error("write", &self.path, e))?;
         drop(is_closed);
-        if let Ok(SignedUnit { unit, .. }) = SignedUnit::decode(&mut &*unit) {
-            self.shared.note_saved(&unit);
-        }
+        self.shared.note_saved(signed);
         // After the unit is noted: what is handed over from here on waits for it.
         self.shared.written.fetch_add(frame.len() as u64, Ordering::SeqCst);
         Ok(())

@@ -50,6 +50,9 @@ pub(super) fn delays(pace: Pace, authorities: usize) -> DelayConfig {
     }
 }
 
+/// What it puts in front of "which are this unit's parents?".
+const PARENTS_REQUEST: [u8; 2] = [0, 2];
+
 /// A message that waits for the file.
 pub(super) struct Held {
     to: Recipient,
@@ -82,9 +85,23 @@ impl Link {
         };
         let signature = *self.keys.token();
         let answer = NewestResponse { requester, responder, unit: None, salt, signature };
-        let answer = Message::Units(UnitMessage::NewestResponse(answer)).encode();
+        self.answer(UnitMessage::NewestResponse(answer));
+    }
+
+    /// Whether it asked for the parents of an own unit, which peers don't know: see [`super::built`].
+    fn answer_parents(&self, request: &[u8]) -> bool {
+        let mut rest = request;
+        let Ok(Message::Units(UnitMessage::ParentsRequest(_, hash))) = Message::decode(&mut rest) else {
+            return false;
+        };
+        let parents = self.shared.built.parents_of(&hash);
+        parents.map(|parents| self.answer(UnitMessage::ParentsResponse(hash, parents))).is_some()
+    }
+
+    fn answer(&self, answer: UnitMessage) {
+        let answer = Message::Units(answer).encode();
         if let Ok(data) = Data::decode(&mut &*answer) {
-            // Asked again in a second if this is full.
+            // Asked again soon if this is full.
             let _ = self.local.try_send(data);
         }
     }
@@ -102,6 +119,9 @@ impl Network<Data> for Link {
         };
         if message[..2] == NEWEST_REQUEST {
             return index.into_iter().for_each(|i| self.answer_newest(&message, u64::from(i)));
+        }
+        if message[..2] == PARENTS_REQUEST && self.answer_parents(&message) {
+            return;
         }
         let bytes = message.len();
         let written = self.shared.written.load(Ordering::SeqCst);
@@ -149,13 +169,17 @@ impl DataProvider for Feed {
         self.shared.rest().await;
         // The unit before this one is in the file: it is a parent.
         let round = u32::try_from(self.shared.own_round() + 1).unwrap_or(0);
-        let data = self.source.next(round).filter(|data| !data.is_empty())?;
-        if data.len() > UNIT_BYTES_MAX {
-            tracing::error!(bytes = data.len(), "the source gave more than fits a unit; dropped");
-            return None;
+        let data = self.source.next(round).filter(|data| !data.is_empty());
+        let fits = data.as_ref().is_none_or(|data| data.len() <= UNIT_BYTES_MAX);
+        if !fits {
+            tracing::error!("the source gave more than {UNIT_BYTES_MAX} bytes, which fits no unit; dropped");
         }
-        self.shared.wake();
-        Some(Item(data))
+        let item = data.filter(|_| fits).map(Item);
+        if item.is_some() {
+            self.shared.wake();
+        }
+        self.shared.built.note_making(round, item.clone());
+        item
     }
 }
 

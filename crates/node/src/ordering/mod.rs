@@ -18,6 +18,7 @@
 mod aleph;
 mod backup;
 mod bare;
+mod built;
 mod frames;
 mod keys;
 mod link;
@@ -212,7 +213,7 @@ impl Engine {
         let authorities = committee.size();
         let owner = Owner { committee_id: *committee.id(), epoch: committee.epoch, authority: index, session };
         let mut backup = Backup::open(&folder, &owner)?;
-        let shared = Shared::new(index, authorities, pace, backup.length, backup.own_round);
+        let shared = Shared::new((index, authorities, session), pace, backup.length, backup.own_round);
         let members = committee.authorities.iter().map(|a| a.key).collect();
         let keys = Keys::new(members, (committee.id(), committee.epoch, session), index, key, random_token());
 

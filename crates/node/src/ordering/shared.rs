@@ -8,7 +8,8 @@ use florin_core::error::{Error, Result};
 use florin_core::limits::SESSION_ROUNDS;
 use tokio::sync::{Notify, watch};
 
-use super::wire::Unit;
+use super::built::Built;
+use super::wire::{SignedUnit, Unit};
 use super::{Counters, LEAD_ROUNDS, Pace};
 
 /// The pace stays busy for this long after the last unit with data.
@@ -32,10 +33,17 @@ pub(super) struct Shared {
     hurry: Notify,
     /// By authority, the newest round seen; -1 for none.
     rounds: Vec<AtomicI32>,
+    /// What own units are built upon.
+    pub(super) built: Built,
 }
 
 impl Shared {
-    pub(super) fn new(own: u32, authorities: usize, pace: Pace, length: u64, own_round: Option<u16>) -> Arc<Shared> {
+    pub(super) fn new(
+        (own, authorities, session): (u32, usize, u64),
+        pace: Pace,
+        length: u64,
+        own_round: Option<u16>,
+    ) -> Arc<Shared> {
         let shared = Shared {
             own,
             pace,
@@ -49,6 +57,7 @@ impl Shared {
             busy_until: AtomicU64::new(0),
             hurry: Notify::new(),
             rounds: (0..authorities).map(|_| AtomicI32::new(-1)).collect(),
+            built: Built::new(own, authorities, session),
         };
         if let Some(round) = own_round {
             shared.rounds[own as usize].store(i32::from(round), Ordering::SeqCst);
@@ -105,8 +114,13 @@ impl Shared {
         self.ended.subscribe()
     }
 
-    /// A unit is in the file.
-    pub(super) fn note_saved(&self, unit: &Unit) {
+    /// A unit is in the file; AlephBFT builds upon it.
+    pub(super) fn note_saved(&self, signed: SignedUnit) {
+        self.note_round(&signed.unit);
+        self.built.note_saved(signed);
+    }
+
+    fn note_round(&self, unit: &Unit) {
         if let Some(round) = self.rounds.get(unit.creator as usize) {
             round.fetch_max(i32::from(unit.round), Ordering::SeqCst);
         }
@@ -124,7 +138,7 @@ impl Shared {
         }
         let before = self.is_behind();
         if unit.creator != u64::from(self.own) {
-            self.note_saved(unit);
+            self.note_round(unit);
         }
         if !before && self.is_behind() {
             self.hurry.notify_one();

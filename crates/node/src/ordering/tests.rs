@@ -520,6 +520,47 @@ async fn a_forker_stops_nobody() {
     assert!(orders.iter().all(|order| order[..shortest] == orders[0][..shortest]));
 }
 
+/// A unit of 3 of round 1, upon those of round 0 of these authorities.
+fn second_unit(keys: &Keys, parents: &[Option<Hash>], data: &'static str) -> SignedUnit {
+    unit(keys, 3, data, |unit| {
+        let hashes: Vec<Option<(Hash, u16)>> = parents.iter().map(|parent| parent.map(|hash| (hash, 0))).collect();
+        unit.round = 1;
+        unit.parents = parents.iter().map(|parent| parent.map(|_| 0)).collect();
+        unit.parents_hash = hashes.using_encoded(<Sha as aleph_bft::Hasher>::hash);
+    })
+}
+
+/// The one that 0 receives first it can never save; so it builds upon the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gets_the_worse_variant_first_goes_on_and_so_do_all() {
+    let mut ring = Ring::new(4);
+    let liar = ring.liar(3);
+    let engines: Vec<Arc<Engine>> = (0..3).map(|i| ring.start(i)).collect();
+    let first = unit(&liar, 3, "first", |_| ());
+    engines.iter().for_each(|engine| engine.receive(3, send_unit(&first)));
+    until("units of round 0", || lock(&ring.net.own_units).keys().filter(|(_, round)| *round == 0).count() == 3).await;
+    let own = |i| lock(&ring.net.own_units).get(&(i, 0)).copied();
+    let parents = [own(0), own(1), own(2), Some(first.unit.hash())];
+    let good = second_unit(&liar, &parents, "good");
+    let bad = second_unit(&liar, &[own(0), own(1), Some([7; 32]), Some(first.unit.hash())], "bad");
+    engines[0].receive(3, send_unit(&bad));
+    for engine in [&engines[1], &engines[2], &engines[0]] {
+        engine.receive(3, send_unit(&good));
+    }
+    until("alerts", || ring.net.alerts.load(Ordering::SeqCst) >= 3).await;
+    until("the order of it", || (0..3).all(|i| ring.items(i).iter().any(|item| item == "good"))).await;
+    for i in 0..3 {
+        ring.offer(i, 0..5);
+    }
+    ring.until_items(&[0, 1, 2], 2 + 15).await;
+    // After a restart too, which reads the units back from the file.
+    ring.stop(0).await;
+    ring.start(0);
+    ring.offer(0, 5..10);
+    ring.until_items(&[0, 1, 2], 2 + 20).await;
+    ring.assert_equal();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_inside_is_seen_outside() {
     struct Panics;
