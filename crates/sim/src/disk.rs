@@ -40,6 +40,13 @@ impl Image {
         self.0[table as usize].iter().map(|(key, value)| (&key[..], value))
     }
 
+    /// Makes changes that nobody waits to be durable.
+    pub fn apply(&mut self, writes: &[Write]) {
+        for w in writes {
+            self.set(w.table, Bytes::copy_from_slice(&w.key), w.value.as_deref().map(Bytes::copy_from_slice));
+        }
+    }
+
     fn set(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
         match value {
             Some(value) => self.0[table as usize].insert(key, value),

@@ -34,7 +34,12 @@ pub const FAULTS: &[&str] = &[
 /// Who breaks rules, and what it is counted as.
 pub const ATTACKERS: &[(&str, &[&str])] = &[
     ("votes for everything", &["lies of an authority"]),
-    ("withholds", &["ignored by an attacker"]),
+    ("withholds", &["ignored by an attacker", "withheld by an attacker"]),
+    ("forgets its promises", &["states forgotten by an attacker"]),
+    ("is two, with one key", &["answers of a second machine"]),
+    ("shows the past", &["stale answers of an attacker"]),
+    ("is slow", &["late answers of an attacker"]),
+    ("sends garbage", &["garbage of an attacker"]),
     ("lies about shares of notes", &["shares of a liar"]),
     ("floods the log", &["floods of the log"]),
     ("lies in recovery", &["false reports"]),

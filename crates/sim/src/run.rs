@@ -1,6 +1,6 @@
 //! Setting up a committee, its clients and their enemies, and running them to the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use florin_core::address::Address;
@@ -10,14 +10,14 @@ use florin_core::ordered::engine::Ordering as _;
 use florin_core::signatures::AuthorityKey;
 use sha2::{Digest, Sha256};
 
-use crate::attackers::LogLiar;
+use crate::attackers::copies::Identity;
 use crate::attackers::forges_notes::ForgesNotes;
 use crate::attackers::lies_in_recovery::report;
 use crate::attackers::old_chains::OldChains;
 use crate::attackers::replays::Replays;
 use crate::attackers::signs_twice::SignsTwice;
 use crate::attackers::spends_twice::SpendsTwice;
-use crate::attackers::votes_for_everything::VotesForEverything;
+use crate::attackers::{LogLiar, SHARD_LIARS, ShardLiar, shard_liar};
 use crate::cash::has_cash;
 use crate::cash::wallet::CashWallet;
 use crate::channels::party::Party;
@@ -55,7 +55,7 @@ const CASH_FUNDS: u64 = 500;
 
 enum Slot {
     Honest(Box<Node>),
-    Liar(VotesForEverything),
+    Liar(Box<dyn ShardLiar>),
 }
 
 enum LogSlot {
@@ -180,13 +180,15 @@ impl Run {
         }
 
         let genesis = Arc::new(genesis);
+        // A liar lies in one way at all its shards.
+        let lies: BTreeMap<u32, u64> =
+            world.byzantine.clone().into_iter().map(|liar| (liar, world.rng.below(SHARD_LIARS))).collect();
         let slot = |authority: u32, shard: u32| {
             let key = keys[authority as usize].clone();
             let mint = world.cash.keys.get(authority as usize).cloned();
-            if world.byzantine.contains(&authority) {
-                let mut liar = VotesForEverything::new(committee.clone(), key, (authority, shard));
-                mint.into_iter().for_each(|keys| liar.set_mint(keys));
-                return Slot::Liar(liar);
+            if let Some(lie) = lies.get(&authority) {
+                let (committee, place, genesis) = (committee.clone(), (authority, shard), genesis.clone());
+                return Slot::Liar(shard_liar(*lie, Identity { committee, key, place, genesis, mint }));
             }
             let shell = world.options.shell;
             let node = Node::new(committee.clone(), key, (authority, shard), genesis.clone(), shell);

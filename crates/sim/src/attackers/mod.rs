@@ -1,14 +1,20 @@
 //! Those who break the rules, one to a file.
 
+pub mod copies;
 pub mod false_sessions;
 pub mod floods_the_log;
 pub mod forges_notes;
+pub mod forgets;
+pub mod garbage;
 pub mod lies_in_recovery;
 pub mod old_chains;
 pub mod replays;
 pub mod robs_channels;
 pub mod signs_twice;
+pub mod slow;
 pub mod spends_twice;
+pub mod stale_reads;
+pub mod twins;
 pub mod votes_for_everything;
 pub mod wrong_clock;
 
@@ -19,6 +25,28 @@ use florin_core::signatures::AuthorityKey;
 use crate::message::{Addr, Envelope};
 use crate::sequencer::Ring;
 use crate::world::{MS, Timer, World};
+use copies::Identity;
+
+/// What a lying authority has where others have a shard.
+pub trait ShardLiar {
+    /// A message arrives.
+    fn on_message(&mut self, world: &mut World, envelope: Envelope);
+}
+
+/// A liar of the kind with this number.
+pub fn shard_liar(kind: u64, me: Identity) -> Box<dyn ShardLiar> {
+    match kind {
+        0 => Box::new(forgets::Forgets::new(me)),
+        1 => Box::new(twins::Twins::new(me)),
+        2 => Box::new(stale_reads::StaleReads::new(me)),
+        3 => Box::new(slow::Slow::new(me)),
+        4 => Box::new(garbage::Garbage::new(me)),
+        _ => Box::new(votes_for_everything::VotesForEverything::new(me)),
+    }
+}
+
+/// How many kinds there are to draw from: as many as the others together vote for everything.
+pub const SHARD_LIARS: u64 = 10;
 
 /// What a lying authority has where others have their log.
 pub struct LogLiar {

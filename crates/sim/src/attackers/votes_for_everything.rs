@@ -14,6 +14,8 @@ use florin_core::committee::Committee;
 use florin_core::signatures::AuthorityKey;
 use florin_core::{Code, Error, wire};
 
+use super::ShardLiar;
+use super::copies::Identity;
 use crate::message::{Addr, Body, Envelope};
 use crate::world::World;
 
@@ -31,31 +33,10 @@ pub struct VotesForEverything {
 }
 
 impl VotesForEverything {
-    /// A shard of the authority with this key.
-    pub fn new(committee: Arc<Committee>, key: Arc<AuthorityKey>, (authority, shard): (u32, u32)) -> Self {
-        VotesForEverything { committee, key, authority, shard, batches: VecDeque::new(), keys: None }
-    }
-
-    /// Gives it keys of e-cash: it signs whatever it is shown, or something else.
-    pub fn set_mint(&mut self, keys: Arc<MintKeys>) {
-        self.keys = Some(keys);
-    }
-
-    /// A message arrives.
-    pub fn on_message(&mut self, world: &mut World, envelope: Envelope) {
-        if world.rng.chance(150) {
-            return world.fault("ignored by an attacker");
-        }
-        let body = match &envelope.body {
-            Body::Vote(orders) => self.vote(world, orders),
-            Body::Settle(certificate, _) => self.settle(world, certificate),
-            Body::Notes(request) => self.notes(world, request),
-            Body::Follow(from) => self.follow(world, *from),
-            Body::Batch(root) => self.batch(world, root),
-            _ => return,
-        };
-        world.fault("lies of an authority");
-        world.send(Addr::Shard(self.authority, self.shard), envelope.from, envelope.id, body);
+    /// A shard of the authority with this identity. With keys of e-cash it signs whatever it is shown, or something else.
+    pub fn new(me: Identity) -> Self {
+        let Identity { committee, key, place: (authority, shard), mint: keys, .. } = me;
+        VotesForEverything { committee, key, authority, shard, batches: VecDeque::new(), keys }
     }
 
     fn signed(&self, world: &mut World, promise: Promise, batch: &BatchId) -> wire::Signed {
@@ -178,6 +159,24 @@ impl VotesForEverything {
         let root = Bytes::copy_from_slice(&id.root);
         let certificate = wire::Certificate { epoch: self.committee.epoch, root, count: id.count as u32, votes };
         Body::Batches(wire::BatchReply { certificates: vec![certificate], orders })
+    }
+}
+
+impl ShardLiar for VotesForEverything {
+    fn on_message(&mut self, world: &mut World, envelope: Envelope) {
+        if world.rng.chance(150) {
+            return world.fault("ignored by an attacker");
+        }
+        let body = match &envelope.body {
+            Body::Vote(orders) => self.vote(world, orders),
+            Body::Settle(certificate, _) => self.settle(world, certificate),
+            Body::Notes(request) => self.notes(world, request),
+            Body::Follow(from) => self.follow(world, *from),
+            Body::Batch(root) => self.batch(world, root),
+            _ => return,
+        };
+        world.fault("lies of an authority");
+        world.send(Addr::Shard(self.authority, self.shard), envelope.from, envelope.id, body);
     }
 }
 
