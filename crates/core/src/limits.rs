@@ -98,6 +98,10 @@ pub const HUB_IN_HAND_MAX: usize = 64;
 pub const HUB_PROOF_MS: u64 = 10_000;
 /// Virtual channels that a wallet takes on a channel at once, unless its policy says otherwise.
 pub const VIRTUALS_PER_CHANNEL_MAX: usize = 4_096;
+/// Bytes of the virtual channels that are opened between a voucher that was signed back and the newest one: they go in one frame.
+pub const VIRTUAL_OPENS_BYTES_MAX: usize = 32_768;
+/// Ms of log time before the limit of a virtual channel at which a watchtower claims it; who it watches for does so earlier.
+pub const WATCH_CLAIM_MS: u64 = 90_000;
 /// Ms of log time after its last time limit until a hub or payee forgets a virtual channel that is over.
 pub const VIRTUAL_KEEP_MS: u64 = 24 * 3_600_000;
 /// Bytes of a network's metadata.
@@ -154,6 +158,8 @@ const _: () = assert!(COMMITTEE_MIN >= 4 && COMMITTEE_MAX >= COMMITTEE_MIN);
 // Whoever pays a hub has the time to be seen by it.
 // Both sides' locks in one go after a reconnect, and what vouchers are compared in one frame.
 const _: () = assert!(HUB_QUEUE_MAX >= 4 * HUB_LOCKS_MAX && HUB_FRAME_BYTES_MAX >= 20 * HUB_LANES_SHOWN_MAX);
+// Beside what is opened: what is closed, with ids and amounts, and the voucher.
+const _: () = assert!(HUB_FRAME_BYTES_MAX >= VIRTUAL_OPENS_BYTES_MAX + 60 * VIRTUALS_MAX as usize + 4_096);
 const _: () = assert!(HUB_MARGIN_MS > HUB_GRACE_MS && HUB_LANES_SHOWN_MAX >= 2 * LANES_MAX as usize);
 const _: () = assert!(AUTHORITIES_MAX > COSIGNORS_MAX);
 const _: () = assert!(CONTENT_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < MESSAGE_BYTES_MAX);

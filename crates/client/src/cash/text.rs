@@ -46,6 +46,8 @@ pub enum Kind {
     Permit,
     /// What somebody is to be paid over hubs: `HubInvoiceText`.
     Invoice,
+    /// A payment over a virtual channel: `SignedPermit`.
+    Virtual,
 }
 
 impl Kind {
@@ -56,6 +58,7 @@ impl Kind {
             Kind::Voucher => "voucher",
             Kind::Permit => "permit",
             Kind::Invoice => "invoice",
+            Kind::Virtual => "virtual",
         };
         format!("{}{kind}1", currency.to_ascii_lowercase())
     }
@@ -67,6 +70,7 @@ impl Kind {
             Kind::Voucher => "voucher",
             Kind::Permit => "permit",
             Kind::Invoice => "invoice",
+            Kind::Virtual => "payment over a virtual channel",
         }
     }
 }

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::channel::hub::introduction;
 use florin_core::channel::manager::{Message, OpId, Outcome, Signer};
-use florin_core::channel::voucher::{Voucher, sign_watch, sign_withdraw};
+use florin_core::channel::virtuals::VirtualSigner;
+use florin_core::channel::voucher::{Voucher, sign_virtual, sign_watch, sign_withdraw};
 use florin_core::content::{Action, Content};
 use florin_core::envelope::Order;
 use florin_core::keys::SecretKey;
@@ -169,17 +170,20 @@ impl Chain for Ledger {
 /// Keys of a wallet's accounts, for vouchers.
 pub struct Keys {
     keys: BTreeMap<Address, SecretKey>,
+    /// Accounts by their encoded permissions.
+    permissions: BTreeMap<Bytes, Address>,
 }
 
 impl Keys {
     /// Those of all accounts. Errors: those of the key derivation.
     pub fn of(wallet: &Wallet, seed: &Seed) -> Result<Keys> {
-        let mut keys = BTreeMap::new();
+        let (mut keys, mut permissions) = (BTreeMap::new(), BTreeMap::new());
         for account in 0..wallet.keystore().accounts() {
+            permissions.insert(wallet.permission(account)?.encode(), wallet.address(account)?);
             let curve = wallet.keystore().public_keys()[account as usize].curve();
             keys.insert(wallet.address(account)?, seed.key(curve, account)?);
         }
-        Ok(Keys { keys })
+        Ok(Keys { keys, permissions })
     }
 
     fn key(&self, account: &Address) -> Result<&SecretKey> {
@@ -203,5 +207,13 @@ impl Signer for Keys {
 
     fn introduce(&self, account: &Address, introduction: &wire::HubIntroduction) -> Result<Vec<Bytes>> {
         Ok(introduction::sign(introduction, &[self.key(account)?]))
+    }
+}
+
+impl VirtualSigner for Keys {
+    fn virtual_amount(&self, permission: &Bytes, amount: &wire::VirtualAmount) -> Result<wire::SignedPermit> {
+        let unknown = || Error::new(Code::NotAParty, "the virtual channel is paid with keys that the wallet has not");
+        let account = self.permissions.get(permission).ok_or_else(unknown)?;
+        Ok(sign_virtual(amount, &[self.key(account)?]))
     }
 }

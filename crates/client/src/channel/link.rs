@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use florin_core::channel::hub::introduction::{Meeting, verify};
-use florin_core::channel::hub::{self, Hub, Input};
-use florin_core::channel::manager::{EndId, EndState, Manager, Signer};
+use florin_core::channel::hub::{self, Input};
+use florin_core::channel::manager::{EndId, EndState};
+use florin_core::channel::virtuals::{self, VirtualSigner};
 use florin_core::limits::{HUB_IN_HAND_MAX, HUB_PROOF_MS, HUB_QUEUE_MAX};
 use florin_core::merkle::Hash;
-use florin_core::wire::{HubBegin, HubFrame, HubMessage, HubProof, hub_frame};
+use florin_core::wire::{HubBegin, HubFrame, HubProof, hub_frame};
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::from_status;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tonic::{Status, Streaming};
 
-use super::desk::Command;
+use super::desk::{Command, Machines};
 use super::ended;
 use crate::keystore::new_entropy;
 
@@ -44,7 +45,7 @@ struct State {
 struct Open {
     number: u64,
     /// None: nothing more is to be said.
-    to: Option<mpsc::Sender<HubMessage>>,
+    to: Option<mpsc::Sender<hub_frame::Kind>>,
     /// Dropped with it: ends the connection, whatever it waits for.
     _cut: oneshot::Sender<()>,
 }
@@ -55,7 +56,7 @@ impl Links {
     }
 
     /// A new connection takes the place of an older one.
-    fn open(&self, end: EndId) -> (u64, mpsc::Receiver<HubMessage>, oneshot::Receiver<()>) {
+    fn open(&self, end: EndId) -> (u64, mpsc::Receiver<hub_frame::Kind>, oneshot::Receiver<()>) {
         let ((to, from), (cut, is_cut)) = (mpsc::channel(HUB_QUEUE_MAX), oneshot::channel());
         let mut state = self.state();
         state.last += 1;
@@ -77,7 +78,7 @@ impl Links {
     }
 
     /// Says something over a connection, if it is still the newest of its end.
-    pub fn send(&self, end: &EndId, connection: u64, message: HubMessage) {
+    pub fn send(&self, end: &EndId, connection: u64, message: hub_frame::Kind) {
         let mut state = self.state();
         let open = state.open.get(end).filter(|open| open.number == connection);
         let to = open.and_then(|open| open.to.as_ref());
@@ -103,7 +104,7 @@ impl Links {
 pub struct Line {
     pub to: mpsc::WeakUnboundedSender<Command>,
     pub links: Links,
-    pub signer: Arc<dyn Signer + Send + Sync>,
+    pub signer: Arc<dyn VirtualSigner + Send + Sync>,
 }
 
 impl Line {
@@ -117,15 +118,22 @@ impl Line {
         answer.await.map_err(|_| ended())?
     }
 
-    pub async fn read<T: Send + 'static>(&self, look: impl FnOnce(&Hub, &Manager) -> T + Send + 'static) -> Result<T> {
+    /// Asks the machine of virtual channels.
+    pub async fn virtuals(&self, input: virtuals::Input) -> Result<virtuals::Reply> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Command::Read(Box::new(move |hub, manager, _| drop(reply.send(look(hub, manager))))))?;
+        self.tell(Command::Virtual(Box::new(input), Some(reply), None))?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    pub async fn read<T: Send + 'static>(&self, look: impl FnOnce(&Machines) -> T + Send + 'static) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Read(Box::new(move |machines, _| drop(reply.send(look(machines))))))?;
         answer.await.map_err(|_| ended())
     }
 
     /// Whether there may be a connection for this end. Errors: `UNKNOWN_CHANNEL`, `CHANNEL_OVER`, `CHANNEL_KEYS`.
     async fn check(&self, end: EndId) -> Result<()> {
-        let checked = move |_: &Hub, manager: &Manager| {
+        let checked = move |Machines { manager, .. }: &Machines| {
             if manager.status(&end)?.state == EndState::Collected {
                 return Err(Error::new(Code::ChannelOver, "the channel is collected"));
             }
@@ -137,13 +145,13 @@ impl Line {
 
     /// The own proof.
     async fn prove(&self, end: EndId, meeting: &Meeting) -> Result<Vec<Bytes>> {
-        let account = self.read(move |_, manager| manager.status(&end)).await??.control;
+        let account = self.read(move |all| all.manager.status(&end)).await??.control;
         self.signer.introduce(&account, &meeting.introduction(meeting.client_side == end.side))
     }
 
     /// The other side's. Errors: `HUB_PROOF`.
     async fn check_proof(&self, end: EndId, meeting: &Meeting, signatures: &[Bytes]) -> Result<()> {
-        let (permission, address) = self.read(move |_, manager| manager.keys_of(&end, 1 - end.side)).await??;
+        let (permission, address) = self.read(move |all| all.manager.keys_of(&end, 1 - end.side)).await??;
         let introduction = meeting.introduction(meeting.client_side != end.side);
         verify(&introduction, signatures, &permission, &address).map_err(|e| {
             let message = format!("the other end has not proved to be side {} of the channel: {e}", 1 - end.side);
@@ -257,6 +265,10 @@ impl Line {
                         let input = Input::Message { end, message: Box::new(message) };
                         self.tell(Command::Tell(Box::new(input), Some(slot)))?;
                     }
+                    hub_frame::Kind::Virtual(message) => {
+                        let input = virtuals::Input::Message { end, message: Box::new(message) };
+                        self.tell(Command::Virtual(Box::new(input), None, Some(slot)))?;
+                    }
                     _ => return Err::<std::convert::Infallible, Error>(unexpected("message")),
                 }
             }
@@ -274,9 +286,9 @@ async fn in_time<T>(task: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// Sends what is to be said, until there is nothing more; `out` is dropped then, which tells the other side.
-async fn say(mut messages: mpsc::Receiver<HubMessage>, out: Out) -> Result<()> {
+async fn say(mut messages: mpsc::Receiver<hub_frame::Kind>, out: Out) -> Result<()> {
     while let Some(message) = messages.recv().await {
-        send(&out, hub_frame::Kind::Message(message)).await?;
+        send(&out, message).await?;
     }
     Ok(())
 }
@@ -316,28 +328,34 @@ fn replaced() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use florin_core::wire::HubMessage;
+
     use super::*;
+
+    fn message() -> hub_frame::Kind {
+        hub_frame::Kind::Message(HubMessage::default())
+    }
 
     #[tokio::test]
     async fn who_does_not_take_what_is_said_is_cut_off_and_a_newer_connection_takes_the_place_of_an_older_one() {
         let (links, end) = (Links::default(), EndId { channel: [1; 32], side: 0 });
-        links.send(&end, 1, HubMessage::default());
+        links.send(&end, 1, message());
         let (first, _messages, cut) = links.open(end);
         for _ in 0..HUB_QUEUE_MAX {
-            links.send(&end, first, HubMessage::default());
+            links.send(&end, first, message());
         }
         assert!(links.state().open.contains_key(&end));
-        links.send(&end, first, HubMessage::default());
+        links.send(&end, first, message());
         assert!(cut.await.is_err() && !links.state().open.contains_key(&end));
         let (second, mut messages, cut) = links.open(end);
         // The end of the first one is not the end of the second.
         assert!(!links.close(&end, first));
         // Nor does what was to be said over it go over the second.
-        links.send(&end, first, HubMessage::default());
+        links.send(&end, first, message());
         assert!(messages.try_recv().is_err());
-        links.send(&end, second, HubMessage::default());
+        links.send(&end, second, message());
         links.finish(&end);
-        links.send(&end, second, HubMessage::default());
+        links.send(&end, second, message());
         // What was said before it goes out, and then nothing more.
         assert!(messages.recv().await.is_some() && messages.recv().await.is_none());
         let (third, _messages, _cut) = links.open(end);

@@ -1,7 +1,7 @@
-//! Payment channels: the shell around [`florin_core::channel::manager`] and [`florin_core::channel::hub`], which decide
-//! everything.
+//! Payment channels: the shell around [`florin_core::channel::manager`], [`florin_core::channel::hub`] and
+//! [`florin_core::channel::virtuals`], which decide everything.
 //!
-//! One thread owns both and their journal. It takes what has been asked meanwhile as one group: handles each, writes all
+//! One thread owns them and their one journal. It takes what has been asked meanwhile as one group: handles each, writes all
 //! their records with one sync, and only then answers and sends. So vouchers by the thousand a second cost some
 //! syncs a second, and nothing leaves before it is durable. What has to do with the chain, and with the other sides of
 //! channels, goes on in the background.
@@ -31,8 +31,9 @@ use std::time::{Duration, Instant};
 use florin_core::address::Address;
 use florin_core::channel::hub::{self, Hub};
 use florin_core::channel::manager::{
-    Config, EndId, Event, Input, Manager, Now, OpId, OpState, OpStatus, Policy, Reply, Signer,
+    Config, EndId, Event, Input, Manager, Now, OpId, OpState, OpStatus, Policy, Reply,
 };
+use florin_core::channel::virtuals::{self, VirtualSigner, Virtuals};
 use florin_core::{Code, Error, Result, wire};
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -41,8 +42,9 @@ use crate::network::Network;
 use crate::seed::Seed;
 use crate::wallet::Wallet;
 pub use chain::{Answer, Chain, Signed};
+pub use desk::Machines;
 use desk::{Command, Desk};
-pub use dial::{Dialed, terms};
+pub use dial::{Dialed, HubSays, Payee, ask, terms};
 pub use ledger::{Keys, Ledger};
 use link::{Line, Links};
 pub use serve::serve;
@@ -60,11 +62,13 @@ pub struct Channels {
     to: mpsc::UnboundedSender<Command>,
     events: broadcast::Sender<Event>,
     payments: broadcast::Sender<hub::Event>,
+    virtuals: broadcast::Sender<virtuals::Event>,
     chain: Arc<dyn Chain>,
     accounts: Arc<Vec<Address>>,
-    signer: Arc<dyn Signer + Send + Sync>,
+    signer: Arc<dyn VirtualSigner + Send + Sync>,
     links: Links,
     config: Arc<hub::Config>,
+    virtual_config: Arc<virtuals::Config>,
 }
 
 /// What runs behind [`Channels`]; it ends when the last of them is gone.
@@ -79,32 +83,42 @@ impl Running {
     }
 }
 
-/// Begins to run a manager and its hub with their journal, on a chain. Inside a tokio runtime. `accounts`: own addresses, whose
+/// The manager's policy for Florin's own log, whose time stands still for a minute while nothing is ordered, and of which nothing may be
+/// heard for two: what has to be in it by a limit is sent that much earlier.
+pub fn policy() -> Policy {
+    Policy { submit_ms: 150_000, ..Policy::default() }
+}
+
+/// Begins to run the machines with their journal, on a chain. Inside a tokio runtime. `accounts`: own addresses, whose
 /// channels that others have opened are found in the log.
 pub fn start(
-    (hub, manager): (Hub, Manager),
-    config: hub::Config,
+    machines: Machines,
+    (config, virtual_config): (hub::Config, virtuals::Config),
     store: Store,
-    signer: Arc<dyn Signer + Send + Sync>,
+    signer: Arc<dyn VirtualSigner + Send + Sync>,
     chain: Arc<dyn Chain>,
     accounts: Vec<Address>,
 ) -> Result<(Channels, Running)> {
     let (to, from) = mpsc::unbounded_channel();
-    let (events, payments) = (broadcast::channel(EVENTS).0, broadcast::channel(EVENTS).0);
+    let (events, payments, virtuals) =
+        (broadcast::channel(EVENTS).0, broadcast::channel(EVENTS).0, broadcast::channel(EVENTS).0);
     let (accounts, links) = (Arc::new(accounts), Links::default());
     let channels = Channels {
         to: to.clone(),
         events: events.clone(),
         payments: payments.clone(),
+        virtuals: virtuals.clone(),
         chain: chain.clone(),
         accounts: accounts.clone(),
         signer: signer.clone(),
         links: links.clone(),
         config: Arc::new(config),
+        virtual_config: Arc::new(virtual_config),
     };
     let weak = to.downgrade();
-    let shell = Shell { chain: chain.clone(), to: weak.clone(), events, payments, links, runtime: Handle::current() };
-    let desk = Desk { hub, manager, store, signer, shell, log_ms: 0, heard: None, began: Instant::now() };
+    let shell =
+        Shell { chain: chain.clone(), to: weak.clone(), events, payments, virtuals, links, runtime: Handle::current() };
+    let desk = Desk { machines, store, signer, shell, log_ms: 0, heard: None, began: Instant::now() };
     let thread = std::thread::Builder::new()
         .name("channels".into())
         .spawn(move || desk.run(from))
@@ -116,7 +130,8 @@ pub fn start(
 /// Begins to run the channels of a wallet that passes nothing on, with their journal beside it ([`path_of`]), on Florin's
 /// ledger. Inside a tokio runtime. Errors: as of [`Store::open`]; `STORAGE_CORRUPT` for a journal that nobody here wrote.
 pub fn of_wallet(wallet: Wallet, seed: Seed, network: Network, policy: Policy) -> Result<(Channels, Running)> {
-    of_hub(wallet, seed, network, policy, hub::Policy { forwards: false, ..hub::Policy::default() })
+    let hubs = hub::Policy { forwards: false, ..hub::Policy::default() };
+    of_hub(wallet, seed, network, policy, (hubs, virtuals::Policy { forwards: false, ..virtuals::Policy::default() }))
 }
 
 /// As [`of_wallet`], for a wallet that may be a hub.
@@ -125,7 +140,7 @@ pub fn of_hub(
     seed: Seed,
     network: Network,
     policy: Policy,
-    hubs: hub::Policy,
+    (hubs, virtuals): (hub::Policy, virtuals::Policy),
 ) -> Result<(Channels, Running)> {
     let committee = network.committee().clone();
     let (store, groups) = Store::open(&path_of(wallet.keystore().path()), &committee)?;
@@ -135,11 +150,14 @@ pub fn of_hub(
     }
     let own = accounts.keys().copied().collect();
     let config = hub::Config { network_id: committee.network.id, channels: policy.clone(), policy: hubs };
+    let of_virtuals = virtuals::Config { channels: policy.clone(), policy: virtuals };
     let of_manager = Config { committee_id: *committee.id(), accounts, policy };
-    let loaded = Hub::load(config.clone(), of_manager, &groups)?;
+    let (hub, manager) = Hub::load(config.clone(), of_manager, &groups)?;
+    let virtuals = Virtuals::load(of_virtuals.clone(), &groups)?;
+    let loaded = Machines { hub, virtuals, manager };
     let keys = Keys::of(&wallet, &seed)?;
     let ledger = Ledger::new(network, wallet, seed, store.id())?;
-    start(loaded, config, store, Arc::new(keys), Arc::new(ledger), own)
+    start(loaded, (config, of_virtuals), store, Arc::new(keys), Arc::new(ledger), own)
 }
 
 impl Channels {
@@ -158,6 +176,13 @@ impl Channels {
         answer.await.map_err(|_| ended())?
     }
 
+    /// Asks the machine of virtual channels. Errors: its own; `HUB_OFFLINE` while log time is not known; `IO` once the journal has failed.
+    pub async fn virtuals(&self, input: virtuals::Input) -> Result<virtuals::Reply> {
+        let (reply, answer) = oneshot::channel();
+        self.to.send(Command::Virtual(Box::new(input), Some(reply), None)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
     /// Looks something up, after all that was asked before is durable. Errors: `IO` once the journal has failed.
     pub async fn read<T: Send + 'static>(&self, look: impl FnOnce(&Manager) -> T + Send + 'static) -> Result<T> {
         self.read_hub(|_, manager, _| look(manager)).await
@@ -168,8 +193,13 @@ impl Channels {
         &self,
         look: impl FnOnce(&Hub, &Manager, Now) -> T + Send + 'static,
     ) -> Result<T> {
+        self.look(move |all, now| look(&all.hub, &all.manager, now)).await
+    }
+
+    /// As [`Channels::read`], of all.
+    pub async fn look<T: Send + 'static>(&self, look: impl FnOnce(&Machines, Now) -> T + Send + 'static) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let look: desk::Read = Box::new(move |hub, manager, now| drop(reply.send(look(hub, manager, now))));
+        let look: desk::Read = Box::new(move |all, now| drop(reply.send(look(all, now))));
         self.to.send(Command::Read(look)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())
     }
@@ -214,7 +244,12 @@ impl Channels {
     /// What a watchtower with this address needs for an end, as it is now. Errors: those of [`Manager::watch`], `IO`.
     pub async fn watched(&self, end: EndId, watcher: Address) -> Result<wire::WatchedChannel> {
         let signer = self.signer.clone();
-        self.read(move |manager| manager.watch(&end, &watcher, &*signer)).await?
+        let watched = move |all: &Machines, _| {
+            let mut watched = all.manager.watch(&end, &watcher, &*signer)?;
+            watched.claims = all.virtuals.watch(&end, &watcher, &all.manager, &*signer)?;
+            Ok(watched)
+        };
+        self.look(watched).await?
     }
 
     /// What happens from now on.
@@ -225,6 +260,17 @@ impl Channels {
     /// What happens to payments from now on.
     pub fn payment_events(&self) -> broadcast::Receiver<hub::Event> {
         self.payments.subscribe()
+    }
+
+    /// What happens to virtual channels from now on.
+    pub fn virtual_events(&self) -> broadcast::Receiver<virtuals::Event> {
+        self.virtuals.subscribe()
+    }
+
+    /// What it asks for opening virtual channels for others; none if it opens none.
+    pub fn virtual_terms(&self) -> Option<wire::VirtualTerms> {
+        let policy = &self.virtual_config.policy;
+        (policy.forwards && policy.backs_max > 0).then(|| self.virtual_config.terms())
     }
 
     /// What it goes by, with the terms that it publishes.

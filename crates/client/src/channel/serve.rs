@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use florin_core::address::Address;
 use florin_core::channel::hub::LinkState;
 use florin_core::channel::manager::EndId;
+use florin_core::channel::virtuals::{self, VirtualId};
 use florin_core::limits::HUB_FRAME_BYTES_MAX;
 use florin_core::merkle::Hash;
 use florin_core::signatures::AuthorityKey;
-use florin_core::wire::{HubFrame, HubTermsReply, HubTermsRequest};
+use florin_core::wire::{HubFrame, HubTermsReply, HubTermsRequest, VirtualPeer, virtual_peer};
 use florin_core::{Code, Error, Result, wire};
 use florin_rpc::errors::to_status;
 use florin_rpc::services::hub_service_server::{HubService, HubServiceServer};
@@ -19,6 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::Channels;
+use super::desk::Machines;
 use super::link::{FRAMES, Line};
 use crate::keystore::new_entropy;
 
@@ -34,6 +38,8 @@ struct Service {
     key: [u8; 32],
     committee_id: Hash,
     terms: wire::HubTerms,
+    virtuals: Option<wire::VirtualTerms>,
+    accounts: Arc<Vec<Address>>,
     strangers: Arc<Semaphore>,
 }
 
@@ -52,6 +58,8 @@ pub async fn serve(
         key: *key.as_bytes(),
         committee_id,
         terms: channels.config().terms(),
+        virtuals: channels.virtual_terms(),
+        accounts: channels.accounts.clone(),
         strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
     };
     let links = service.line.links.clone();
@@ -66,17 +74,43 @@ pub async fn serve(
         .await
 }
 
+impl Service {
+    /// The payer of a virtual channel says something. What it signs is proof enough of a payment.
+    async fn said(&self, said: VirtualPeer) -> Result<VirtualPeer> {
+        let id = VirtualId::try_from(&said.id[..]).map_err(|_| Error::new(Code::BadContent, "an id of 32 bytes"))?;
+        let bytes = said.id.clone();
+        let kind = match self.line.virtuals(virtuals::Input::Peer(said)).await? {
+            virtuals::Reply::Received(many) => {
+                many.into_iter().collect::<Result<Vec<u64>>>()?;
+                let kept = self.line.read(move |all| all.virtuals.status(&id).map(|status| status.amount)).await??;
+                virtual_peer::Kind::Ack(kept)
+            }
+            _ => virtual_peer::Kind::Close(true),
+        };
+        Ok(VirtualPeer { id: bytes, kind: Some(kind) })
+    }
+}
+
 #[tonic::async_trait]
 impl HubService for Service {
     async fn terms(&self, request: Request<HubTermsRequest>) -> Answer<HubTermsReply> {
-        let asked = Hash::try_from(&request.into_inner().channel[..]).ok();
-        let is_ready = |channel, hub: &florin_core::channel::hub::Hub| {
-            [0, 1].iter().any(|side| hub.link(&EndId { channel, side: *side }) == LinkState::Ready)
+        let request = request.into_inner();
+        let asked = Hash::try_from(&request.channel[..]).ok();
+        let (party, accounts) = (Address::from_slice(&request.party).ok(), self.accounts.clone());
+        let look = move |all: &Machines| {
+            let named = asked.iter().flat_map(|channel| [0, 1].map(|side| EndId { channel: *channel, side }));
+            let of_party =
+                party.iter().flat_map(|party| accounts.iter().filter_map(|own| all.manager.lookup(own, party)));
+            let is_ready = |end: &EndId| [all.hub.link(end), all.virtuals.link(end)] == [LinkState::Ready; 2];
+            named.chain(of_party).any(|end| is_ready(&end))
         };
-        let look = move |hub: &_, _: &_| asked.is_some_and(|channel| is_ready(channel, hub));
         let ready = self.line.read(look).await.map_err(to_status)?;
-        let committee_id = bytes::Bytes::copy_from_slice(&self.committee_id);
-        Ok(Response::new(HubTermsReply { committee_id, terms: Some(self.terms), ready }))
+        let committee_id = Bytes::copy_from_slice(&self.committee_id);
+        Ok(Response::new(HubTermsReply { committee_id, terms: Some(self.terms), ready, r#virtual: self.virtuals }))
+    }
+
+    async fn peer(&self, request: Request<VirtualPeer>) -> Answer<VirtualPeer> {
+        self.said(request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
     type LinkStream = ReceiverStream<std::result::Result<HubFrame, Status>>;

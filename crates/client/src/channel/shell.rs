@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use florin_core::address::Address;
-use florin_core::channel::hub::{self, Effect, Input};
-use florin_core::channel::manager::{self, Manager, OpId, Outcome};
+use florin_core::channel::hub::{self, Input};
+use florin_core::channel::manager::{self, EndId, Manager, OpId, Outcome};
+use florin_core::channel::virtuals;
 use florin_core::merkle::Hash;
+use florin_core::wire::hub_frame;
 use florin_core::{Code, Error, Result};
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc};
@@ -23,12 +25,48 @@ const POLL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// Something to do.
+pub enum Effect {
+    Channel(manager::Effect),
+    /// Tell the other side of a channel, over this connection alone.
+    Say(EndId, u64, hub_frame::Kind),
+    Payment(hub::Event),
+    Virtual(virtuals::Event),
+}
+
+impl From<hub::Effect> for Effect {
+    fn from(effect: hub::Effect) -> Effect {
+        match effect {
+            hub::Effect::Channel(effect) => Effect::Channel(effect),
+            hub::Effect::Send { end, connection, message } => {
+                Effect::Say(end, connection, hub_frame::Kind::Message(*message))
+            }
+            hub::Effect::Event(event) => Effect::Payment(event),
+        }
+    }
+}
+
+impl Effect {
+    /// None for what whoever has asked carries out: who pays sends what was signed, and who is paid answers.
+    pub fn of_virtuals(effect: virtuals::Effect) -> Option<Effect> {
+        Some(match effect {
+            virtuals::Effect::Channel(effect) => Effect::Channel(effect),
+            virtuals::Effect::Send { end, connection, message } => {
+                Effect::Say(end, connection, hub_frame::Kind::Virtual(*message))
+            }
+            virtuals::Effect::Event(event) => Effect::Virtual(event),
+            virtuals::Effect::Tell(_) => return None,
+        })
+    }
+}
+
 /// Carries out what goes on in the background.
 pub struct Shell {
     pub chain: Arc<dyn Chain>,
     pub to: mpsc::WeakUnboundedSender<Command>,
     pub events: broadcast::Sender<manager::Event>,
     pub payments: broadcast::Sender<hub::Event>,
+    pub virtuals: broadcast::Sender<virtuals::Event>,
     pub links: Links,
     pub runtime: Handle,
 }
@@ -39,8 +77,9 @@ impl Shell {
             match effect {
                 // Nobody may be listening.
                 Effect::Channel(manager::Effect::Event(event)) => drop(self.events.send(event)),
-                Effect::Event(event) => drop(self.payments.send(event)),
-                Effect::Send { end, connection, message } => self.links.send(&end, connection, *message),
+                Effect::Payment(event) => drop(self.payments.send(event)),
+                Effect::Virtual(event) => drop(self.virtuals.send(event)),
+                Effect::Say(end, connection, message) => self.links.send(&end, connection, message),
                 Effect::Channel(manager::Effect::Prepare { op, message }) => self.prepare(op, message),
                 Effect::Channel(manager::Effect::Broadcast { op, order }) => {
                     let channel = manager.operation(op).ok().and_then(|status| status.end).map(|end| end.channel);

@@ -1,4 +1,4 @@
-//! Vouchers, permits and invoices as text, for passing by hand: as notes are ([`crate::cash::text`]).
+//! Vouchers, permits, invoices and payments over virtual channels as text, for passing by hand: as notes are ([`crate::cash::text`]).
 
 use bytes::Bytes;
 use florin_core::channel::hub::read_invoice;
@@ -41,6 +41,20 @@ pub fn decode_permit(text: &str, committee: &Committee) -> Result<wire::SignedPe
         .map_err(|e| Error::new(Code::Decode, format!("the permit does not decode: {e}")))?;
     florin_core::channel::voucher::withdraw_permit(&permit)?;
     Ok(permit)
+}
+
+/// A payment over a virtual channel as text.
+pub fn encode_payment(payment: &wire::SignedPermit, committee: &Committee) -> String {
+    encode(Kind::Virtual, &committee.network.currency, &payment.encode_to_vec())
+}
+
+/// The payment of a text. Errors: `DECODE`, `NON_CANONICAL`.
+pub fn decode_payment(text: &str, committee: &Committee) -> Result<wire::SignedPermit> {
+    let bytes = decode(Kind::Virtual, &committee.network.currency, text)?;
+    let payment = wire::SignedPermit::decode(&bytes[..])
+        .map_err(|e| Error::new(Code::Decode, format!("the payment does not decode: {e}")))?;
+    florin_core::channel::voucher::virtual_amount(&payment)?;
+    Ok(payment)
 }
 
 /// An invoice as text, with where its payee's hub is, if that is to be said.

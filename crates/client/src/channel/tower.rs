@@ -24,12 +24,14 @@ const POLL: Duration = Duration::from_secs(1);
 pub enum Seen {
     /// A file is watched for, in place of what was watched for the same end.
     Watches(EndId),
-    /// So many vouchers were redeemed.
+    /// So many vouchers were redeemed, and virtual channels claimed.
     Redeemed {
         /// For whom.
         end: EndId,
         /// Their number.
         vouchers: usize,
+        /// Number of virtual channels.
+        claims: usize,
     },
     /// The log has refused them; they are tried again.
     Refused {
@@ -80,9 +82,9 @@ pub async fn run(chain: &dyn Chain, account: Address, paths: &[PathBuf], mut tel
             // What can't be asked now is asked again.
             let Ok((Some(record), time_ms)) = chain.channel(&end.channel).await else { continue };
             for message in watcher.seen(&end.channel, &record, time_ms) {
-                let vouchers = count(&message);
+                let (vouchers, claims) = count(&message);
                 let said = match send(chain, &end, &message, time_ms).await {
-                    Ok(Outcome::Confirmed { .. }) => Seen::Redeemed { end, vouchers },
+                    Ok(Outcome::Confirmed { .. }) => Seen::Redeemed { end, vouchers, claims },
                     Ok(Outcome::Failed { code, message }) => {
                         let code = Code::from_number(code).unwrap_or(Code::Decode);
                         Seen::Refused { end, error: Error::new(code, message) }
@@ -98,12 +100,12 @@ pub async fn run(chain: &dyn Chain, account: Address, paths: &[PathBuf], mut tel
     }
 }
 
-fn count(message: &Message) -> usize {
+fn count(message: &Message) -> (usize, usize) {
     let redeems = message.outputs.iter().map(|output| match output {
-        wire::output::Kind::ChannelRedeem(redeem) => redeem.redemptions.len(),
-        _ => 0,
+        wire::output::Kind::ChannelRedeem(redeem) => (redeem.redemptions.len(), redeem.claims.len()),
+        _ => (0, 0),
     });
-    redeems.sum()
+    redeems.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
 /// Signs and sends; tries again while that may help.

@@ -28,6 +28,7 @@
 //! | `snapshot` | the state as one group, to write the journal anew |
 //! | `query` | what users of hubs ask |
 //! | `introduction` | how the two sides of a connection prove who they are |
+//! | `shared` | what it has in common with virtual channels |
 
 mod claim;
 mod effect;
@@ -37,6 +38,7 @@ mod link;
 mod offer;
 mod query;
 mod route;
+pub(super) mod shared;
 mod snapshot;
 mod state;
 
@@ -113,8 +115,7 @@ impl Turn<'_> {
     }
 
     fn take(&mut self, fx: manager::Effects) -> manager::Reply {
-        let entry = |record| wire::HubEntry { kind: Some(hub_entry::Kind::Channel(record)) };
-        self.fx.group.entries.extend(fx.records.into_iter().map(entry));
+        self.fx.group.entries.extend(fx.records.into_iter().map(shared::entry));
         for effect in fx.effects {
             if let manager::Effect::Event(event) = &effect {
                 self.todo.push_back(Todo::Event(event.clone()));
@@ -197,7 +198,7 @@ impl Hub {
             Input::Pay(pay) => self.pay(pay, turn),
             Input::Connected(end, connection) => self.connected(end, connection, turn),
             Input::Disconnected(end) => {
-                self.links.entry(end).or_default().connection = None;
+                self.links.entry(end).or_default().connection.number = None;
                 Ok(())
             }
             Input::Message { end, message } => self.message(end, *message, turn),
@@ -251,7 +252,7 @@ impl Hub {
     }
 
     fn send(&self, end: EndId, kind: hub_message::Kind, turn: &mut Turn) {
-        if let Some(connection) = self.links.get(&end).and_then(|link| link.connection) {
+        if let Some(connection) = self.links.get(&end).and_then(|link| link.connection.number) {
             let message = wire::HubMessage { channel: Bytes::copy_from_slice(&end.channel), kind: Some(kind) };
             turn.fx.effects.push(Effect::Send { end, connection, message: Box::new(message) });
         }

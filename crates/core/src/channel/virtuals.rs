@@ -34,6 +34,8 @@
 //! | `end` | closing, claims, time |
 //! | `link` | connections: comparing, saying again |
 //! | `state` | what the records make of the state |
+//! | `route` | terms, the way of a virtual channel |
+//! | `query` | what users ask |
 //! | `snapshot` | the state as one record, to write the journal anew |
 
 mod effect;
@@ -43,6 +45,8 @@ mod lane;
 mod link;
 mod open;
 mod pay;
+mod query;
+mod route;
 mod snapshot;
 mod state;
 mod take;
@@ -55,10 +59,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 pub use self::effect::{Effect, Effects, Event, Reply};
+pub(in crate::channel) use self::end::fit_claims;
 pub use self::input::{Config, Input, Open, Policy, VirtualId, VirtualSigner};
+pub use self::query::{Bound, Role, Status};
+pub use self::route::{Step, To, plan};
 
 use self::link::Link;
 use self::state::{Channel, InSet, LaneKey, OutSet, Stage};
+pub use super::hub::shared::load_manager;
+
+use super::hub::shared;
 use crate::channel::manager::{self, EndId, Manager, Now};
 use crate::error::{Code, Error, Result};
 use crate::limits::VIRTUAL_KEEP_MS;
@@ -105,23 +115,6 @@ enum Todo {
     Left(LaneKey),
 }
 
-/// How a virtual channel is doing. Amounts are minor units.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Status {
-    /// The most that it can move on this wallet's ends.
-    pub cap: u64,
-    /// What its payer has signed so far, as far as this wallet knows.
-    pub amount: u64,
-    /// Open up to the payee: it can be paid over.
-    pub opened: bool,
-    /// What the end that the own side pays on has cost in the end; none if there is none, or it is not over.
-    pub cost: Option<u64>,
-    /// What the end that the own side is paid on has brought in the end.
-    pub brought: Option<u64>,
-    /// Both ends that there are, are over.
-    pub over: bool,
-}
-
 impl Turn<'_> {
     /// Tells the manager. An error has changed nothing.
     fn call(&mut self, input: manager::Input) -> Result<manager::Reply> {
@@ -130,8 +123,7 @@ impl Turn<'_> {
     }
 
     fn take(&mut self, fx: manager::Effects) -> manager::Reply {
-        let entry = |record| wire::HubEntry { kind: Some(hub_entry::Kind::Channel(record)) };
-        self.fx.group.entries.extend(fx.records.into_iter().map(entry));
+        self.fx.group.entries.extend(fx.records.into_iter().map(shared::entry));
         self.fx.effects.extend(fx.effects.into_iter().map(Effect::Channel));
         fx.reply
     }
@@ -221,9 +213,9 @@ impl Virtuals {
             Input::Open(open) => self.open(open, turn),
             Input::Pay { id, amount } => self.pay(id, amount, turn),
             Input::Close(id) => self.close(id, turn),
-            Input::Connected(end) => self.connected(end, turn),
+            Input::Connected(end, connection) => self.connected(end, connection, turn),
             Input::Disconnected(end) => {
-                self.links.entry(end).or_default().connected = false;
+                self.links.entry(end).or_default().connection.number = None;
                 Ok(())
             }
             Input::Message { end, message } => self.message(end, *message, turn),
@@ -283,32 +275,10 @@ impl Virtuals {
     }
 
     fn send(&self, end: EndId, kind: virtual_message::Kind, turn: &mut Turn) {
-        if self.links.get(&end).is_some_and(|link| link.connected) {
+        if let Some(connection) = self.links.get(&end).and_then(|link| link.connection.number) {
             let message = wire::VirtualMessage { channel: Bytes::copy_from_slice(&end.channel), kind: Some(kind) };
-            turn.fx.effects.push(Effect::Send { end, message: Box::new(message) });
+            turn.fx.effects.push(Effect::Send { end, connection, message: Box::new(message) });
         }
-    }
-
-    /// How a virtual channel is doing. `VIRTUAL_CHANNEL`.
-    pub fn status(&self, id: &VirtualId) -> Result<Status> {
-        let one = self.channel(id)?;
-        let caps = one.out.iter().map(|out| out.cap.cap).chain(one.inc.iter().map(|inc| inc.cap.cap));
-        Ok(Status {
-            cap: caps.min().unwrap_or(0),
-            amount: one.paid.max(one.best()),
-            opened: one.opened,
-            cost: one.out.as_ref().and_then(|out| match out.stage {
-                Stage::Over(paid) => Some(paid),
-                _ => None,
-            }),
-            brought: one.inc.as_ref().and_then(|inc| inc.over),
-            over: one.is_over(),
-        })
-    }
-
-    /// The virtual channels that are known, over or not.
-    pub fn ids(&self) -> impl Iterator<Item = &VirtualId> {
-        self.channels.keys()
     }
 
     fn channel(&self, id: &VirtualId) -> Result<&Channel> {
@@ -338,21 +308,6 @@ impl Virtuals {
             }
         }
     }
-}
-
-/// The manager of a journal.
-pub fn load_manager<'a>(
-    config: manager::Config,
-    groups: impl IntoIterator<Item = &'a wire::HubGroup>,
-) -> Result<Manager> {
-    let entries = groups.into_iter().flat_map(|group| &group.entries);
-    Manager::load(
-        config,
-        entries.filter_map(|entry| match &entry.kind {
-            Some(hub_entry::Kind::Channel(record)) => Some(record),
-            _ => None,
-        }),
-    )
 }
 
 fn turn<'a>(now: Now, manager: &'a mut Manager, signer: &'a dyn VirtualSigner) -> Turn<'a> {

@@ -2993,6 +2993,9 @@ pub struct WatchedChannel {
     pub side: u32,
     #[prost(message, repeated, tag = "3")]
     pub redemptions: ::prost::alloc::vec::Vec<Redemption>,
+    /// of virtual channels over the lanes of these vouchers
+    #[prost(message, repeated, tag = "4")]
+    pub claims: ::prost::alloc::vec::Vec<VirtualClaim>,
 }
 /// "Pay me this." Made by the payee; one encoding; pays once.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3140,7 +3143,7 @@ pub struct HubSecret {
 /// From then on messages of that channel.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HubFrame {
-    #[prost(oneof = "hub_frame::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "hub_frame::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<hub_frame::Kind>,
 }
 /// Nested message and enum types in `HubFrame`.
@@ -3153,6 +3156,8 @@ pub mod hub_frame {
         Proof(super::HubProof),
         #[prost(message, tag = "3")]
         Message(super::HubMessage),
+        #[prost(message, tag = "4")]
+        Virtual(super::VirtualMessage),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3199,6 +3204,9 @@ pub struct HubTermsRequest {
     /// in which the hub is to pay, or empty
     #[prost(bytes = "bytes", tag = "1")]
     pub channel: ::prost::bytes::Bytes,
+    /// or whom, or empty
+    #[prost(bytes = "bytes", tag = "2")]
+    pub party: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HubTermsReply {
@@ -3206,9 +3214,12 @@ pub struct HubTermsReply {
     pub committee_id: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub terms: ::core::option::Option<HubTerms>,
-    /// the channel is the hub's, and its other side is connected
+    /// there is such a channel of the hub's, and its other side is connected
     #[prost(bool, tag = "3")]
     pub ready: bool,
+    /// absent: it opens no virtual channels for others
+    #[prost(message, optional, tag = "4")]
+    pub r#virtual: ::core::option::Option<VirtualTerms>,
 }
 /// What a payer gets as text.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3567,6 +3578,22 @@ pub struct VirtualHop {
     pub not_after_ms: u64,
     #[prost(uint64, tag = "4")]
     pub fee: u64,
+}
+/// What a hub asks for opening a virtual channel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VirtualTerms {
+    /// minor units
+    #[prost(uint64, tag = "1")]
+    pub fee_base: u64,
+    /// and millionths of the cap, rounded up
+    #[prost(uint32, tag = "2")]
+    pub fee_ppm: u32,
+    /// between the time limits of the leaf that comes in and of the one that goes out
+    #[prost(uint64, tag = "3")]
+    pub margin_ms: u64,
+    /// minor units
+    #[prost(uint64, tag = "4")]
+    pub cap_min: u64,
 }
 /// A virtual channel that is no longer in the set.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

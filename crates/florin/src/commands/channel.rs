@@ -5,6 +5,7 @@ pub mod life;
 mod money;
 mod payments;
 mod tower;
+mod virtuals;
 mod vouchers;
 
 use clap::Subcommand;
@@ -53,6 +54,9 @@ pub enum Command {
     Request(payments::RequestArgs),
     /// Pay an invoice over a hub
     Send(payments::SendArgs),
+    /// Virtual channels: pay somebody over a hub that hears of the opening and the closing alone
+    #[command(subcommand)]
+    Virtual(virtuals::Command),
     /// Watch channels of others, from such files: a watchtower. It can redeem for them, and nothing else
     Tower(tower::TowerArgs),
 }
@@ -79,6 +83,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Delegate(args) => tower::delegate(args, out),
         Command::Request(args) => payments::request(args, out),
         Command::Send(args) => payments::send(args, out),
+        Command::Virtual(command) => virtuals::run(command, out),
         Command::Tower(args) => tower::tower(args, out),
     }
 }

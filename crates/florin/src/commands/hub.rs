@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Subcommand;
-use florin_client::channel::{Store, path_of, serve};
+use florin_client::channel::{Store, path_of};
 use florin_client::keystore::Keystore;
 use florin_core::amount::format_amount;
 use florin_core::channel::hub::{self, Hub, LinkState, LockInfo};
 use florin_core::channel::manager::{self, EndId, EndState, Input, Manager, Status};
+use florin_core::channel::virtuals::{self, Bound, Virtuals};
 use florin_core::limits::{HUB_LOCKS_MAX, HUB_MARGIN_MS, PAGE_MAX};
-use florin_core::{Code, Error, Result, wire};
+use florin_core::{Result, wire};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use super::channel::desk::{Desk, DeskArgs, There, parse, there};
-use super::channel::life::{Span, moment, name, say_all, span, stopped};
+use super::channel::life::{Span, listen, moment, name, serve_and_say, span, stopped};
 use super::support::table;
 use super::wallet::{Place, log_to_stderr};
 use crate::output::Output;
@@ -61,7 +61,7 @@ pub struct RunArgs {
     /// Longest time until a lock ends
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span)]
     lock_max: Span,
-    /// Time between the end of the lock that comes in and of the one that goes out: what an outage may last; 11m at least
+    /// Time between the end of the lock that comes in and of the one that goes out: what an outage may last; 13m at least
     #[arg(long, value_name = "DURATION", value_parser = span)]
     margin: Option<Span>,
     /// Locks of a channel at once
@@ -70,6 +70,15 @@ pub struct RunArgs {
     /// Money in them, as 500; without it no bound
     #[arg(long, value_name = "AMOUNT")]
     in_flight: Option<String>,
+    /// What opening a virtual channel costs, as 0.01
+    #[arg(long, value_name = "AMOUNT", default_value = "0.01")]
+    virtual_fee_base: String,
+    /// And millionths of its cap, rounded up
+    #[arg(long, value_name = "MILLIONTHS", default_value_t = 100)]
+    virtual_fee_ppm: u32,
+    /// Most of this wallet's money that all virtual channels together bind, as 500; 0 passes none on, without it no bound
+    #[arg(long, value_name = "AMOUNT")]
+    virtual_max: Option<String>,
 }
 
 /// Runs one.
@@ -81,7 +90,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
 }
 
 impl RunArgs {
-    fn policy(&self) -> Result<hub::Policy> {
+    fn policies(&self) -> Result<(hub::Policy, virtuals::Policy)> {
         let committee = self.desk.place.committee()?;
         let amount = |text: &str| parse(&committee, text);
         let terms = wire::HubTerms {
@@ -93,33 +102,29 @@ impl RunArgs {
             lock_max_ms: self.lock_max.0.as_millis() as u64,
         };
         let in_flight_max = self.in_flight.as_deref().map(amount).transpose()?.unwrap_or(u64::MAX);
-        Ok(hub::Policy { terms, locks_max: self.locks, in_flight_max, ..hub::Policy::default() })
+        let virtuals = virtuals::Policy {
+            fee_base: amount(&self.virtual_fee_base)?,
+            fee_ppm: self.virtual_fee_ppm,
+            margin_ms: terms.margin_ms,
+            backs_max: self.virtual_max.as_deref().map(amount).transpose()?.unwrap_or(u64::MAX),
+            ..virtuals::Policy::default()
+        };
+        Ok((hub::Policy { terms, locks_max: self.locks, in_flight_max, ..hub::Policy::default() }, virtuals))
     }
 }
 
 fn run_hub(args: &RunArgs, out: Output) -> Result<()> {
     log_to_stderr()?;
-    args.desk.run_hub(out, false, args.policy()?, async |desk| {
-        let io = |e: std::io::Error| Error::new(Code::Io, format!("listening on {}: {e}", args.listen));
-        let listener = TcpListener::bind(&args.listen).await.map_err(io)?;
-        let address = listener.local_addr().map_err(io)?;
+    args.desk.run_hub(out, false, args.policies()?, async |desk| {
+        let (listener, address) = listen(&args.listen).await?;
         let stop = stopped()?;
         let mut dialed = Vec::new();
         for there in &args.dial {
             dialed.push(desk.dial(there).await?);
         }
-        out.data(format!("ready {address}"), &json!({"ready": address.to_string()}));
-        let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        let served = serve(&desk.channels, *desk.committee.id(), listener, async move {
-            stop.await;
-            tracing::info!("stopping");
-            drop(end);
-        });
-        let says = say_all(&desk, async {
-            let _ = ended.await;
-        });
+        out.data(format!("ready {address}"), &json!({"ready": address}));
         tokio::select! {
-            (served, ()) = async { tokio::join!(served, says) } => served,
+            served = serve_and_say(&desk, listener, stop) => served,
             failed = say_keys(&desk) => failed,
         }
     })
@@ -175,10 +180,13 @@ fn status(args: &StatusArgs, out: Output) -> Result<()> {
         hub::Config { network_id: committee.network.id, channels: policy.clone(), policy: hub::Policy::default() };
     let accounts = Keystore::peek(args.place.wallet())?.into_iter().map(|address| (address, Bytes::new())).collect();
     let of_manager = manager::Config { committee_id: *committee.id(), accounts, policy };
+    let of_virtuals = virtuals::Config { channels: of_hub.channels.clone(), policy: virtuals::Policy::default() };
     let (hub, manager) = Hub::load(of_hub, of_manager, &groups)?;
+    let virtuals = Virtuals::load(of_virtuals, &groups)?;
     let plain = |minor: u64| format_amount(minor.into(), committee.network.decimals);
     let amount = |minor: u64| format!("{} {}", plain(minor), committee.network.currency);
-    let head = ["channel", "with", "state", "can send", "can get", "locks out", "locks in"];
+    let head =
+        ["channel", "with", "state", "can send", "can get", "locks out", "locks in", "virtual out", "virtual in"];
     let (mut rows, mut values) = (vec![head.map(String::from).to_vec()], Vec::new());
     for end in ends(&manager) {
         let status = manager.status(&end)?;
@@ -186,6 +194,8 @@ fn status(args: &StatusArgs, out: Output) -> Result<()> {
         let (locks, is_diverged) = (hub.locks(&end), hub.link(&end) == LinkState::Diverged);
         let gets = manager.receivable(&end)?;
         let (outs, ins) = (flight(&locks, true), flight(&locks, false));
+        let (virtual_out, virtual_in) = virtuals.open_on(&end);
+        let bound = |of: Bound| format!("{} of {}", of.channels, amount(of.amount));
         rows.push(vec![
             hex::encode(&end.channel[..8]),
             other.to_text(&committee.network.currency),
@@ -194,19 +204,27 @@ fn status(args: &StatusArgs, out: Output) -> Result<()> {
             amount(gets),
             format!("{} of {}", outs.0, amount(outs.1)),
             format!("{} of {}", ins.0, amount(ins.1)),
+            bound(virtual_out),
+            bound(virtual_in),
         ]);
         let mut value = value(&status, &locks, &plain);
         value["with"] = json!(other.to_text(&committee.network.currency));
         value["can_get"] = json!(plain(gets));
+        let bound = |of: Bound| json!({"channels": of.channels, "amount": plain(of.amount)});
+        value["virtual"] = json!({"outgoing": bound(virtual_out), "incoming": bound(virtual_in)});
         value["diverged"] = json!(status.diverged || is_diverged);
         values.push(value);
     }
     let earned = hub.earned();
     let (fees, upfront) = (amount(earned.fees), amount(earned.upfront));
     let total = format!("payments passed on: {}; earned: {fees} in fees, {upfront} up-front", earned.payments);
-    let text = if values.is_empty() { "no channels".to_owned() } else { format!("{}\n{total}", table(&rows)) };
+    let backed = virtuals.backed();
+    let backs =
+        format!("virtual channels passed on and open: {}; they bind {}", backed.channels, amount(backed.amount));
+    let text = if values.is_empty() { "no channels".to_owned() } else { format!("{}\n{total}\n{backs}", table(&rows)) };
+    let backed = json!({"channels": backed.channels, "amount": plain(backed.amount)});
     let earned = json!({"payments": earned.payments, "fees": plain(earned.fees), "upfront": plain(earned.upfront)});
-    out.data(text, &json!({"channels": values, "earned": earned}));
+    out.data(text, &json!({"channels": values, "earned": earned, "virtual": backed}));
     Ok(())
 }
 

@@ -3222,6 +3222,30 @@ pub mod hub_service_client {
             req.extensions_mut().insert(GrpcMethod::new("florin.v1.HubService", "Link"));
             self.inner.streaming(req, path, codec).await
         }
+        /// The payer of a virtual channel says something to its payee.
+        pub async fn peer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::florin_core::wire::VirtualPeer>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::VirtualPeer>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.HubService/Peer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("florin.v1.HubService", "Peer"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3257,6 +3281,14 @@ pub mod hub_service_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::florin_core::wire::HubFrame>>,
         ) -> std::result::Result<tonic::Response<Self::LinkStream>, tonic::Status>;
+        /// The payer of a virtual channel says something to its payee.
+        async fn peer(
+            &self,
+            request: tonic::Request<super::florin_core::wire::VirtualPeer>,
+        ) -> std::result::Result<
+            tonic::Response<super::florin_core::wire::VirtualPeer>,
+            tonic::Status,
+        >;
     }
     /// Between wallets with channels. TLS with any ed25519 key: who is there is proved by the keys of a channel.
     #[derive(Debug)]
@@ -3427,6 +3459,53 @@ pub mod hub_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.HubService/Peer" => {
+                    #[allow(non_camel_case_types)]
+                    struct PeerSvc<T: HubService>(pub Arc<T>);
+                    impl<
+                        T: HubService,
+                    > tonic::server::UnaryService<super::florin_core::wire::VirtualPeer>
+                    for PeerSvc<T> {
+                        type Response = super::florin_core::wire::VirtualPeer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::florin_core::wire::VirtualPeer,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HubService>::peer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PeerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

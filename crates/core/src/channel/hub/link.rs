@@ -6,21 +6,18 @@
 //! channel. What both sides wait for is said again.
 
 use super::claim::incoming;
+use super::shared::{Connection, check_channel, unknown};
 use super::{Hub, LockKey, Todo, Turn, whole};
 use crate::channel::manager::{self, EndId};
 use crate::channel::voucher::Voucher;
 use crate::error::{Code, Error, Result};
-use crate::limits::HUB_LANES_SHOWN_MAX;
 use crate::wire::hub_message::Kind;
 use crate::wire::{self, HubLane};
 
 /// A connection with the other side of a channel.
 #[derive(Debug, Default)]
 pub struct Link {
-    /// The one that there is.
-    pub connection: Option<u64>,
-    /// Vouchers were compared since the start.
-    pub compared: bool,
+    pub connection: Connection,
     /// It has offered a lock that could not be judged before another channel is compared.
     pub waits: bool,
 }
@@ -28,12 +25,12 @@ pub struct Link {
 impl Hub {
     /// Whether anything may be signed on an end.
     pub(super) fn is_ready(&self, end: &EndId) -> bool {
-        self.links.get(end).is_some_and(|link| link.compared) && !self.diverged.contains(end)
+        self.links.get(end).is_some_and(|link| link.connection.compared) && !self.diverged.contains(end)
     }
 
     pub(super) fn connected(&mut self, end: EndId, connection: u64, turn: &mut Turn) -> Result<()> {
         turn.manager.status(&end)?;
-        self.links.entry(end).or_default().connection = Some(connection);
+        self.links.entry(end).or_default().connection.number = Some(connection);
         self.hello(end, turn)?;
         if self.is_ready(&end) {
             self.say_again(end, turn);
@@ -59,10 +56,7 @@ impl Hub {
     }
 
     pub(super) fn message(&mut self, end: EndId, message: wire::HubMessage, turn: &mut Turn) -> Result<()> {
-        if message.channel != end.channel[..] {
-            let (expected, found) = (hex::encode(end.channel), hex::encode(&message.channel));
-            return Err(Error::expected(Code::VoucherChannel, "channel of the message", expected, found));
-        }
+        check_channel(&end, &message.channel)?;
         turn.manager.status(&end)?;
         match message.kind.ok_or_else(|| Error::new(Code::BadContent, "an empty message"))? {
             Kind::Hello(hello) => self.on_hello(end, &hello, turn),
@@ -86,28 +80,21 @@ impl Hub {
     }
 
     fn on_hello(&mut self, end: EndId, hello: &wire::HubHello, turn: &mut Turn) -> Result<()> {
-        if hello.lanes.len() > HUB_LANES_SHOWN_MAX {
-            let expected = format!("at most {HUB_LANES_SHOWN_MAX}");
-            return Err(Error::expected(Code::Limit, "vouchers to compare", expected, hello.lanes.len()));
-        }
-        let mut unknown = Vec::new();
-        for lane in &hello.lanes {
+        let unknown = unknown(&hello.lanes, |lane| {
             let own = match lane.payer == end.side {
                 true => turn.manager.out_lane(&end, lane.lane)?,
                 false => turn.manager.paid_lane(&end, lane.lane)?,
             };
-            if lane.nonce > own.nonce {
-                unknown.push(*lane);
-            }
-        }
+            Ok(own.nonce)
+        })?;
         if unknown.is_empty() {
-            let before = std::mem::replace(&mut self.links.entry(end).or_default().compared, true);
+            let before = std::mem::replace(&mut self.links.entry(end).or_default().connection.compared, true);
             self.say_again(end, turn);
             if !before {
                 self.wake(turn)?;
             }
         } else {
-            self.links.entry(end).or_default().compared = false;
+            self.links.entry(end).or_default().connection.compared = false;
             unknown.into_iter().for_each(|lane| self.send(end, Kind::Show(lane), turn));
         }
         Ok(())

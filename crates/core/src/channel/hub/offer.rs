@@ -112,7 +112,7 @@ impl Hub {
         if self.diverged.contains(&end) || status.diverged {
             return Err(Error::new(Code::HubDiverged, "the journal has forgotten vouchers of this channel"));
         }
-        if !self.is_ready(&end) || self.links.get(&end).is_none_or(|link| link.connection.is_none()) {
+        if !self.is_ready(&end) || self.links.get(&end).is_none_or(|link| link.connection.number.is_none()) {
             return Err(Error::new(
                 Code::HubOffline,
                 "the next party is not connected, or vouchers are not compared yet",

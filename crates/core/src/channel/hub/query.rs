@@ -83,8 +83,8 @@ impl Hub {
         let link = self.links.get(end);
         match link {
             _ if self.diverged.contains(end) => LinkState::Diverged,
-            Some(link) if link.connection.is_some() && link.compared => LinkState::Ready,
-            Some(link) if link.connection.is_some() => LinkState::Comparing,
+            Some(link) if link.connection.number.is_some() && link.connection.compared => LinkState::Ready,
+            Some(link) if link.connection.number.is_some() => LinkState::Comparing,
             _ => LinkState::Away,
         }
     }

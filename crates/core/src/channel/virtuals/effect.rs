@@ -38,10 +38,13 @@ pub enum Reply {
 pub enum Effect {
     /// The manager's.
     Channel(manager::Effect),
-    /// Tell the other side of a channel, if it is connected. What gets lost is said again after the next connect.
+    /// Tell the other side of a channel over this connection, and never over a newer one, as a hub does. What gets lost is said
+    /// again after the next connect.
     Send {
         /// Own end of the channel.
         end: EndId,
+        /// Which connection, as `Connected` has named it.
+        connection: u64,
         /// What.
         message: Box<wire::VirtualMessage>,
     },

@@ -214,6 +214,26 @@ impl Virtuals {
         one.best() > 0 && (near || done && (soon || view.state == EndState::Settling))
     }
 
+    /// Claims of virtual channels that are in the newest set of a lane, with their paths.
+    pub(super) fn claims_of(&self, key: &LaneKey, set: &InSet, ids: &[VirtualId]) -> Vec<VirtualClaim> {
+        let hashes: Vec<_> = set.leaves.values().map(|leaf| voucher::virtual_leaf(&leaf.cap)).collect();
+        let tree = Tree::new(&hashes);
+        let claim = |id: &VirtualId| {
+            let index = set.leaves.keys().position(|leaf| leaf == id)?;
+            Some(VirtualClaim {
+                channel: Bytes::copy_from_slice(&key.0.channel),
+                payer: 1 - key.0.side,
+                lane: key.1,
+                cap: Some(set.leaves.get(id)?.cap.clone()),
+                index: index as u32,
+                path: tree.path(index).iter().map(|hash| Bytes::copy_from_slice(hash)).collect(),
+                amount: self.channels.get(id)?.best.as_ref().map(|(_, signed)| signed.clone()),
+                watch: None,
+            })
+        };
+        ids.iter().filter_map(claim).collect()
+    }
+
     /// Claims all of a lane that are due, as many as fit; the others when the log has these.
     fn claim(&mut self, key: LaneKey, view: &VirtualLane, turn: &mut Turn) {
         let in_time = |id: &VirtualId| {
@@ -234,7 +254,10 @@ impl Virtuals {
             Some(tries) if tries.at_ms.saturating_add(self.config.policy.retry_ms) > turn.now.clock_ms => return,
             tries => tries.map_or(0, |tries| tries.count),
         };
-        let claims = claims(self, &key, set, &due, tries);
+        // All that fit at first; after a try that did not come to anything, one by one.
+        let first: Vec<VirtualId> = due.iter().cycle().skip(tries % due.len()).take(due.len()).copied().collect();
+        let claims = self.claims_of(&key, set, if tries > 0 { &first[..1] } else { &first });
+        let claims = fit_claims(claims, usize::MAX).into_iter().next().unwrap_or_default();
         for id in &due {
             let closing = self.channels.get(id).and_then(|one| one.inc.as_ref()?.closing);
             if closing.is_none() {
@@ -251,31 +274,22 @@ impl Virtuals {
     }
 }
 
-/// Claims with their paths. All that fit at first; after a try that did not come to anything, one by one.
-fn claims(virtuals: &Virtuals, key: &LaneKey, set: &InSet, due: &[VirtualId], tries: usize) -> Vec<VirtualClaim> {
-    let hashes: Vec<_> = set.leaves.values().map(|leaf| voucher::virtual_leaf(&leaf.cap)).collect();
-    let tree = Tree::new(&hashes);
-    let (mut claims, mut bytes) = (Vec::new(), 0);
-    let due = due.iter().cycle().skip(tries % due.len()).take(due.len());
-    for id in due {
-        let index = set.leaves.keys().position(|leaf| leaf == id);
-        let (Some(index), Some(leaf)) = (index, set.leaves.get(id)) else { continue };
-        let best = virtuals.channels.get(id).and_then(|one| one.best.as_ref());
-        let claim = VirtualClaim {
-            channel: Bytes::copy_from_slice(&key.0.channel),
-            payer: 1 - key.0.side,
-            lane: key.1,
-            cap: Some(leaf.cap.clone()),
-            index: index as u32,
-            path: tree.path(index).iter().map(|hash| Bytes::copy_from_slice(hash)).collect(),
-            amount: best.map(|(_, signed)| signed.clone()),
-            watch: None,
-        };
-        bytes += claim.encoded_len() + 4;
-        if !claims.is_empty() && (bytes > CLAIM_BYTES_MAX || tries > 0) {
-            break;
+/// Claims in orders, as many as fit in each, and at most `each`.
+pub fn fit_claims(all: Vec<VirtualClaim>, each: usize) -> Vec<Vec<VirtualClaim>> {
+    let mut orders: Vec<Vec<VirtualClaim>> = Vec::new();
+    let mut left = 0;
+    for claim in all {
+        let bytes = claim.encoded_len() + 4;
+        match orders.last_mut() {
+            Some(last) if bytes <= left && last.len() < each => {
+                left -= bytes;
+                last.push(claim);
+            }
+            _ => {
+                left = CLAIM_BYTES_MAX.saturating_sub(bytes);
+                orders.push(vec![claim]);
+            }
         }
-        claims.push(claim);
     }
-    claims
+    orders
 }

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 
+use super::route::fee;
 use crate::channel::manager::{self, EndId, Signer};
 use crate::error::Result;
 use crate::limits::{HUB_GRACE_MS, HUB_MARGIN_MS, VIRTUALS_PER_CHANNEL_MAX};
 use crate::merkle::Hash;
-use crate::wire::{self, SignedPermit, VirtualAmount, VirtualHop};
+use crate::wire::{self, SignedPermit, VirtualAmount, VirtualHop, VirtualTerms};
 
 /// Id of a virtual channel: 32 bytes that its payer never uses again.
 pub type VirtualId = Hash;
@@ -39,6 +40,8 @@ pub struct Policy {
     pub channels_max: usize,
     /// Smallest cap.
     pub cap_min: u64,
+    /// The most of the own money that those that are passed on bind, all together.
+    pub backs_max: u64,
     /// Own clock, ms, between two times that it says the same again.
     pub retry_ms: u64,
 }
@@ -54,6 +57,7 @@ impl Default for Policy {
             grace_ms: HUB_GRACE_MS,
             channels_max: VIRTUALS_PER_CHANNEL_MAX,
             cap_min: 1,
+            backs_max: u64::MAX,
             retry_ms: 10_000,
         }
     }
@@ -72,8 +76,13 @@ impl Config {
 
     /// What it takes for opening one with this cap.
     pub fn fee(&self, cap: u64) -> u64 {
-        let part = (u128::from(cap) * u128::from(self.policy.fee_ppm)).div_ceil(1_000_000);
-        u64::try_from(part).unwrap_or(u64::MAX).saturating_add(self.policy.fee_base)
+        fee(&self.terms(), cap)
+    }
+
+    /// What it publishes, if it passes on.
+    pub fn terms(&self) -> VirtualTerms {
+        let Policy { fee_base, fee_ppm, cap_min, .. } = self.policy;
+        VirtualTerms { fee_base, fee_ppm, margin_ms: self.margin_ms(), cap_min }
     }
 }
 
@@ -114,8 +123,9 @@ pub enum Input {
     },
     /// Closes it: the payee shows the last amount; the payer asks the payee to. Reply: `Done`.
     Close(VirtualId),
-    /// The other side of a channel is there: a connection that has proved to be its. Reply: `Done`.
-    Connected(EndId),
+    /// The other side of a channel is there: a connection that has proved to be its, and its number, which is none of an
+    /// earlier one. Reply: `Done`.
+    Connected(EndId, u64),
     /// It is gone.
     Disconnected(EndId),
     /// It says something. An error has changed nothing.

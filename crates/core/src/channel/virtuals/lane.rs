@@ -4,13 +4,14 @@
 //! of a set that it has signed back, another one follows at once: it signs nothing back that leaves its claim out.
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::state::{LaneKey, OutSet, Stage, State, id_of, set_of};
 use super::{Event, Todo, Turn, VirtualId, Virtuals};
 use crate::channel::manager::{self, EndState, Exposed, Reply as ManagerReply, VirtualInput};
 use crate::channel::voucher::{self, Voucher};
 use crate::error::{Code, Error, Result};
-use crate::limits::VIRTUALS_MAX;
+use crate::limits::{VIRTUAL_OPENS_BYTES_MAX, VIRTUALS_MAX};
 use crate::wire::virtual_message::Kind;
 use crate::wire::virtual_record::Kind as Record;
 use crate::wire::{self, VirtualOpen, VirtualShut};
@@ -22,6 +23,11 @@ const UNDER_WAY_MAX: usize = 4;
 struct Change {
     opens: Vec<(VirtualId, VirtualOpen)>,
     shuts: Vec<VirtualShut>,
+}
+
+/// In a frame.
+fn bytes_of(open: &VirtualOpen) -> usize {
+    open.encoded_len() + 4
 }
 
 impl Virtuals {
@@ -84,6 +90,11 @@ impl Virtuals {
         }
         let free = (VIRTUALS_MAX as usize + change.shuts.len()).saturating_sub(newest.leaves.len());
         change.opens.truncate(free);
+        let mut bytes: usize = self.opens(set).iter().map(bytes_of).sum();
+        change.opens.retain(|(_, open)| {
+            bytes = bytes.saturating_add(bytes_of(open));
+            bytes <= VIRTUAL_OPENS_BYTES_MAX
+        });
         let under_way = set.states.len() - 1;
         let may = under_way == 0 || claimed && under_way < UNDER_WAY_MAX;
         let some = !change.opens.is_empty() || !change.shuts.is_empty();

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use super::state::{LaneKey, Stage, id_of};
 use super::{Event, Turn, VirtualId, Virtuals};
+use crate::channel::hub::shared::{Connection, check_channel, unknown};
 use crate::channel::manager::EndId;
 use crate::error::{Code, Error, Result};
-use crate::limits::HUB_LANES_SHOWN_MAX;
 use crate::wire::virtual_message::Kind;
 use crate::wire::virtual_record::Kind as Record;
 use crate::wire::{self, HubLane};
@@ -18,9 +18,7 @@ use crate::wire::{self, HubLane};
 /// A connection with the other side of a channel.
 #[derive(Debug, Default)]
 pub struct Link {
-    pub connected: bool,
-    /// Vouchers were compared since the start.
-    pub compared: bool,
+    pub connection: Connection,
     /// When the voucher under way of a lane was said, own clock, ms.
     pub said: BTreeMap<LaneKey, u64>,
 }
@@ -28,12 +26,12 @@ pub struct Link {
 impl Virtuals {
     /// Whether sets may be signed on an end.
     pub(super) fn is_ready(&self, end: &EndId) -> bool {
-        self.links.get(end).is_some_and(|link| link.compared) && !self.diverged.contains(end)
+        self.links.get(end).is_some_and(|link| link.connection.compared) && !self.diverged.contains(end)
     }
 
-    pub(super) fn connected(&mut self, end: EndId, turn: &mut Turn) -> Result<()> {
+    pub(super) fn connected(&mut self, end: EndId, connection: u64, turn: &mut Turn) -> Result<()> {
         turn.manager.status(&end)?;
-        self.links.entry(end).or_default().connected = true;
+        self.links.entry(end).or_default().connection.number = Some(connection);
         let all = (end, 0)..=(end, u32::MAX);
         let held = self.ins.range(all.clone());
         let held = held.map(|(key, set)| HubLane { payer: 1 - end.side, lane: key.1, nonce: set.nonce });
@@ -48,10 +46,7 @@ impl Virtuals {
     }
 
     pub(super) fn message(&mut self, end: EndId, message: wire::VirtualMessage, turn: &mut Turn) -> Result<()> {
-        if message.channel != end.channel[..] {
-            let (expected, found) = (hex::encode(end.channel), hex::encode(&message.channel));
-            return Err(Error::expected(Code::VoucherChannel, "channel of the message", expected, found));
-        }
+        check_channel(&end, &message.channel)?;
         turn.manager.status(&end)?;
         match message.kind.ok_or_else(|| Error::new(Code::BadContent, "an empty message"))? {
             Kind::Hello(hello) => self.on_hello(end, &hello, turn),
@@ -63,22 +58,18 @@ impl Virtuals {
     }
 
     fn on_hello(&mut self, end: EndId, hello: &wire::VirtualHello, turn: &mut Turn) -> Result<()> {
-        if hello.lanes.len() > HUB_LANES_SHOWN_MAX {
-            let expected = format!("at most {HUB_LANES_SHOWN_MAX}");
-            return Err(Error::expected(Code::Limit, "vouchers to compare", expected, hello.lanes.len()));
-        }
         let known = |lane: &HubLane| match lane.payer == end.side {
             true => self.outs.get(&(end, lane.lane)).map_or(0, |set| set.newest().nonce),
             false => self.ins.get(&(end, lane.lane)).map_or(0, |set| set.nonce),
         };
-        if hello.lanes.iter().any(|lane| lane.nonce > known(lane)) {
+        if !unknown(&hello.lanes, |lane| Ok(known(lane)))?.is_empty() {
             if !self.diverged.contains(&end) {
                 self.commit(Record::Diverged(id_of(&(end, 0)).unwrap_or_default()), turn);
                 turn.event(Event::Diverged(end));
             }
             return Ok(());
         }
-        self.links.entry(end).or_default().compared = true;
+        self.links.entry(end).or_default().connection.compared = true;
         self.say_again(end, turn);
         Ok(())
     }
@@ -107,7 +98,8 @@ impl Virtuals {
     pub(super) fn say_late(&mut self, turn: &mut Turn) {
         let retry = self.config.policy.retry_ms;
         let mut late = Vec::new();
-        for link in self.links.values_mut().filter(|link| link.connected && link.compared) {
+        for link in self.links.values_mut().filter(|link| link.connection.number.is_some() && link.connection.compared)
+        {
             link.said.retain(|key, _| self.outs.get(key).is_some_and(|set| set.states.len() > 1));
             let due = link.said.iter().filter(|(_, at)| at.saturating_add(retry) <= turn.now.clock_ms);
             late.extend(due.map(|(key, _)| *key));

@@ -44,7 +44,7 @@ impl Virtuals {
         if self.diverged.contains(end) || status.diverged {
             return Err(Error::new(Code::HubDiverged, "the journal has forgotten vouchers of this channel"));
         }
-        if !self.is_ready(end) || !self.links.get(end).is_some_and(|link| link.connected) {
+        if !self.is_ready(end) || !self.links.get(end).is_some_and(|link| link.connection.number.is_some()) {
             let message = "the next party is not connected, or vouchers are not compared yet";
             return Err(Error::new(Code::HubOffline, message));
         }
@@ -121,6 +121,11 @@ impl Virtuals {
         };
         if !policy.forwards {
             return Err(Error::new(Code::HubRoute, "this wallet passes nothing on"));
+        }
+        let backed = self.backed().amount.saturating_add(cap.cap);
+        if backed > policy.backs_max {
+            let what = "caps of virtual channels that are passed on";
+            return Err(Error::expected(Code::VirtualTerms, what, format!("at most {}", policy.backs_max), backed));
         }
         let to = next(end, hop, turn)?;
         let asked = self.config.fee(cap.cap).saturating_add(hop.fee);

@@ -4,10 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use florin_client::channel::{Channels, Dialed, of_hub};
+use florin_client::channel::{Channels, Dialed, of_hub, policy};
 use florin_core::amount::{format_amount, parse_amount};
 use florin_core::channel::hub;
-use florin_core::channel::manager::{EndId, EndState, Input, OpId, OpStatus, Policy, Reply, Status};
+use florin_core::channel::manager::{EndId, EndState, Input, OpId, OpStatus, Reply, Status};
+use florin_core::channel::virtuals;
 use florin_core::committee::Committee;
 use florin_core::limits::PAGE_MAX;
 use florin_core::{Code, Error, Result};
@@ -100,7 +101,8 @@ impl DeskArgs {
         fresh: bool,
         command: impl FnOnce(Desk) -> F,
     ) -> Result<T> {
-        self.run_hub(out, fresh, hub::Policy { forwards: false, ..hub::Policy::default() }, command)
+        let hubs = hub::Policy { forwards: false, ..hub::Policy::default() };
+        self.run_hub(out, fresh, (hubs, virtuals::Policy { forwards: false, ..virtuals::Policy::default() }), command)
     }
 
     /// As [`DeskArgs::run`], of a wallet that may be a hub.
@@ -108,7 +110,7 @@ impl DeskArgs {
         &self,
         out: Output,
         fresh: bool,
-        policy: hub::Policy,
+        policies: (hub::Policy, virtuals::Policy),
         command: impl FnOnce(Desk) -> F,
     ) -> Result<T> {
         let committee = self.place.committee()?;
@@ -116,7 +118,7 @@ impl DeskArgs {
         let seed = self.passphrase.unlock(wallet.keystore())?;
         block_on(async {
             let network = self.place.network(&committee);
-            let (channels, running) = of_hub(wallet, seed, network, Policy::default(), policy)?;
+            let (channels, running) = of_hub(wallet, seed, network, policy(), policies)?;
             let desk = Desk { channels, committee, out };
             if fresh {
                 desk.channels.refresh().await?;

@@ -1,18 +1,25 @@
 //! `florin channel settle`, `collect`, `status`, `list` and `watch`.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use florin_client::channel::serve;
 use florin_client::time::utc;
 use florin_core::channel::hub;
 use florin_core::channel::manager::{Direction, EndId, EndState, Event, Input, Reply, Status};
 use florin_core::{Code, Error, Result};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::desk::{Desk, DeskArgs, OneArgs, There, Which, there, unexpected};
+use super::virtuals::say_virtual;
 use crate::commands::support::{fields, table};
 use crate::output::Output;
+
+/// How long the log has to take this wallet's keys in a channel, before they are said again.
+const KEYS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A duration in larger units than a command's timeouts.
 #[derive(Clone, Copy)]
@@ -131,17 +138,45 @@ pub struct WatchArgs {
     /// Stay connected to the hub that is the other side of this channel, so that invoices can be paid
     #[arg(long, value_name = "CHANNEL@HOST:PORT", value_parser = there)]
     dial: Vec<There>,
+    /// Where to listen, so that payers of virtual channels can pay here; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
 }
 
 /// `channel watch`.
 pub fn watch(args: WatchArgs, out: Output) -> Result<()> {
     args.desk.run(out, false, async |desk| {
-        let mut dialed = Vec::new();
+        let (mut dialed, mut ends) = (Vec::new(), Vec::new());
         for there in &args.dial {
-            dialed.push(desk.dial(there).await?);
+            let end = match desk.named(&there.channel, None).await {
+                Err(e) if e.code == Code::UnknownChannel => {
+                    desk.channels.refresh().await?;
+                    desk.named(&there.channel, None).await?
+                }
+                end => end?,
+            };
+            ends.push(end);
+            dialed.push(desk.channels.dial(end, &there.address));
         }
-        out.data("ready to redeem; Ctrl-C ends it", &json!({"event": "ready"}));
-        say_all(&desk, stopped()?).await;
+        let stop = stopped()?;
+        match &args.listen {
+            None => {
+                out.data("ready to redeem; Ctrl-C ends it", &json!({"event": "ready"}));
+                tokio::select! {
+                    () = say_all(&desk, stop) => {}
+                    never = say_keys(&desk, ends) => match never {},
+                }
+            }
+            Some(address) => {
+                let (listener, at) = listen(address).await?;
+                let text = format!("ready to redeem and to be paid at {at}; Ctrl-C ends it");
+                out.data(text, &json!({"event": "ready", "listen": at}));
+                tokio::select! {
+                    served = serve_and_say(&desk, listener, stop) => served?,
+                    never = say_keys(&desk, ends) => match never {},
+                }
+            }
+        }
         for dialed in dialed {
             dialed.finish().await;
         }
@@ -149,8 +184,47 @@ pub fn watch(args: WatchArgs, out: Output) -> Result<()> {
     })
 }
 
+/// A place to listen, and where it is. Errors: `IO`.
+pub async fn listen(address: &str) -> Result<(TcpListener, String)> {
+    let io = |e: std::io::Error| Error::new(Code::Io, format!("listening on {address}: {e}"));
+    let listener = TcpListener::bind(address).await.map_err(io)?;
+    let at = listener.local_addr().map_err(io)?.to_string();
+    Ok((listener, at))
+}
+
+/// Serves the other sides of the channels and the payers of virtual channels, and says what happens, until `stop`. Errors: `IO`.
+pub async fn serve_and_say(
+    desk: &Desk,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let served = serve(&desk.channels, *desk.committee.id(), listener, async move {
+        stop.await;
+        tracing::info!("stopping");
+        drop(end);
+    });
+    let says = say_all(desk, async {
+        let _ = ended.await;
+    });
+    tokio::join!(served, says).0
+}
+
+/// Says this wallet's keys in these channels, if it has not yet: before that nobody is let in.
+async fn say_keys(desk: &Desk, mut ends: Vec<EndId>) -> Infallible {
+    loop {
+        for end in std::mem::take(&mut ends) {
+            if let Err(e) = desk.say_keys(end, KEYS_PATIENCE).await {
+                tracing::debug!("the keys of channel {}: {e}", hex::encode(end.channel));
+                ends.push(end);
+            }
+        }
+        tokio::time::sleep(KEYS_PATIENCE).await;
+    }
+}
+
 /// Ready at SIGTERM or SIGINT.
-pub fn stopped() -> Result<impl Future<Output = ()>> {
+pub fn stopped() -> Result<impl Future<Output = ()> + Send + 'static> {
     let stop = |kind| {
         tokio::signal::unix::signal(kind).map_err(|e| Error::new(Code::Io, format!("cannot wait for signals: {e}")))
     };
@@ -166,6 +240,7 @@ pub fn stopped() -> Result<impl Future<Output = ()>> {
 /// Says what happens, until `end`.
 pub async fn say_all(desk: &Desk, end: impl Future<Output = ()>) {
     let (mut events, mut payments) = (desk.channels.events(), desk.channels.payment_events());
+    let mut virtuals = desk.channels.virtual_events();
     tokio::pin!(end);
     loop {
         tokio::select! {
@@ -178,6 +253,11 @@ pub async fn say_all(desk: &Desk, end: impl Future<Output = ()>) {
             },
             event = payments.recv() => match event {
                 Ok(event) => say_payment(desk, &event),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+            event = virtuals.recv() => match event {
+                Ok(event) => say_virtual(desk, &event),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },

@@ -35,9 +35,12 @@ pub fn delegate(args: DelegateArgs, out: Output) -> Result<()> {
         let watcher = Address::from_text(&args.to, &desk.committee.network.currency)?;
         let watched = desk.channels.watched(end, watcher).await?;
         tower::write(&args.out, &watched)?;
-        let vouchers = watched.redemptions.len();
-        let rows = [("file", args.out.display().to_string()), ("vouchers", vouchers.to_string())];
-        out.data(fields(&rows), &json!({"file": args.out, "vouchers": vouchers}));
+        let (vouchers, claims) = (watched.redemptions.len(), watched.claims.len());
+        let mut rows = vec![("file", args.out.display().to_string()), ("vouchers", vouchers.to_string())];
+        if claims > 0 {
+            rows.push(("virtual channels", claims.to_string()));
+        }
+        out.data(fields(&rows), &json!({"file": args.out, "vouchers": vouchers, "virtual_channels": claims}));
         Ok(())
     })
 }
@@ -78,7 +81,11 @@ pub fn tower(args: TowerArgs, out: Output) -> Result<()> {
 fn say(seen: &Seen, out: Output) -> bool {
     let (end, what) = match seen {
         Seen::Watches(end) => (end, "is watched".to_owned()),
-        Seen::Redeemed { end, vouchers } => (end, format!("{vouchers} vouchers are redeemed")),
+        Seen::Redeemed { end, vouchers, claims: 0 } => (end, format!("{vouchers} vouchers are redeemed")),
+        Seen::Redeemed { end, vouchers: 0, claims } => (end, format!("{claims} virtual channels are claimed")),
+        Seen::Redeemed { end, vouchers, claims } => {
+            (end, format!("{vouchers} vouchers are redeemed, {claims} virtual channels are claimed"))
+        }
         Seen::Refused { end, error } => (end, format!("not redeemed, tried again: {error}")),
         Seen::BadFile(error) => {
             out.error(error);

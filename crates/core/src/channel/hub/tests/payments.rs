@@ -160,7 +160,7 @@ fn pay_channel(pay: &crate::channel::hub::Pay) -> Bytes {
 fn a_hub_without_money_or_without_the_next_party_gives_back_at_once() {
     let mut line = Line::new(Policy::default());
     let (bobs, _) = (line.links[1].0, ());
-    line.world.nodes[HUB].hub.links.get_mut(&bobs).unwrap().connection = None;
+    line.world.nodes[HUB].hub.links.get_mut(&bobs).unwrap().connection.number = None;
     let (payment, _) = line.start(1_000);
     line.world.run();
     assert_eq!(line.world.failed_with(ALICE, payment), Code::HubOffline);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::world::*;
 use crate::channel::manager;
-use crate::channel::virtuals::{Event, Input};
+use crate::channel::virtuals::{Effect, Event, Input};
 use crate::channel::voucher::Voucher;
 use crate::error::Code;
 use crate::wire::{self, virtual_message};
@@ -205,4 +205,115 @@ fn a_close_for_what_its_payer_has_not_signed_is_refused() {
         }
     }
     assert_eq!(world.status(ALICE, &id).cost, None);
+}
+
+/// A side that comes back from an old backup takes the first greeting on a connection for what the other side holds now.
+#[test]
+fn what_is_said_names_the_connection_that_was_there() {
+    let mut world = World::line();
+    let (end, now) = (world.between(ALICE, HUB), world.now());
+    let said = |world: &mut World, input: Input| -> Vec<u64> {
+        let node = &mut world.nodes[ALICE];
+        node.handle(now, input).unwrap();
+        let effects = node.unsynced.iter().flat_map(|fx| &fx.effects);
+        let sends = effects.filter_map(|effect| match effect {
+            Effect::Send { connection, .. } => Some(*connection),
+            _ => None,
+        });
+        sends.collect()
+    };
+    world.nodes[ALICE].sync();
+    world.nodes[ALICE].effects.clear();
+    assert_eq!(said(&mut world, Input::Connected(end, 70)), [70]);
+    assert_eq!(said(&mut world, Input::Connected(end, 71)), [70, 71], "each greeting for its own connection");
+    world.nodes[ALICE].sync();
+    assert_eq!(said(&mut world, Input::Disconnected(end)), [0_u64; 0]);
+    let open = world.wanted(&[ALICE, HUB, BOB], 10, 2 * HOUR);
+    let offline = world.nodes[ALICE].handle(now, Input::Open(open)).unwrap_err();
+    assert_eq!(offline.code, Code::HubOffline);
+}
+
+/// The hub's greeting for Alice's connection before her crash comes too late to be taken for the answer to her greeting after it.
+#[test]
+fn a_greeting_of_before_does_not_let_an_old_journal_sign() {
+    let mut world = World::line();
+    let end = world.between(ALICE, HUB);
+    world.start(1_000, 2 * HOUR);
+    // The hub has greeted, and Alice's voucher is taken; the greeting is not on its way yet.
+    let greeting = world.nodes[HUB].effects.len();
+    world.connect(ALICE, end);
+    let lost = world.nodes[ALICE].journal.len();
+    world.run();
+    assert!(world.nodes[HUB].effects.len() <= greeting);
+    let kept = world.nodes[ALICE].journal.len();
+    assert!(kept > lost);
+    // A greeting is decided, a newer connection is there when it is carried out: nothing of it arrives.
+    let other = world.between(HUB, ALICE);
+    let now = world.now();
+    world.connections += 1;
+    let connection = world.connections;
+    world.nodes[HUB].handle(now, Input::Connected(other, connection)).unwrap();
+    world.restart(ALICE, kept - lost);
+    world.newest.insert(end.channel, connection + 1);
+    world.connections += 1;
+    world.nodes[ALICE].handle(now, Input::Connected(end, connection + 1)).unwrap();
+    world.run();
+    assert!(world.late > 0);
+    let open = world.wanted(&[ALICE, HUB, BOB], 10, 2 * HOUR);
+    assert_eq!(world.ask(ALICE, Input::Open(open)).unwrap_err().code, Code::HubOffline);
+}
+
+#[test]
+fn a_hub_backs_no_more_than_it_is_told_to() {
+    let policy = crate::channel::virtuals::Policy { backs_max: 1_000, ..Default::default() };
+    let mut world = World::with(3, policy);
+    world.open(ALICE, HUB, [FUNDS, 0], false);
+    world.open(HUB, BOB, [FUNDS, 0], false);
+    let first = world.start(600, 2 * HOUR);
+    world.run();
+    let second = world.start(401, 2 * HOUR);
+    world.run();
+    assert!(world.status(ALICE, &first).opened);
+    let refused = world.status(ALICE, &second);
+    assert_eq!((refused.opened, refused.over, refused.code), (false, true, Code::VirtualTerms as u32));
+    assert_eq!(world.nodes[HUB].virtuals.backed().amount, 600);
+    assert_eq!(world.money(HUB, BOB).locked, 600);
+    // What is over is not backed any more.
+    world.ask(BOB, Input::Close(first)).unwrap();
+    world.run();
+    let third = world.start(401, 2 * HOUR);
+    world.run();
+    assert!(world.status(ALICE, &third).opened);
+}
+
+/// Keys of the largest kind: what is opened goes in as many frames as it takes.
+#[test]
+fn openings_fit_into_frames() {
+    use prost::Message as _;
+    let mut world = World::line();
+    let keys =
+        (1..=crate::limits::KEYS_MAX as u64).map(|n| crate::testing::secret(crate::keys::Curve::Ed25519, n).public());
+    let keys = keys.map(|key| (key, 1)).collect();
+    let permission = crate::permission::Permission { threshold: 1, keys, actor: 0 }.encode();
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        let mut open = world.wanted(&[ALICE, HUB, BOB], 10, 2 * HOUR);
+        open.permission = permission.clone();
+        ids.push(open.id);
+        world.ask(ALICE, Input::Open(open)).unwrap();
+    }
+    let mut largest = 0;
+    for _ in 0..2_000 {
+        for node in 0..3 {
+            while world.step(node) {}
+        }
+        let sends = world.mail.iter().filter_map(|mail| match mail {
+            Mail::Side(_, _, message) => Some(message.encoded_len()),
+            Mail::Peer(..) => None,
+        });
+        largest = sends.max().unwrap_or(0).max(largest);
+        world.deliver(0);
+    }
+    assert!((20_000..crate::limits::HUB_FRAME_BYTES_MAX - 64).contains(&largest), "{largest}");
+    assert!(ids.iter().all(|id| world.status(ALICE, id).opened));
 }

@@ -51,6 +51,7 @@ struct Seen {
     lost: usize,
     grabs: usize,
     refused: usize,
+    late: usize,
 }
 
 struct Life {
@@ -365,6 +366,7 @@ impl Life {
             .filter(|id| self.world.nodes[self.world.parties[*id].0].virtuals.channels[*id].opened)
             .count();
         self.world.pass(3 * 60 * MINUTE);
+        self.seen.late = self.world.late;
         self.seen.in_log = self.world.log.channels.values().filter(|record| !record.lanes.is_empty()).count();
         for wallet in 1..=WALLETS {
             let status = self.world.nodes[wallet].manager.status(&self.world.between(wallet, HUB)).unwrap();
@@ -418,10 +420,21 @@ fn live_all(seeds: std::ops::Range<u64>, turns: usize) {
         all.lost += seen.lost;
         all.grabs += seen.grabs;
         all.refused += seen.refused;
+        all.late += seen.late;
     }
     eprintln!("{all:?}");
-    let counts =
-        [all.opened, all.paid, all.closed, all.in_log, all.restarts, all.settles, all.lost, all.grabs, all.refused];
+    let counts = [
+        all.opened,
+        all.paid,
+        all.closed,
+        all.in_log,
+        all.restarts,
+        all.settles,
+        all.lost,
+        all.grabs,
+        all.refused,
+        all.late,
+    ];
     assert!(counts.iter().all(|count| *count > 0), "something never happens: {all:?}");
 }
 

@@ -134,8 +134,8 @@ pub struct Node {
     pub permission: Bytes,
     /// Durable.
     pub journal: Vec<wire::HubGroup>,
-    unsynced: Vec<Effects>,
-    effects: VecDeque<Effect>,
+    pub unsynced: Vec<Effects>,
+    pub effects: VecDeque<Effect>,
     signed: BTreeMap<Hash, Message>,
     orders: u64,
     pub events: Vec<Event>,
@@ -238,6 +238,11 @@ pub struct World {
     pub sent: Vec<(usize, EndId, Voucher)>,
     pub caps: BTreeMap<(Hash, u32), BTreeMap<VirtualId, wire::VirtualCap>>,
     pub opened: u64,
+    /// Connections that were made, and the newest of each channel.
+    pub connections: u64,
+    pub newest: BTreeMap<Hash, u64>,
+    /// What was said for a connection that there is no more.
+    pub late: usize,
     /// Messages of these kinds are lost.
     pub lose: fn(&wire::VirtualMessage) -> bool,
 }
@@ -258,6 +263,9 @@ impl World {
             sent: Vec::new(),
             caps: BTreeMap::new(),
             opened: 0,
+            connections: 0,
+            newest: BTreeMap::new(),
+            late: 0,
             lose: |_| false,
         }
     }
@@ -304,9 +312,11 @@ impl World {
 
     pub fn connect(&mut self, node: usize, end: EndId) {
         let (peer, other) = self.peers[&(node, end)];
+        self.connections += 1;
+        self.newest.insert(end.channel, self.connections);
         for (node, end) in [(node, end), (peer, other)] {
             if !self.nodes[node].down {
-                self.ask(node, Input::Connected(end)).unwrap();
+                self.ask(node, Input::Connected(end, self.connections)).unwrap();
             }
         }
     }
@@ -402,9 +412,11 @@ impl World {
                 of.handle(now, tell(manager::Input::Outcome { op, outcome })).unwrap();
             }
             Effect::Channel(manager::Effect::Event(_)) => {}
-            Effect::Send { end, message } => {
+            Effect::Send { end, connection, message } => {
                 let (peer, other) = self.peers[&(node, end)];
-                let lost = of.mute || (self.lose)(&message);
+                let is_late = self.newest[&end.channel] != connection;
+                self.late += usize::from(is_late);
+                let lost = of.mute || is_late || (self.lose)(&message);
                 let message = wire::VirtualMessage::decode(&message.encode_to_vec()[..]).unwrap();
                 self.note(peer, other, &message);
                 if !lost {

@@ -121,7 +121,7 @@ impl World {
                     let now = self.now();
                     self.wallets[at].handle(now, tell(manager::Input::Outcome { op, outcome }));
                 }
-                Effect::Send { end, message } if !wallet.mute => {
+                Effect::Send { end, message, .. } if !wallet.mute => {
                     let other = EndId { side: 1 - end.side, ..end };
                     let to = if end.side == 0 { at + 1 } else { at - 1 };
                     self.wallets[to].handle(now, Input::Message { end: other, message });
@@ -150,9 +150,9 @@ fn wallets_with_managers_dispute_a_virtual_channel_in_the_log() {
     world.look();
     let now = world.now();
     for (at, end) in [(0, ends[0]), (1, EndId { side: OTHER, ..ends[0] }), (1, ends[1])] {
-        world.wallets[at].handle(now, Input::Connected(end));
+        world.wallets[at].handle(now, Input::Connected(end, 1));
     }
-    world.wallets[2].handle(now, Input::Connected(EndId { side: OTHER, ..ends[1] }));
+    world.wallets[2].handle(now, Input::Connected(EndId { side: OTHER, ..ends[1] }, 1));
     world.run();
     let id = [5; 32];
     let hop = wire::VirtualHop {
