@@ -4,188 +4,33 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod net;
+mod town;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{ChildStdout, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use florin_client::channel::{Channels, LOOK, Running, of_wallet, terms};
-use florin_client::network::{Network, Patience};
-use florin_client::wallet::Wallet;
+use florin_client::channel::{LOOK, terms};
 use florin_core::Code;
 use florin_core::channel::hub::introduction::{Meeting, sign};
 use florin_core::channel::hub::{self, Ask, Pay, PaymentState, Step, plan, read_invoice};
-use florin_core::channel::manager::{self, EndId};
+use florin_core::channel::manager::EndId;
 use florin_core::keys::{Curve, SecretKey};
-use florin_core::wire::{HubBegin, HubFrame, HubMessage, HubProof, HubTermsReply, HubTermsRequest, hub_frame};
-use florin_node::config::read_committee;
+use florin_core::wire::{
+    HubBegin, HubFrame, HubMessage, HubProof, HubTermsReply, HubTermsRequest, VirtualPeer, hub_frame,
+};
 use florin_rpc::client::{self, Limits};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::hub_service_client::HubServiceClient;
 use florin_rpc::services::hub_service_server::{HubService, HubServiceServer};
 use florin_rpc::{server, tls};
-use net::{Net, Process, Said, wait};
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use net::wait;
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-
-fn channel(net: &Net, line: &str, wallet: &str) -> Said {
-    net.run(&format!("channel {line} --wallet {wallet} --json"))
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
-}
-
-/// A command that goes on, and says a JSON value a line.
-struct Talking {
-    process: Process,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Talking {
-    fn start(net: &Net, line: &str) -> Talking {
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(net.path("servers.log")).unwrap();
-        let mut command = net.command(&format!("{line} --json"), &[]);
-        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Talking { process: Process::new(child), lines }
-    }
-
-    /// The next line; null at the end.
-    fn next(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or(Value::Null)
-    }
-
-    /// Lines up to one with this event.
-    fn until(&mut self, event: &str) -> Value {
-        loop {
-            let value = self.next();
-            assert!(!value.is_null(), "it has ended without {event}");
-            if value["event"] == event {
-                return value;
-            }
-        }
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(&self.process.0)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    fn status(mut self) -> i32 {
-        self.process.0.wait().unwrap().code().unwrap_or(-1)
-    }
-}
-
-/// Alice and Bob, both with a channel with one hub.
-struct Town {
-    net: Net,
-    /// Alice's channel with the hub, the hub's with Bob.
-    ids: [String; 2],
-    hub: Option<Talking>,
-    address: String,
-}
-
-impl Town {
-    fn start() -> Town {
-        let net = Net::start(1);
-        net.funded("alice", "100.00");
-        let hub = net.funded("hub", "100.00");
-        let bob = net.wallet("bob");
-        net.wallet("nobody");
-        let open = |from: &str, to: &str| {
-            text(&channel(&net, &format!("open 50 --to {to} --two-way"), from).ok().json()["channel"])
-        };
-        let ids = [open("alice", &hub), open("hub", &bob)];
-        let mut town = Town { net, ids, hub: None, address: "127.0.0.1:0".into() };
-        town.up();
-        town
-    }
-
-    /// Starts the hub, where it was before.
-    fn up(&mut self) {
-        let mut hub = Talking::start(&self.net, &format!("hub run --wallet hub --listen {}", self.address));
-        let ready = hub.next();
-        assert!(ready["ready"].is_string(), "{ready} {}", self.net.read("servers.log"));
-        self.address = text(&ready["ready"]);
-        self.hub = Some(hub);
-    }
-
-    fn kill(&mut self) {
-        self.hub.take().unwrap().process.kill();
-    }
-
-    fn stop(&mut self) {
-        let hub = self.hub.take().unwrap();
-        hub.signal(Signal::TERM);
-        assert_eq!(hub.status(), 0, "{}", self.net.read("servers.log"));
-    }
-
-    /// Somebody waits to be paid; and the invoice.
-    fn request(&self, amount: &str, wallet: &str) -> (Talking, Value) {
-        let mut asking =
-            Talking::start(&self.net, &format!("channel request {amount} --hub {} --wallet {wallet}", self.address));
-        let invoice = asking.next();
-        assert!(invoice["invoice"].is_string(), "{invoice} {}", self.net.read("servers.log"));
-        (asking, invoice)
-    }
-
-    fn send(&self, invoice: &Value, options: &str, wallet: &str) -> Said {
-        let line = format!("channel send --wallet {wallet} --json {options}");
-        self.net.run_with(&line, &[invoice["invoice"].as_str().unwrap()])
-    }
-
-    fn status(&self, channel_of: usize, wallet: &str) -> Value {
-        channel(&self.net, &format!("status {} --offline", self.ids[channel_of]), wallet).ok().json()
-    }
-
-    fn hub_status(&self) -> Value {
-        self.net.run("hub status --wallet hub --json").ok().json()
-    }
-
-    /// Until it is too late for an invoice: log time stands still while the log does.
-    fn pass_time(&self, invoice: &Value) {
-        let expires = invoice["expires_ms"].as_u64().unwrap();
-        let address = self.net.address("nobody");
-        wait("log time", || {
-            self.net.run(&format!("channel open 0 --to {address} --wallet issuer.wallet")).ok();
-            let said = self.net.run("log status --json").ok().json();
-            said["authorities"].as_array().unwrap().iter().all(|one| one["time_ms"].as_u64().unwrap() > expires)
-        });
-    }
-
-    /// Redeems all, and compares what the four sides have in their channels: Alice, hub; hub, Bob.
-    fn redeemed(&mut self, expected: [&str; 4]) {
-        if self.hub.is_some() {
-            self.stop();
-        }
-        let sides = [(0, "alice"), (0, "hub"), (1, "hub"), (1, "bob")];
-        for (of, wallet) in sides {
-            channel(&self.net, &format!("submit {}", self.ids[of]), wallet).ok();
-        }
-        let found = sides.map(|(of, wallet)| {
-            let status = channel(&self.net, &format!("status {}", self.ids[of]), wallet).ok().json();
-            assert_eq!(
-                (&status["locked"], &status["received"]),
-                (&"0.00".into(), &"0.00".into()),
-                "{wallet}: {status}"
-            );
-            text(&status["available"])
-        });
-        assert_eq!(found, expected);
-    }
-}
+use town::{Talking, Town, channel, open, text};
 
 #[test]
 fn a_payment_goes_over_a_hub_which_earns_its_fee() {
@@ -308,14 +153,6 @@ fn kill_9_of_payer_and_payee_in_the_middle_of_payments_pays_each_invoice_once() 
     }
     assert_eq!(town.status(1, "bob")["received"], "9.00");
     town.redeemed(["40.82", "9.18", "41.00", "9.00"]);
-}
-
-/// A wallet's channels in this process.
-fn open(net: &Net, wallet: &str) -> (Channels, Running) {
-    let committee = Arc::new(read_committee(&net.path("committee.toml")).unwrap());
-    let opened = Wallet::open(&net.path(wallet), committee.clone()).unwrap();
-    let seed = opened.keystore().unlock("correct horse").unwrap();
-    of_wallet(opened, seed, Network::new(committee, Patience::default()), manager::Policy::default()).unwrap()
 }
 
 #[test]
@@ -595,6 +432,10 @@ impl Between {
 impl HubService for Between {
     async fn terms(&self, request: Request<HubTermsRequest>) -> Reply<HubTermsReply> {
         connect(&self.0).await.0.terms(request.into_inner()).await
+    }
+
+    async fn peer(&self, request: Request<VirtualPeer>) -> Reply<VirtualPeer> {
+        connect(&self.0).await.0.peer(request.into_inner()).await
     }
 
     type LinkStream = ReceiverStream<Result<HubFrame, Status>>;
