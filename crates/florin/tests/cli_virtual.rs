@@ -259,17 +259,18 @@ fn a_payee_whose_payer_and_hub_are_away_claims_by_the_log_and_so_does_the_hub_wh
     assert_eq!(channel(&town.net, &line, "bob").ok().json()["virtual_channels"], 1);
     channel(&town.net, &format!("settle {}", town.ids[1]), "bob").ok();
     let (watch, _) = town.net.serve("channel watch --wallet bob");
-    let confirmed = |town: &Town, of: usize, wallet: &str| {
-        text(&channel(&town.net, &format!("status {}", town.ids[of]), wallet).ok().json()["confirmed"])
+    let available = |town: &Town, of: usize, wallet: &str| {
+        let status = channel(&town.net, &format!("status {}", town.ids[of]), wallet).ok().json();
+        text(&status["available"])
     };
     // The log has it: whoever asks is told.
-    wait("the claim in the log", || confirmed(&town, 1, "hub") == "42.50");
+    wait("the claim in the log", || available(&town, 1, "hub") == "42.50");
     assert_eq!(watch.stop(), 0);
     assert_eq!(town.listed("bob", &id)["state"], "over");
     // The hub comes back, and claims the same of Alice, who does not answer.
     channel(&town.net, &format!("settle {}", town.ids[0]), "hub").ok();
     town.up();
-    wait("the hub's claim in the log", || confirmed(&town, 0, "alice") == "42.48");
+    wait("the hub's claim in the log", || available(&town, 0, "alice") == "42.48");
     assert_eq!(town.hub_status()["virtual"]["channels"], 0);
     town.stop();
     assert_eq!(town.listed("hub", &id)["paid"], "7.50");
