@@ -8,6 +8,7 @@ mod town;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use florin_core::keys::{Curve, SecretKey};
 use florin_core::wire::{
     HubBegin, HubFrame, HubMessage, HubProof, HubTermsReply, HubTermsRequest, VirtualPeer, hub_frame,
 };
+use florin_node::config::read_committee;
 use florin_rpc::client::{self, Limits};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::hub_service_client::HubServiceClient;
@@ -27,6 +29,7 @@ use florin_rpc::services::hub_service_server::{HubService, HubServiceServer};
 use florin_rpc::{server, tls};
 use net::wait;
 use rustix::process::Signal;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};

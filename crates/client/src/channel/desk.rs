@@ -1,5 +1,8 @@
 //! The thread that owns the state, and its journal.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use florin_core::channel::hub::{self, Hub, Input};
@@ -94,6 +97,8 @@ pub struct Desk {
     /// When it was heard.
     pub heard: Option<Instant>,
     pub began: Instant,
+    /// The own clock.
+    pub clock: Box<dyn Fn() -> Instant + Send>,
 }
 
 impl Desk {
@@ -169,7 +174,7 @@ impl Desk {
         match command {
             Command::Time(time) => {
                 self.log_ms = self.log_ms.max(time);
-                self.heard = Some(Instant::now());
+                self.heard = Some((self.clock)());
             }
             // It sees what is asked before, none of which may be lost again; so it waits for the sync of all.
             Command::Read(look) => turn.said.push(Said { look: Some(look), ..Said::default() }),
@@ -239,7 +244,7 @@ impl Desk {
 
     /// Log time as last heard: between two answers it stands still, so it is never ahead.
     fn now(&self) -> Now {
-        Now { log_ms: self.log_ms, clock_ms: self.began.elapsed().as_millis() as u64 }
+        Now { log_ms: self.log_ms, clock_ms: (self.clock)().saturating_duration_since(self.began).as_millis() as u64 }
     }
 
     fn handle(&mut self, input: Input, turn: &mut Turn) -> (Result<hub::Reply>, Vec<Effect>) {
@@ -302,7 +307,8 @@ impl Desk {
 
     /// What is said to or heard of other sides needs log time that is not long ago.
     fn check_log(&self, needs_log: bool) -> Result<()> {
-        let silent = self.heard.is_none_or(|heard| heard.elapsed() > LOG_SILENCE_MAX);
+        let since = |heard| (self.clock)().saturating_duration_since(heard);
+        let silent = self.heard.is_none_or(|heard| since(heard) > LOG_SILENCE_MAX);
         if silent && needs_log {
             return Err(Error::new(Code::HubOffline, "the log does not answer, so its time is not known"));
         }

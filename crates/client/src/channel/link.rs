@@ -56,7 +56,7 @@ impl Links {
     }
 
     /// A new connection takes the place of an older one.
-    fn open(&self, end: EndId) -> (u64, mpsc::Receiver<hub_frame::Kind>, oneshot::Receiver<()>) {
+    pub fn open(&self, end: EndId) -> (u64, mpsc::Receiver<hub_frame::Kind>, oneshot::Receiver<()>) {
         let ((to, from), (cut, is_cut)) = (mpsc::channel(HUB_QUEUE_MAX), oneshot::channel());
         let mut state = self.state();
         state.last += 1;

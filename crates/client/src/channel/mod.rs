@@ -118,7 +118,16 @@ pub fn start(
     let weak = to.downgrade();
     let shell =
         Shell { chain: chain.clone(), to: weak.clone(), events, payments, virtuals, links, runtime: Handle::current() };
-    let desk = Desk { machines, store, signer, shell, log_ms: 0, heard: None, began: Instant::now() };
+    let desk = Desk {
+        machines,
+        store,
+        signer,
+        shell,
+        log_ms: 0,
+        heard: None,
+        began: Instant::now(),
+        clock: Box::new(Instant::now),
+    };
     let thread = std::thread::Builder::new()
         .name("channels".into())
         .spawn(move || desk.run(from))

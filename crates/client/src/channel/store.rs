@@ -98,6 +98,12 @@ impl Store {
         self.journal.length() > self.compact_at
     }
 
+    /// From now on whatever it holds is too long.
+    #[cfg(test)]
+    pub fn make_long(&mut self) {
+        self.compact_at = 0;
+    }
+
     /// Writes the journal anew, with this group alone: all or nothing. Errors: `IO`; then nothing more can be appended.
     pub fn rewrite(&mut self, group: &wire::HubGroup) -> Result<()> {
         let head = Entry::Head { id: self.id.clone(), committee: self.committee.clone() };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::world::*;
 use crate::channel::manager;
-use crate::channel::virtuals::{Effect, Event, Input};
+use crate::channel::virtuals::{Effect, Event, Input, Policy};
 use crate::channel::voucher::Voucher;
 use crate::error::Code;
 use crate::wire::{self, virtual_message};
@@ -265,7 +265,7 @@ fn a_greeting_of_before_does_not_let_an_old_journal_sign() {
 
 #[test]
 fn a_hub_backs_no_more_than_it_is_told_to() {
-    let policy = crate::channel::virtuals::Policy { backs_max: 1_000, ..Default::default() };
+    let policy = Policy { backs_max: 1_000, ..Default::default() };
     let mut world = World::with(3, policy);
     world.open(ALICE, HUB, [FUNDS, 0], false);
     world.open(HUB, BOB, [FUNDS, 0], false);
@@ -316,4 +316,93 @@ fn openings_fit_into_frames() {
     }
     assert!((20_000..crate::limits::HUB_FRAME_BYTES_MAX - 64).contains(&largest), "{largest}");
     assert!(ids.iter().all(|id| world.status(ALICE, id).opened));
+}
+
+/// Bob is off, with a watchtower; and when he is back he finds what it has claimed.
+#[test]
+fn a_watchtower_claims_what_a_payee_that_is_off_was_paid() {
+    use crate::channel::manager::{Manager, Watcher};
+    let mut world = World::line();
+    let (id, unpaid) = (world.start(1_000, 2 * HOUR), world.start(500, 2 * HOUR));
+    world.run();
+    world.pay(id, 600);
+    assert_eq!(world.status(BOB, &unpaid).amount, 0);
+    let end = world.between(BOB, HUB);
+    let tower = world.nodes[ALICE].account;
+    let watched = |world: &World, tower| {
+        let Node { manager, virtuals, key, .. } = &world.nodes[BOB];
+        let mut watched = Manager::watch(manager, &end, &tower, key).unwrap();
+        watched.claims = virtuals.watch(&end, &tower, manager, key).unwrap();
+        watched
+    };
+    let given = watched(&world, tower);
+    assert_eq!((given.redemptions.len(), given.claims.len()), (1, 1));
+    let mut watcher = Watcher::new(tower, 60_000);
+    // Files that are not its own, or do not belong together.
+    let mut other = given.clone();
+    other.claims = watched(&world, world.nodes[HUB].account).claims;
+    assert_eq!(watcher.add(&other).unwrap_err().code, Code::NotAParty);
+    for bad in [
+        wire::VirtualClaim { channel: Bytes::from_static(&[9; 32]), ..given.claims[0].clone() },
+        wire::VirtualClaim { payer: end.side, ..given.claims[0].clone() },
+        wire::VirtualClaim { lane: 77, ..given.claims[0].clone() },
+    ] {
+        let other = wire::WatchedChannel { claims: vec![bad], ..given.clone() };
+        assert_eq!(watcher.add(&other).unwrap_err().code, Code::VirtualUnknown);
+    }
+    watcher.add(&given).unwrap();
+    world.nodes[BOB].down = true;
+    let limit = given.claims[0].cap.as_ref().unwrap().not_after_ms;
+    let seen = |world: &World, watcher: &mut Watcher| {
+        watcher.seen(&end.channel, &world.log.channels[&end.channel], world.log.now)
+    };
+    // As long as Bob has time for it himself, it waits.
+    world.pass(limit - 90_001 - world.log.now);
+    assert!(seen(&world, &mut watcher).is_empty());
+    world.pass(1);
+    let account = world.nodes[BOB].account;
+    let messages = seen(&world, &mut watcher);
+    assert_eq!(messages.len(), 2, "the voucher, then the claim");
+    for message in &messages {
+        message.outputs.iter().for_each(|output| world.log.output(output, &account).unwrap());
+    }
+    assert!(seen(&world, &mut watcher).is_empty(), "once is enough");
+    world.poll();
+    assert_eq!(world.status(HUB, &id).cost, Some(600));
+    world.nodes[BOB].down = false;
+    world.poll();
+    assert_eq!((world.status(BOB, &id).brought, world.status(BOB, &id).over), (Some(600), true));
+    world.pass(3 * HOUR);
+    let fees = i128::from(world.nodes[HUB].config.fee(1_000) + world.nodes[HUB].config.fee(500));
+    assert_eq!(world.wind_up(), [-600 - fees, fees, 600]);
+}
+
+#[test]
+fn a_way_over_two_hubs_has_the_fees_and_times_of_both() {
+    use crate::channel::virtuals::{Step, To, plan};
+    let mut world = World::with(4, Policy::default());
+    (0..3).for_each(|wallet| drop(world.open(wallet, wallet + 1, [FUNDS, 0], false)));
+    let terms = [HUB, BOB].map(|hub| world.nodes[hub].config.terms());
+    let until = world.log.now + 2 * HOUR;
+    let (to_second, payee) = (world.between(HUB, BOB).channel, world.nodes[3].account);
+    let steps = [Step { to: To::Channel(to_second), terms: terms[0] }, Step { to: To::Party(payee), terms: terms[1] }];
+    let (end, permission) = (world.between(ALICE, HUB), world.nodes[ALICE].permission.clone());
+    let planned = |steps: &[Step], cap| plan([5; 32], end, permission.clone(), (cap, until), steps);
+    let open = planned(&steps, 10_000).unwrap();
+    let fee = world.nodes[HUB].config.fee(10_000);
+    assert_eq!((open.fee, open.hops[0].fee, open.hops[1].fee), (2 * fee, fee, 0));
+    assert_eq!(open.not_after_ms, until + terms[0].margin_ms + terms[1].margin_ms);
+    world.parties.insert([5; 32], (ALICE, 3));
+    world.ask(ALICE, Input::Open(open)).unwrap();
+    world.run();
+    assert!(world.status(ALICE, &[5; 32]).opened);
+    assert_eq!(world.status(ALICE, &[5; 32]).payee, Some(payee));
+    world.pay([5; 32], 400);
+    world.ask(3, Input::Close([5; 32])).unwrap();
+    world.run();
+    assert_eq!(world.status(ALICE, &[5; 32]).cost, Some(400));
+    let small = Step { terms: wire::VirtualTerms { cap_min: 10, ..terms[0] }, ..steps[0] };
+    assert_eq!(planned(&[small], 9).unwrap_err().code, Code::VirtualTerms);
+    assert_eq!(planned(&[], 0).unwrap_err().code, Code::BadAmount);
+    assert_eq!(planned(&[steps[0]; 17], 9).unwrap_err().code, Code::HubRoute);
 }
