@@ -278,6 +278,31 @@ fn a_payee_whose_payer_and_hub_are_away_claims_by_the_log_and_so_does_the_hub_wh
 }
 
 #[test]
+fn without_a_hub_the_payee_is_the_other_side_of_the_channel() {
+    let mut town = Town::start();
+    let to = town.net.run("wallet address --wallet issuer.wallet").ok().line();
+    let at = town.address.clone();
+    let open =
+        |to: &str, more: &str| channel(&town.net, &format!("virtual open {to} --cap 5 --hub {at} {more}"), "alice");
+    open(&to, "").fails(3, "HUB_OFFLINE");
+    let status = town.status(0, "alice");
+    let opened = open(&text(&status["to"]), "").ok().json();
+    assert_eq!(opened["fee"], "0.00");
+    let id = text(&opened["virtual"]);
+    channel(&town.net, &format!("virtual pay {id} 1.50 --to {at}"), "alice").ok();
+    // It is the payer that wants to close it.
+    channel(&town.net, &format!("virtual close {id}"), "alice").fails(2, "USAGE");
+    let closed = channel(&town.net, &format!("virtual close {id} --to {at} --hub {at}"), "alice").ok().json();
+    assert_eq!((&closed["state"], &closed["paid"]), (&"over".into(), &"1.50".into()));
+    // Too long for the channel, and too short to be claimed.
+    open(&text(&status["to"]), "--expires 30d").fails(3, "VIRTUAL_TERMS");
+    open(&text(&status["to"]), "--expires 1s").fails(3, "VIRTUAL_TERMS");
+    eprintln!("{}", town.net.run("channel virtual list --all --wallet alice").ok().stdout);
+    eprintln!("{}", town.net.run("hub status --wallet hub").ok().stdout);
+    town.redeemed(["48.50", "1.50", "50.00", "0.00"]);
+}
+
+#[test]
 fn an_old_copy_of_a_journal_signs_no_virtual_channels() {
     let mut town = Town::start();
     std::fs::copy(town.net.path("alice.channels"), town.net.path("alice.old")).unwrap();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::state::{LaneKey, OutSet, Stage, State, id_of, set_of};
+use super::take::claimed_in;
 use super::{Event, Todo, Turn, VirtualId, Virtuals};
 use crate::channel::manager::{self, EndState, Exposed, Reply as ManagerReply, VirtualInput};
 use crate::channel::voucher::{self, Voucher};
@@ -150,16 +151,19 @@ impl Virtuals {
 
     /// The most that any of the states can come to, and when the next of their channels ends.
     fn exposed<'a>(&self, key: &LaneKey, states: impl Iterator<Item = &'a State>, turn: &Turn) -> Exposed {
-        let lane = turn.manager.virtual_lane(&key.0, key.0.side, key.1);
-        let (seen_ms, chain) = lane.map_or((0, 0), |lane| (lane.seen_ms, lane.chain.map_or(0, |chain| chain.nonce)));
+        let lane = turn.manager.virtual_lane(&key.0, key.0.side, key.1).ok();
+        let (seen_ms, chain) =
+            lane.as_ref().map_or((0, 0), |lane| (lane.seen_ms, lane.chain.as_ref().map_or(0, |chain| chain.nonce)));
+        let claimed = lane.map(|lane| claimed_in(&lane, chain)).unwrap_or_default();
         let mut exposed = Exposed::default();
         // What is older than what the log has is redeemed no more.
         for state in states.filter(|state| state.nonce >= chain) {
             let mut most = state.amount;
-            for out in state.leaves.iter().filter_map(|id| self.channels.get(id)?.out.as_ref()) {
+            let leaves = state.leaves.iter().filter_map(|id| Some((id, self.channels.get(id)?.out.as_ref()?)));
+            for (id, out) in leaves {
                 let binds = match out.stage {
-                    Stage::Over(paid) if state.nonce == chain => paid,
-                    // Its time is over.
+                    // Its time is over, or it is claimed for good. What was claimed on an older voucher than the log has now is taken back.
+                    Stage::Over(_) if state.nonce == chain => claimed.get(id).copied().unwrap_or(0),
                     Stage::Over(_) => 0,
                     _ => out.cap.cap,
                 };

@@ -73,6 +73,31 @@ fn a_claim_on_an_older_voucher_does_not_make_the_hub_claim_too_early() {
     assert!(got[HUB] >= 0, "{got:?}");
 }
 
+/// Bob claims on a voucher, and redeems a newer one when the limit has passed: he has undone his own claim, which binds nothing then.
+#[test]
+fn a_claim_that_its_payee_has_undone_binds_nothing() {
+    let mut world = World::line();
+    let id = world.start(1_000, 2 * HOUR);
+    world.run();
+    world.lose = |m| matches!(m.kind, Some(virtual_message::Kind::Ack(_)));
+    world.start(100, 2 * HOUR);
+    world.run();
+    let vouchers = sent_to(&world, BOB);
+    world.nodes[BOB].down = true;
+    let end = world.between(HUB, BOB);
+    world.channel(HUB, manager::Input::Settle(end)).unwrap();
+    world.run();
+    world.grab(vouchers[0], &[(id, 59)]).unwrap();
+    world.pass(3 * HOUR);
+    assert_eq!(world.status(HUB, &id).cost, Some(59));
+    world.grab(vouchers[1], &[]).unwrap();
+    world.poll();
+    world.poll();
+    assert_eq!((world.in_log(HUB, BOB), world.money(HUB, BOB).locked), (0, 0));
+    let got = world.wind_up();
+    assert!(got[HUB] >= 0, "{got:?}");
+}
+
 /// A hub that redeems the payee's own signature to stop its claim gains nothing: the payee claims on that.
 #[test]
 fn a_hub_that_is_first_in_the_log_with_the_same_voucher_does_not_stop_a_claim() {

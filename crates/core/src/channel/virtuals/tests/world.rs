@@ -418,7 +418,10 @@ impl World {
                 self.late += usize::from(is_late);
                 let lost = of.mute || is_late || (self.lose)(&message);
                 let message = wire::VirtualMessage::decode(&message.encode_to_vec()[..]).unwrap();
-                self.note(peer, other, &message);
+                // What is said for an older connection is on no line.
+                if !is_late {
+                    self.note(peer, other, &message);
+                }
                 if !lost {
                     self.mail.push_back(Mail::Side(peer, other, Box::new(message)));
                 }
