@@ -44,7 +44,7 @@ impl Virtuals {
         if self.diverged.contains(end) || status.diverged {
             return Err(Error::new(Code::HubDiverged, "the journal has forgotten vouchers of this channel"));
         }
-        if !self.is_ready(end) || !self.links.get(end).is_some_and(|link| link.connection.number.is_some()) {
+        if !self.is_ready(end) || self.links.get(end).is_none_or(|link| link.connection.number.is_none()) {
             let message = "the next party is not connected, or vouchers are not compared yet";
             return Err(Error::new(Code::HubOffline, message));
         }

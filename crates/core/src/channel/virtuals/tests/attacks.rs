@@ -406,7 +406,9 @@ fn a_watchtower_claims_what_a_payee_that_is_off_was_paid() {
 fn a_way_over_two_hubs_has_the_fees_and_times_of_both() {
     use crate::channel::virtuals::{Step, To, plan};
     let mut world = World::with(4, Policy::default());
-    (0..3).for_each(|wallet| drop(world.open(wallet, wallet + 1, [FUNDS, 0], false)));
+    for wallet in 0..3 {
+        world.open(wallet, wallet + 1, [FUNDS, 0], false);
+    }
     let terms = [HUB, BOB].map(|hub| world.nodes[hub].config.terms());
     let until = world.log.now + 2 * HOUR;
     let (to_second, payee) = (world.between(HUB, BOB).channel, world.nodes[3].account);
