@@ -75,6 +75,8 @@ fn wire_md_has_every_limit() {
         MERGES_MAX,
         VIRTUALS_MAX,
         VIRTUALS_PER_CHANNEL_MAX,
+        VIRTUAL_OPENS_BYTES_MAX,
+        WATCH_CLAIM_MS,
         VIRTUAL_KEEP_MS,
         VOUCHER_NONCE_MAX,
         REDEMPTIONS_MAX,
