@@ -14,6 +14,7 @@ use florin_core::bitmap::Bitmap;
 use florin_core::certificate::{BatchId, Promise, check_signed};
 use florin_core::committee::Committee;
 use florin_core::merkle::{Hash, Tree};
+use florin_core::planted::{self, Bug};
 use florin_core::{Code, Error, Result};
 use florin_core::{receipt, wire};
 
@@ -305,7 +306,8 @@ impl Quorum {
     fn settled(&self) -> Bitmap {
         let bitmaps: Vec<Bitmap> =
             self.peers.iter().filter_map(|p| p.acknowledgement.as_ref().map(|(_, b)| b.clone())).collect();
-        Bitmap::at_least(&bitmaps, self.committee.quorum(), self.batch.count)
+        let needed = planted::when(Bug::FinalByFew, self.committee.validity(), self.committee.quorum());
+        Bitmap::at_least(&bitmaps, needed, self.batch.count)
     }
 
     /// What became of each order, as far as is known now: a receipt if it is final, else why not.

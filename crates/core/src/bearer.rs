@@ -17,6 +17,7 @@ use crate::limits::{
     AMOUNT_MAX, AUTHORITIES_MAX, MEMO_BYTES_MAX, NOTES_IN_MAX, NOTES_PER_ORDER_MAX, SIGS_PER_AUTHORITY_MAX,
 };
 use crate::ordered::modules;
+use crate::planted::{self, Bug};
 use crate::wire::{self, output};
 
 /// Bytes of a point of G1: the committee's signature on a nonce, or a blinded nonce.
@@ -125,7 +126,7 @@ impl Bearer {
         }
         let mut nonces: Vec<Nonce> = bearer.notes.iter().map(|n| n.nonce).collect();
         nonces.sort_unstable();
-        if nonces.windows(2).any(|pair| pair[0] == pair[1]) {
+        if nonces.windows(2).any(|pair| pair[0] == pair[1]) && !planted::is(Bug::NonceTwice) {
             return Err(Error::new(Code::BadContent, "a note is spent twice in one order"));
         }
         if recover {
@@ -175,7 +176,7 @@ impl Bearer {
             };
             total = add(total, worth, "the outputs")?;
         }
-        if total != self.value {
+        if total != self.value && !planted::is(Bug::BearerUnbalanced) {
             return Err(Error::expected(Code::BadAmount, "value of the outputs", self.value, total));
         }
         if self.shared.is_empty() != message.refund.is_empty() {

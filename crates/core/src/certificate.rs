@@ -11,6 +11,7 @@ use crate::committee::Committee;
 use crate::error::{Code, Error, Result};
 use crate::limits::ORDERS_PER_BATCH_MAX;
 use crate::merkle::Hash;
+use crate::planted::{self, Bug};
 use crate::signatures::{AuthorityKey, verify_all};
 use crate::wire;
 
@@ -27,6 +28,7 @@ impl Promise {
     fn tag(self) -> &'static [u8] {
         match self {
             Promise::Vote => b"florin-vote-v1",
+            Promise::Settled if planted::is(Bug::OneTag) => Promise::Vote.tag(),
             Promise::Settled => b"florin-settled-v1",
         }
     }
@@ -87,7 +89,7 @@ pub fn check_signed(
                 index,
             ));
         };
-        if std::mem::replace(&mut seen[index], true) {
+        if std::mem::replace(&mut seen[index], true) && !planted::is(Bug::SignerTwice) {
             return Err(Error::new(
                 Code::DuplicateSigner,
                 format!("{} (authority {index}) signed twice", authority.name),
@@ -98,6 +100,9 @@ pub fn check_signed(
             .map_err(|_| Error::expected(Code::BadVote, "bytes of a signature", 64, s.signature.len()))?;
         jobs.push((authority.key, signed_bytes(promise, committee, batch, &bitmap), signature));
         bitmaps.push(bitmap);
+    }
+    if planted::is(Bug::VotesUnverified) {
+        jobs.clear();
     }
     verify_all(&jobs).map_err(|bad| {
         let index = signed[bad].authority;
@@ -153,7 +158,8 @@ pub fn batch_id(root: &[u8], count: u32) -> Result<BatchId> {
 pub fn check_certificate(committee: &Committee, certificate: &wire::Certificate) -> Result<(BatchId, Bitmap)> {
     let batch = check_shape(committee, certificate)?;
     let bitmaps = check_signed(Promise::Vote, committee, &batch, &certificate.votes)?;
-    let certified = Bitmap::at_least(&bitmaps, committee.quorum(), batch.count);
+    let needed = planted::when(Bug::CertifiedByFew, committee.validity(), committee.quorum());
+    let certified = Bitmap::at_least(&bitmaps, needed, batch.count);
     if certified.is_empty() {
         return Err(Error::new(Code::NoQuorum, format!("no order of the batch has {} votes", committee.quorum())));
     }

@@ -12,6 +12,7 @@ use crate::address::Address;
 use crate::error::{Code, Error, Result};
 use crate::limits::{AMOUNT_MAX, COMMITTEE_MAX, COMMITTEE_MIN, DECIMALS_MAX, ID_MAX, SHARDS_MAX};
 use crate::permission::Permission;
+use crate::planted::{self, Bug};
 use crate::signatures::AuthorityPublicKey;
 
 /// One operator's authority, as everyone sees it.
@@ -156,7 +157,7 @@ impl Committee {
 
     /// Authorities that make a certificate.
     pub fn quorum(&self) -> usize {
-        self.size() - self.faults()
+        self.size() - self.faults() - planted::when(Bug::QuorumTwoF, 1, 0)
     }
 
     /// Authorities of which one at least is honest.

@@ -10,6 +10,7 @@ use crate::committee::Committee;
 use crate::content::{Action, Content};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
+use crate::planted::{self, Bug};
 use crate::receipt::check_proof;
 use crate::wire;
 
@@ -34,9 +35,12 @@ pub fn check(committee: &Committee, receipts: [&wire::Receipt; 2]) -> Result<Evi
         };
         Ok((order, [signers(Promise::Vote, &receipt.votes)?, signers(Promise::Settled, &receipt.acknowledgements)?]))
     };
-    let ((first, signed), (second, signed_too)) = (read(receipts[0])?, read(receipts[1])?);
+    let ((first, signed), (second, mut signed_too)) = (read(receipts[0])?, read(receipts[1])?);
     exclude(committee, &first, &second)?;
     // Who votes for one order settles another all the same, if a quorum wants it: only two of a kind prove anything.
+    if planted::is(Bug::EvidenceMixesPromises) {
+        signed_too.reverse();
+    }
     let both = signed.iter().zip(&signed_too).flat_map(|(a, b)| a.iter().filter(|i| b.contains(i)).copied());
     let mut guilty: Vec<u32> = both.collect();
     guilty.sort_unstable();

@@ -25,6 +25,7 @@ pub mod merkle;
 pub mod network_flags;
 pub mod ordered;
 pub mod permission;
+pub mod planted;
 pub mod receipt;
 pub mod registration;
 pub mod signatures;

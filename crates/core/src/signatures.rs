@@ -22,6 +22,7 @@ use crate::keys::{Curve, Signature, order_message};
 use crate::limits::VERIFICATIONS_PER_BATCH;
 use crate::memo;
 use crate::permission::Permission;
+use crate::planted::{self, Bug};
 
 /// The curve arithmetic that remains for one authority of an order once all cheap checks have passed.
 #[derive(Debug)]
@@ -160,7 +161,7 @@ impl Many {
         if let Some(e) = &self.then {
             return Err(e.clone());
         }
-        if weight < u64::from(self.permission.threshold) {
+        if weight + planted::when(Bug::WeightOffByOne, 1, 0) < u64::from(self.permission.threshold) {
             return Err(insufficient(self.permission.threshold, weight, self.actor));
         }
         Ok(())

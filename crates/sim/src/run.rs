@@ -79,14 +79,14 @@ struct Run {
 /// # Panics
 /// If the options are out of their ranges.
 pub fn run(options: Options) -> Report {
-    run_until(options, None)
+    run_until(options, [])
 }
 
-/// Runs it until a rule is broken, or to the end.
+/// Runs it until one of these rules is broken, or to the end.
 ///
 /// # Panics
 /// If the options are out of their ranges.
-pub fn run_until(options: Options, stop_at: Option<Rule>) -> Report {
+pub fn run_until(options: Options, stop_at: impl IntoIterator<Item = Rule>) -> Report {
     let _faster = florin_core::memo::remember();
     run_here(options, stop_at)
 }
@@ -96,12 +96,12 @@ pub fn run_until(options: Options, stop_at: Option<Rule>) -> Report {
 /// # Panics
 /// As [`run`].
 pub fn run_without_memory(options: Options) -> Report {
-    run_here(options, None)
+    run_here(options, [])
 }
 
-fn run_here(options: Options, stop_at: Option<Rule>) -> Report {
+fn run_here(options: Options, stop_at: impl IntoIterator<Item = Rule>) -> Report {
     let mut run = Run::new(options);
-    run.world.checks.stop_at = stop_at;
+    run.world.checks.stop_at = stop_at.into_iter().collect();
     run.begin();
     run.until(run.world.options.seconds * SECOND);
     if run.world.is_stopped() {

@@ -51,8 +51,8 @@ pub fn kind(violation: &str) -> &str {
     violation.split([' ', ':']).next().unwrap_or_default()
 }
 
-/// Runs until a rule is broken or to the end; a panic is a violation of the kind [`PANIC`].
-pub fn run_caught(options: &Options, stop_at: Option<Rule>) -> Report {
+/// Runs until one of these rules is broken or to the end; a panic is a violation of the kind [`PANIC`].
+pub fn run_caught(options: &Options, stop_at: impl IntoIterator<Item = Rule>) -> Report {
     let caught = catch_unwind(AssertUnwindSafe(|| run_until(options.clone(), stop_at)));
     caught.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());

@@ -10,6 +10,7 @@ use super::state::{LOG, Link, State, Table, Write, get_u64, link_key, outbox_key
 use super::{Authority, Meter};
 use crate::address::Address;
 use crate::error::{Code, Error, Result};
+use crate::planted::{self, Bug};
 use crate::wire;
 
 impl Authority {
@@ -31,6 +32,8 @@ impl Authority {
         }
         let key = link_key(Link::Applied, from);
         let applied = get_u64(changes.state, Table::Links, &key)?.unwrap_or(0);
+        let applied = planted::when(Bug::DeliveredTwice, applied.min(delivery.sequence.saturating_sub(1)), applied);
+        let applied = planted::when(Bug::DeliverySkipped, applied.max(delivery.sequence.saturating_sub(1)), applied);
         if delivery.sequence <= applied {
             return Ok(wire::DeliveryReply { applied });
         }
@@ -135,8 +138,9 @@ pub(crate) fn delivered(state: &dyn State, to_shard: u32, applied: u64) -> Resul
             applied,
         ));
     }
+    let gone = planted::when(Bug::OutboxEmptied, sent, applied);
     let mut writes: Vec<Write> =
-        (before + 1..=applied).map(|sequence| Write::delete(Table::Outbox, outbox_key(to_shard, sequence))).collect();
+        (before + 1..=gone).map(|sequence| Write::delete(Table::Outbox, outbox_key(to_shard, sequence))).collect();
     if applied > before {
         writes.push(Write::put(Table::Links, key, applied.to_be_bytes()));
     }

@@ -38,6 +38,7 @@ use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{NOTES_PER_BATCH_MAX, NOTES_PER_QUERY_MAX};
 use crate::merkle::Hash;
+use crate::planted::{self, Bug};
 use crate::signatures::verify_keys;
 use crate::wire::{self, credit_entry::Kind, note_state};
 
@@ -220,11 +221,11 @@ impl Authority {
             if record.spent {
                 return refused(Code::NoteSpent, format!("{}: spent by order {by}", named()));
             }
-            if !record.order_id.is_empty() && !recovers {
+            if !record.order_id.is_empty() && !recovers && !planted::is(Bug::NoteLockIgnored) {
                 let e = Error::new(Code::NoteLocked, format!("{}: held by order {by}", named()));
                 return Ok(Err((e, Some((record.batch, record.index)))));
             }
-            if let Some(after) = note.after_ms.filter(|after| now_ms < *after) {
+            if let Some(after) = note.after_ms.filter(|after| now_ms < *after && !planted::is(Bug::ReturnedEarly)) {
                 let what = format!("{}: time at which its sender may take it back, ms", named());
                 return Ok(Err((Error::expected(Code::NoteNotDue, &what, after, now_ms), None)));
             }
@@ -294,7 +295,7 @@ impl Authority {
         for note in &bearer.notes {
             changes.spend(note.tier);
             let before = changes.note(&note.nonce)?.clone();
-            let spent = wire::NoteRecord { spent: true, ..taken(order, number, index, note, &before) };
+            let spent = wire::NoteRecord { spent: !planted::is(Bug::NoteUnmarked), ..taken(order, number, index, note, &before) };
             changes.put_note(note.nonce, spent);
         }
         for asked in &bearer.asked {
@@ -354,7 +355,8 @@ impl Authority {
     pub fn note_shares(&self, orders: &[Bytes], settled: &Bitmap) -> Result<Vec<wire::NoteShares>> {
         let Some(keys) = self.mint().filter(|keys| keys.holds_shares()) else { return Ok(Vec::new()) };
         let mut out = Vec::new();
-        for (index, raw) in orders.iter().enumerate().filter(|(i, _)| settled.get(*i)) {
+        let due = |i: usize| settled.get(i) || planted::is(Bug::SharesUnsettled);
+        for (index, raw) in orders.iter().enumerate().filter(|(i, _)| due(*i)) {
             let content = Order::decode(raw.clone()).and_then(|order| {
                 if order.network_id == self.committee.network.id { Content::decode(&order).map(Some) } else { Ok(None) }
             })?;
@@ -421,7 +423,7 @@ fn verify(candidates: &[Candidate<'_>], keys: &MintKeys, lately: &Lately) -> Vec
     let mut verdicts: Vec<Result<()>> = vec![Ok(()); candidates.len()];
     let true_ones = verify_keys(owners.iter().map(|(i, note, _, owner)| (&note.key, *owner, &messages[*i][..])));
     for ((i, note, ..), is_true) in owners.iter().zip(true_ones) {
-        if !is_true && verdicts[*i].is_ok() {
+        if !is_true && verdicts[*i].is_ok() && !planted::is(Bug::OwnerUnchecked) {
             let text = format!("the order is not signed with the key of note {:?}", note.nonce);
             verdicts[*i] = Err(Error::new(Code::KeyMismatch, text));
         }
@@ -445,7 +447,7 @@ fn verify(candidates: &[Candidate<'_>], keys: &MintKeys, lately: &Lately) -> Vec
         }
     }
     for ((i, nonce, tier), is_note) in of.into_iter().zip(verify_notes(&notes)) {
-        if !is_note && verdicts[i].is_ok() {
+        if !is_note && verdicts[i].is_ok() && !planted::is(Bug::NoteUnverified) {
             let text = format!("{nonce:?} is no note of tier {tier}: the committee did not sign it");
             verdicts[i] = Err(Error::new(Code::BadNote, text));
         }

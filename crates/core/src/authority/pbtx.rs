@@ -22,6 +22,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits::PENDING_WINDOW;
 use crate::network_flags::{HISTORY, ORDERED, SKIP_SEQ_AND_PREVHASH};
 use crate::permission::Permission;
+use crate::planted::{self, Bug};
 use crate::signatures::Batch;
 use crate::verdict::{check_chain, check_place, push_authorities};
 use crate::wire::{self, history_row::Event};
@@ -127,7 +128,7 @@ impl Authority {
         };
         if flags & SKIP_SEQ_AND_PREVHASH != 0 {
             let key = order_id_key(order.network_id, order.actor, &order.id);
-            if changes.order_by_id(&key)?.is_some() {
+            if changes.order_by_id(&key)?.is_some() && !planted::is(Bug::StreamedTwice) {
                 changes.progress(number)?.mark_as(index, by_log);
                 return Ok(Step::Settled);
             }
@@ -155,7 +156,7 @@ impl Authority {
         if to_log && !by_log {
             changes.call(log_call(order, number, index));
         }
-        if flags & ORDERED == 0 {
+        if flags & ORDERED == 0 || planted::is(Bug::StreamedEarly) {
             changes.stream(order.network_id, settled_entry(&order.id, number, index as u32))?;
         }
         let progress = changes.progress(number)?;
@@ -246,7 +247,7 @@ fn check_keys(actor: u64, account: &Account) -> Result<()> {
 }
 
 fn check_actor(actor: u64, account: &Account) -> Result<()> {
-    match account.barred {
+    match account.barred && !planted::is(Bug::FrozenActs) {
         true => Err(Error::new(Code::ActorFrozen, format!("actor {actor} is frozen"))),
         false => Ok(()),
     }
@@ -271,7 +272,7 @@ fn check_rotation(order: &Order, account: &Account, network: &wire::NetworkRecor
 
 /// What listeners ask for; changes of keys are no business of theirs.
 fn check_prechecks(order: &Order, network: &wire::NetworkRecord) -> Result<()> {
-    if order.transaction_type == TYPE_ROTATE {
+    if order.transaction_type == TYPE_ROTATE || planted::is(Bug::PrechecksSkipped) {
         return Ok(());
     }
     for precheck in network.prechecks.iter().filter_map(|p| p.precheck.as_ref()) {

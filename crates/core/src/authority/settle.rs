@@ -24,6 +24,7 @@ use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{FOLLOWERS_MAX, PENDING_WINDOW};
 use crate::permission::Permission;
+use crate::planted::{self, Bug};
 use crate::wire;
 
 /// How far ahead of its account an early order may be and still be kept: what is further ahead comes
@@ -70,7 +71,7 @@ impl Authority {
             None => (changes.totals.next.0, raw.clone()),
         };
         let decoded = decode_batch(&orders)?;
-        if decoded.id != batch {
+        if decoded.id != batch && !planted::is(Bug::RootUnchecked) {
             return Err(Error::expected(
                 Code::BadRoot,
                 "root of the orders",
@@ -216,7 +217,9 @@ impl Authority {
         }
         // One that does not follow what is settled here is chained to a voided order, or follows one that a recovery
         // has put there and that is not known here yet: it waits until one of the two is sure.
-        if order.seqnum > settled_to + 1 || account.is_frozen(order.seqnum) || order.prev_hash != prev_hash {
+        let frozen = account.is_frozen(order.seqnum) && !planted::is(Bug::FreezeIgnored);
+        let unchained = order.prev_hash != prev_hash && !planted::is(Bug::SettlesUnchained);
+        if order.seqnum > settled_to + 1 || frozen || unchained {
             return self.keep_early(order, number, index, by_log, changes);
         }
         let content = Content::decode(order).map_err(|e| impossible(index, &e))?;
@@ -303,7 +306,8 @@ impl Authority {
         }
         match &content.action {
             Action::SetPermission(permission) => {
-                before.0 = std::mem::replace(&mut account.permission, permission.clone());
+                let new = planted::when(Bug::OldKeyKept, account.permission.clone(), permission.clone());
+                before.0 = std::mem::replace(&mut account.permission, new);
             }
             Action::Call { .. } => before.1 = std::mem::replace(&mut account.last_call, order.seqnum),
             Action::Pay { .. } | Action::Recover { .. } | Action::Bearer(_) | Action::RecoverNotes(_) => {}
@@ -314,7 +318,7 @@ impl Authority {
         match account.pending.first() {
             // By the 64 bits that successors name: were this another order with the same ones, ours and
             // its successors would still fit, and a vote for a successor must never be forgotten.
-            Some(first) if short_hash(&first.order_id) == account.prev_hash => {
+            Some(first) if short_hash(&first.order_id) == account.prev_hash && !planted::is(Bug::ForgetsSuccessors) => {
                 account.pending.remove(0);
             }
             // Another order was certified than the one voted for here: what was chained to ours is void,

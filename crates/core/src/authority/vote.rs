@@ -27,6 +27,7 @@ use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{PENDING_WINDOW, VERIFICATIONS_PER_BATCH};
 use crate::permission::Permission;
+use crate::planted::{self, Bug};
 use crate::signatures::Batch;
 use crate::wire;
 
@@ -253,7 +254,7 @@ impl Authority {
     /// that must be satisfied, and what pending orders reserve.
     fn check_account(&self, order: &Order, content: &Content, account: &Account) -> Result<(Address, Bytes, i128)> {
         let expected = account.next_prev_hash();
-        if order.prev_hash != expected {
+        if order.prev_hash != expected && !planted::is(Bug::PrevHashUnchecked) {
             return Err(Error::expected(Code::BadPrevHash, "prev_hash", expected, order.prev_hash));
         }
         if account.pending.len() >= PENDING_WINDOW {
@@ -264,7 +265,7 @@ impl Authority {
                 account.pending.len(),
             ));
         }
-        if account.pending.iter().any(|p| p.set_permission) {
+        if account.pending.iter().any(|p| p.set_permission) && !planted::is(Bug::RekeyIgnored) {
             return Err(Error::new(Code::PermissionPending, "a change of the account's keys is pending"));
         }
         if order.seqnum == u32::MAX {
@@ -293,7 +294,7 @@ impl Authority {
             }
             check_own(claimed, &address)?;
         }
-        Ok((address, permission, account.reserved()))
+        Ok((address, permission, planted::when(Bug::PendingUnreserved, 0, account.reserved())))
     }
 
     /// The same for a RECOVER: it names the first seqnum that is not settled, whatever is pending there.
@@ -321,7 +322,7 @@ impl Authority {
     /// Check 7: what the address has, less what pending orders reserve, covers the order.
     fn check_balance(&self, address: &Address, total: u64, reserved: i128, balance: i128) -> Result<()> {
         let limit = if *address == self.issuer { self.committee.network.issuer_limit as i128 } else { 0 };
-        let available = balance + limit - reserved;
+        let available = balance + limit - reserved + planted::when(Bug::BalanceOffByOne, 1, 0);
         if total > 0 && available < total as i128 {
             let code = if limit > 0 { Code::IssuerLimit } else { Code::InsufficientFunds };
             return Err(Error::expected(code, "minor units available", format!("at least {total}"), available));
@@ -348,7 +349,7 @@ pub(super) fn check_repeat(order: &Order, pass: &mut Pass, changes: &mut Changes
     }
     if seqnum > account.seqnum {
         let pending = account.pending[(seqnum - account.seqnum - 1) as usize].clone();
-        if pending.order_id.as_ref() == order.id {
+        if pending.order_id.as_ref() == order.id || planted::is(Bug::SignsBoth) {
             return Ok(Ok(()));
         }
         let mut e = Error::new(

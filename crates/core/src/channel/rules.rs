@@ -17,6 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits::{AMOUNT_MAX, LANES_MAX, PREIMAGE_BYTES_MAX};
 use crate::merkle::{Hash, root_from_path};
 use crate::permission::Permission;
+use crate::planted::{self, Bug};
 use crate::wire::{ChannelLane, ChannelRecord, ChannelSide, ClaimedVirtual, VirtualClaim};
 
 /// Who redeems, and when.
@@ -104,7 +105,7 @@ pub fn redeem(record: &mut ChannelRecord, voucher: &Voucher, secret: &[u8], at: 
     for merge in &terms.merges {
         if let Ok(merged) = place(record, terms.payer, merge.lane) {
             record.lanes[merged].nonce = merge.nonce;
-            record.lanes[merged].redeemed = 0;
+            record.lanes[merged].redeemed = planted::when(Bug::MergedLaneKept, record.lanes[merged].redeemed, 0);
             record.lanes[merged].virtuals = None;
             record.lanes[merged].claimed.clear();
         }
@@ -142,7 +143,7 @@ pub fn check(record: &ChannelRecord, voucher: &Voucher, secret: &[u8], at: At<'_
         let expected = format!("at most {PREIMAGE_BYTES_MAX}");
         return Err(Error::expected(Code::VoucherSecretLong, "bytes of the secret", expected, secret.len()));
     }
-    if at.verify {
+    if at.verify && !planted::is(Bug::VoucherUnverified) {
         let (permission, address) = keys(record, voucher.signer)?;
         voucher.job(&permission, &address)?.verify()?;
     }
@@ -243,10 +244,12 @@ fn check_terms(record: &ChannelRecord, voucher: &Voucher, secret: &[u8], now: u6
     let own = lane(record, terms.payer, terms.lane);
     if let Some(own) = own
         && terms.nonce <= own.nonce
+        && !planted::is(Bug::OldVoucher)
     {
         let expected = format!("above {}", own.nonce);
         return Err(Error::expected(Code::VoucherNonce, "nonce of the voucher", expected, terms.nonce));
     }
+    let own = planted::when(Bug::LaneTwice, None, own);
     let before = i128::from(own.map_or(0, |own| own.redeemed)) + check_merges(record, voucher)?;
     let delta = i128::from(terms.amount) - before;
     check_funds(record, terms.payer, delta)?;

@@ -22,6 +22,7 @@ use crate::bitmap::Bitmap;
 use crate::envelope::Order;
 use crate::error::Result;
 use crate::limits::RECOVERY_WAIT_MS;
+use crate::planted::{self, Bug};
 use crate::wire::{self, log_step::Kind};
 
 /// Recoveries decided in one step.
@@ -39,7 +40,7 @@ impl OrderedLog {
         let record = wire::RecoveryRecord {
             seqnum,
             prev_hash: order.prev_hash,
-            due_ms: step.time_ms().saturating_add(RECOVERY_WAIT_MS),
+            due_ms: step.time_ms().saturating_add(planted::when(Bug::NoWait, 0, RECOVERY_WAIT_MS)),
             account: Bytes::copy_from_slice(account.as_bytes()),
             open: open.unwrap_or_default(),
             reports: Bitmap::empty(self.committee().size()).to_bytes(),
@@ -62,7 +63,7 @@ impl OrderedLog {
         };
         // What it holds must be in the log before its report counts, in whatever order the engine had them; and then
         // there is nothing left to report on.
-        if !report.order_id.is_empty() {
+        if !report.order_id.is_empty() && !planted::is(Bug::HeldIgnored) {
             return Ok(false);
         }
         let mut reports = Bitmap::parse(&record.reports, self.committee().size())?;
@@ -101,7 +102,8 @@ impl OrderedLog {
     /// Voids the seqnum, if a quorum has reported; else the next report does.
     fn decide(&self, network_id: u64, actor: u64, record: wire::RecoveryRecord, step: &mut Step<'_>) -> Result<()> {
         let reports = Bitmap::parse(&record.reports, self.committee().size())?;
-        if reports.ones() >= self.committee().quorum() {
+        let needed = planted::when(Bug::FewReports, self.committee().validity(), self.committee().quorum());
+        if reports.ones() >= needed {
             self.resolve(network_id, actor, record, true, step)?;
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! stand still, move it no further than honest ones do.
 
 use super::step::Step;
+use crate::planted::{self, Bug};
 
 impl Step<'_> {
     /// An authority's clock says `clock_ms`; 0 is no vote.
@@ -13,7 +14,8 @@ impl Step<'_> {
         }
         // A clock that was ahead may be set right again; only the median never goes back.
         self.book.clocks[authority as usize] = clock_ms;
-        self.book.time_ms = median(&self.book.clocks).max(self.book.time_ms);
+        let back = planted::is(Bug::TimeGoesBack);
+        self.book.time_ms = median(&self.book.clocks).max(if back { 0 } else { self.book.time_ms });
     }
 }
 
@@ -21,7 +23,7 @@ impl Step<'_> {
 fn median(clocks: &[u64]) -> u64 {
     let mut sorted = clocks.to_vec();
     sorted.sort_unstable();
-    sorted[(sorted.len() - 1) / 2]
+    sorted[(sorted.len() - 1) / planted::when(Bug::TimeByMax, 1, 2)]
 }
 
 #[cfg(test)]

@@ -45,8 +45,8 @@ pub struct Checkers {
     pub now: u64,
     /// Events so far.
     pub events: u64,
-    /// The run ends once this rule is broken.
-    pub stop_at: Option<Rule>,
+    /// The run ends once one of these rules is broken.
+    pub stop_at: BTreeSet<Rule>,
     /// What the ordered log must do.
     pub log: Log,
     /// What is known of notes.
@@ -83,7 +83,7 @@ impl Checkers {
         Checkers {
             now: 0,
             events: 0,
-            stop_at: None,
+            stop_at: BTreeSet::new(),
             first: BTreeMap::new(),
             log: Log::new(&facts),
             cash: Cash::new(facts.clone()),
@@ -126,9 +126,9 @@ impl Checkers {
         &self.first
     }
 
-    /// Whether the rule is broken that ends the run.
+    /// Whether a rule is broken that ends the run.
     pub fn is_stopped(&self) -> bool {
-        self.stop_at.is_some_and(|rule| self.first.contains_key(&rule))
+        self.stop_at.iter().any(|rule| self.first.contains_key(rule))
     }
 
     /// Orders that honest authorities have settled.

@@ -77,6 +77,36 @@ pub enum Rule {
     Unfinished,
 }
 
+impl Rule {
+    /// All there are.
+    pub const ALL: [Rule; 24] = [
+        Rule::SumZero,
+        Rule::NegativeBalance,
+        Rule::OneCertificate,
+        Rule::SettledAlike,
+        Rule::FalsePromise,
+        Rule::NotDurable,
+        Rule::PromiseForgotten,
+        Rule::FalseBelief,
+        Rule::Impossible,
+        Rule::FalseEvidence,
+        Rule::Stuck,
+        Rule::LogFork,
+        Rule::LogOutcome,
+        Rule::LogMoney,
+        Rule::LogTime,
+        Rule::Recovery,
+        Rule::FinalVoided,
+        Rule::Registry,
+        Rule::Stream,
+        Rule::Notes,
+        Rule::SpentTwice,
+        Rule::Channels,
+        Rule::Audit,
+        Rule::Unfinished,
+    ];
+}
+
 /// What the committee is, to the checkers.
 #[derive(Clone, Debug)]
 pub struct Facts {

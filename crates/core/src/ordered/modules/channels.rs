@@ -22,6 +22,7 @@ use crate::ordered::book::Book;
 use crate::ordered::modules::contracts::expiry_key;
 use crate::ordered::step::{Object, Step, object_key};
 use crate::permission::Permission;
+use crate::planted::{self, Bug};
 use crate::wire::{self, ChannelRecord, credit_entry, input, output};
 
 /// The module `channels`.
@@ -286,11 +287,11 @@ pub(in crate::ordered) fn begin_delays(quorum: usize, step: &mut Step<'_>) -> Re
         // It may be gone since.
         let Some(waiting) = step.get::<wire::DelayRecord>(&key)? else { continue };
         let newer = step.book.clocks.iter().zip(&waiting.clocks).filter(|(now, before)| now > before);
-        if newer.count() < quorum {
+        if newer.count() < planted::when(Bug::DelayByOneClock, 1, quorum) {
             continue;
         }
         let (id, mut record) = load(id, step)?;
-        let at = step.time_ms().saturating_add(record.delay_ms).min(UNDECIDED - 1);
+        let at = step.time_ms().saturating_add(planted::when(Bug::DelayIgnored, 0, record.delay_ms)).min(UNDECIDED - 1);
         step.delete(key.to_vec());
         if what == SETTLE {
             record.settling_at_ms = at;
@@ -344,7 +345,7 @@ fn check_leave(
         return Err(Error::expected(Code::VoucherExpired, "log time", expected, now));
     }
     let after = i128::from(of.withdrawn) + i128::from(amount);
-    if i128::from(permit.withdrawn) < after {
+    if i128::from(permit.withdrawn) < after && !planted::is(Bug::PermitTwice) {
         let expected = format!("at most {}, as the permit says", permit.withdrawn);
         return Err(Error::expected(Code::ChannelFunds, "withdrawn in all", expected, after));
     }

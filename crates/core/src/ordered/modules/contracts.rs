@@ -13,6 +13,7 @@ use crate::limits::PREIMAGE_BYTES_MAX;
 use crate::merkle::Hash;
 use crate::ordered::book::Book;
 use crate::ordered::step::{Object, Step, object_key};
+use crate::planted::{self, Bug};
 use crate::wire::{self, contract_reply::State as S, input, output};
 
 /// The module `contracts`.
@@ -78,6 +79,7 @@ impl Module for Contracts {
         let fund = record.fund.clone().unwrap_or_default();
         match record.state() {
             S::Open => {}
+            _ if planted::is(Bug::ContractTwice) => {}
             other => return Err(Error::expected(Code::ContractClosed, "state of the contract", "open", name(other))),
         }
         if fund.amount != amount {
@@ -91,15 +93,15 @@ impl Module for Contracts {
         }
         let (now, expiry) = (step.time_ms(), fund.expiry_ms);
         match preimage {
-            Some(_) if now >= expiry => {
+            Some(_) if now >= expiry && !planted::is(Bug::ClaimsLate) => {
                 return Err(Error::expected(Code::ContractExpired, "log time", format!("before {expiry} ms"), now));
             }
-            None if now < expiry => {
+            None if now < expiry && !planted::is(Bug::RefundsEarly) => {
                 return Err(Error::expected(Code::ContractOpen, "log time", format!("at least {expiry} ms"), now));
             }
             Some(preimage) => {
                 let hash: Hash = Sha256::digest(preimage).into();
-                if fund.hash != hash[..] {
+                if fund.hash != hash[..] && !planted::is(Bug::PreimageUnchecked) {
                     let (expected, found) = (hex::encode(&fund.hash), hex::encode(hash));
                     return Err(Error::expected(Code::WrongPreimage, "sha256 of the preimage", expected, found));
                 }
