@@ -29,6 +29,8 @@ bugs! {
     CertifiedByFew,
     /// One authority's vote counts as often as it is in the certificate.
     SignerTwice,
+    /// A certificate may be of another epoch.
+    EpochUnchecked,
     /// Signatures of votes are not verified.
     VotesUnverified,
     /// Votes and acknowledgements are signed under one tag, so one is good for the other.

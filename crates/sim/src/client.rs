@@ -52,11 +52,19 @@ impl Signer for Purse {
     }
 
     fn draft_after(&self, world: &mut World, seqnum: u32, prev_hash: u64) -> SignedOrder {
-        let secret = [&self.address.as_bytes()[..24], &(seqnum as u64).to_be_bytes()].concat();
-        if let Some(odd) = odd_request(world, secret.try_into().unwrap_or_default()) {
+        if let Some(odd) = odd_request(world, secret_of(&self.address, seqnum)) {
             return Purse::draft_after(self, seqnum, prev_hash, &Wish::Withdraw(vec![odd]));
         }
-        let amount = world.rng.between(1, 400);
+        let amount = match world.rng.between(1, 400) {
+            // What comes next is signed with the old key all the same.
+            1..=6 => {
+                let seed = SecretKey::from_seed(Curve::Ed25519, secret_of(&self.address, seqnum)).ok();
+                return Purse::draft_after(self, seqnum, prev_hash, &seed.map_or(Wish::Recover, Wish::Rekey));
+            }
+            // One more than there is.
+            7..=16 => u64::try_from(world.checks.balance(self.address.as_bytes())).unwrap_or(0) + 1,
+            amount => amount,
+        };
         let pay = Wish::Pay(vec![Credit { address: payee(world), amount }]);
         Purse::draft_after(self, seqnum, prev_hash, &pay)
     }
@@ -68,6 +76,13 @@ impl Signer for Purse {
     fn shard(&self, shards: u32) -> u32 {
         Purse::shard(self, shards)
     }
+}
+
+/// A secret of an account that does not matter.
+fn secret_of(address: &Address, seqnum: u32) -> [u8; 32] {
+    let mut secret = *address.as_bytes();
+    secret[24..].copy_from_slice(&u64::from(seqnum).to_be_bytes());
+    secret
 }
 
 /// An account's keys and its place in its chain.

@@ -56,7 +56,7 @@ pub const ATTACKERS: &[(&str, &[&str])] = &[
             "certificates at wrong shards",
         ],
     ),
-    ("spends notes twice", &["notes spent twice", "notes given away after they were spent"]),
+    ("spends notes twice", &["notes spent twice", "notes given away after they were spent", "notes spent wrongly"]),
     ("forges notes", &["forged notes"]),
     ("asks for odd notes", &["odd requests of notes", "notes of others asked for and taken back"]),
     ("locks its accounts", &["accounts locked by their wallet"]),

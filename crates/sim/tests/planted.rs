@@ -22,7 +22,7 @@ fn discover() {
         let mut seed = 0;
         while seed < max && start.elapsed().as_secs_f64() < budget {
             seed += 1;
-            planted::set(Some(*bug));
+            planted::set(if std::env::var("SOUND").is_ok() { None } else { Some(*bug) });
             let base = if varied { Options::varied(seed) } else { Options::new(seed) };
             let report = run_caught(&Options { seconds: secs, ..base }, Rule::ALL);
             planted::set(None);

@@ -295,7 +295,10 @@ impl Authority {
         for note in &bearer.notes {
             changes.spend(note.tier);
             let before = changes.note(&note.nonce)?.clone();
-            let spent = wire::NoteRecord { spent: !planted::is(Bug::NoteUnmarked), ..taken(order, number, index, note, &before) };
+            let spent = wire::NoteRecord {
+                spent: !planted::is(Bug::NoteUnmarked),
+                ..taken(order, number, index, note, &before)
+            };
             changes.put_note(note.nonce, spent);
         }
         for asked in &bearer.asked {

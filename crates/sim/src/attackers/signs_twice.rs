@@ -17,6 +17,8 @@ struct Side {
     orders: Vec<Bytes>,
     root: [u8; 32],
     votes: Vec<wire::Signed>,
+    /// From authorities that have settled it.
+    acknowledgements: Vec<wire::Signed>,
 }
 
 /// It has several accounts, for each may lock itself for ever.
@@ -26,12 +28,14 @@ pub struct SignsTwice {
     at: usize,
     round: u64,
     sides: Vec<Side>,
+    /// The round before, whose acknowledgements come late.
+    last: Vec<Side>,
 }
 
 impl SignsTwice {
     /// With these accounts, which have some money, or these actors.
     pub fn new(addr: Addr, signers: Vec<Box<dyn Signer>>) -> Self {
-        SignsTwice { addr, signers, at: 0, round: 0, sides: Vec::new() }
+        SignsTwice { addr, signers, at: 0, round: 0, sides: Vec::new(), last: Vec::new() }
     }
 
     fn sign(&self, world: &mut World) -> Side {
@@ -44,7 +48,7 @@ impl SignsTwice {
             orders.push(signer.draft_after(world, first.seqnum, next_hash(&first.id)).raw);
         }
         let root = decode_batch(&orders).map(|b| b.id.root).unwrap_or_default();
-        Side { first, orders, root, votes: Vec::new() }
+        Side { first, orders, root, votes: Vec::new(), acknowledgements: Vec::new() }
     }
 
     fn begin(&mut self, world: &mut World) {
@@ -66,23 +70,35 @@ impl SignsTwice {
 
     /// Whoever has voted for both sides is named, and is a liar. Votes that are garbage prove nothing.
     fn accuse(&self, world: &mut World) {
-        let receipt = |side: &Side, authority: u32| -> Option<wire::Receipt> {
-            let ids = side.orders.iter().map(|raw| Order::decode(raw.clone()).map(|order| order.id));
-            let tree = Tree::new(&ids.collect::<Result<Vec<_>, _>>().ok()?);
-            let vote = side.votes.iter().find(|vote| vote.authority == authority)?.clone();
-            let (first, place) = (side.first.raw.clone(), (0, side.orders.len()));
-            Some(receipt::assemble(&world.committee, first, &tree, place, vec![vote], Vec::new()))
-        };
         let mut guilty = Vec::new();
         for authority in 0..world.committee.size() as u32 {
-            if let [Some(a), Some(b)] = [0, 1].map(|side| receipt(&self.sides[side], authority)) {
-                guilty.extend(evidence::check(&world.committee, [&a, &b]).into_iter().flat_map(|found| found.guilty));
+            let vote = |side: &Side| side.votes.iter().find(|vote| vote.authority == authority).cloned();
+            if let [Some(a), Some(b)] = [0, 1].map(|side| Some((vote(&self.sides[side])?, &self.sides[side]))) {
+                let receipts = [a, b].map(|(vote, side)| receipt(world, side, vec![vote], Vec::new()));
+                guilty.extend(named(world, &receipts));
             }
         }
         match guilty.iter().find(|i| !world.byzantine.contains(i)) {
             Some(honest) => world.violation(Rule::FalseEvidence, format!("authority {honest} is accused")),
             None if guilty.is_empty() => {}
             None => world.fault("liars named by their votes"),
+        }
+    }
+
+    /// Who has voted for one side and settled the other has done no wrong, whatever its acknowledgement is shown as.
+    fn accuse_wrongly(&self, world: &mut World, side: usize, acknowledgement: &wire::Signed) {
+        let [settled, other] = [&self.last[side], &self.last[1 - side]];
+        let Some(vote) = other.votes.iter().find(|vote| vote.authority == acknowledgement.authority) else { return };
+        let voted = receipt(world, other, vec![vote.clone()], Vec::new());
+        let shown = [
+            receipt(world, settled, Vec::new(), vec![acknowledgement.clone()]),
+            receipt(world, settled, vec![acknowledgement.clone()], Vec::new()),
+        ];
+        for receipt in shown {
+            let guilty = named(world, &[voted.clone(), receipt]);
+            if let Some(honest) = guilty.iter().find(|i| !world.byzantine.contains(i)) {
+                world.violation(Rule::FalseEvidence, format!("authority {honest} is accused of what it has settled"));
+            }
         }
     }
 
@@ -112,7 +128,7 @@ impl SignsTwice {
             for authority in 0..world.committee.size() as u32 {
                 if !enough || world.rng.chance(400) {
                     let body = Body::Settle(certificate.clone(), side.orders.clone());
-                    world.send(self.addr, Addr::Shard(authority, shard), 0, body);
+                    world.send(self.addr, Addr::Shard(authority, shard), self.round * 2 + i as u64, body);
                 }
             }
         }
@@ -120,8 +136,27 @@ impl SignsTwice {
             self.signers[self.at].advance(&self.sides[winner].first);
         }
         self.at = (self.at + 1) % self.signers.len();
-        self.sides.clear();
+        self.last = std::mem::take(&mut self.sides);
     }
+}
+
+/// The receipt of a side's first order, with these signatures; none if an order of the side does not decode.
+fn receipt(
+    world: &World,
+    side: &Side,
+    votes: Vec<wire::Signed>,
+    acknowledgements: Vec<wire::Signed>,
+) -> Option<wire::Receipt> {
+    let ids = side.orders.iter().map(|raw| Order::decode(raw.clone()).map(|order| order.id));
+    let tree = Tree::new(&ids.collect::<Result<Vec<_>, _>>().ok()?);
+    let (first, place) = (side.first.raw.clone(), (0, side.orders.len()));
+    Some(receipt::assemble(&world.committee, first, &tree, place, votes, acknowledgements))
+}
+
+/// Whom two receipts accuse.
+fn named(world: &World, receipts: &[Option<wire::Receipt>; 2]) -> Vec<u32> {
+    let [Some(a), Some(b)] = receipts else { return Vec::new() };
+    evidence::check(&world.committee, [a, b]).map_or(Vec::new(), |found| found.guilty)
 }
 
 impl Client for SignsTwice {
@@ -129,7 +164,15 @@ impl Client for SignsTwice {
         wake(world, self.addr, 50 * MS, 400 * MS, 0);
     }
 
-    fn on_message(&mut self, _: &mut World, envelope: Envelope) {
+    fn on_message(&mut self, world: &mut World, envelope: Envelope) {
+        if let Body::Settled(Ok(wire::SettleReply { acknowledgement: Some(signed), .. })) = &envelope.body
+            && envelope.id / 2 == self.round
+            && let Some(side) = self.last.get_mut((envelope.id % 2) as usize)
+            && side.acknowledgements.iter().all(|a| a.authority != signed.authority)
+        {
+            side.acknowledgements.push(signed.clone());
+            self.accuse_wrongly(world, (envelope.id % 2) as usize, signed);
+        }
         if let Body::Voted(Ok(wire::VoteReply { vote: Some(vote), .. })) = envelope.body
             && envelope.id / 2 == self.round
             && let Some(side) = self.sides.get_mut((envelope.id % 2) as usize)

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use florin_core::batch::decode_batch;
+use florin_core::bearer::{Spend, build};
 use florin_core::cash::derive::CashSeed;
-use florin_core::content::Credit;
+use florin_core::content::{Credit, credit_output};
 use florin_core::wire;
 
 use crate::cash::{Asked, Coin, bearer, tiers_of};
@@ -21,6 +22,13 @@ struct Side {
     raw: Bytes,
     root: [u8; 32],
     votes: Vec<wire::Signed>,
+}
+
+impl Side {
+    fn new(raw: Bytes) -> Side {
+        let root = decode_batch(std::slice::from_ref(&raw)).map(|b| b.id.root).unwrap_or_default();
+        Side { raw, root, votes: Vec::new() }
+    }
 }
 
 /// It lives on what it is given.
@@ -58,8 +66,30 @@ impl SpendsTwice {
             let credit = Credit { address: payee(world), amount: worth };
             bearer(world, coins, &[credit], &[])
         };
-        let root = decode_batch(std::slice::from_ref(&raw)).map(|b| b.id.root).unwrap_or_default();
-        Side { raw, root, votes: Vec::new() }
+        Side::new(raw)
+    }
+
+    /// An order that nobody votes for: worth more than its note, with the note twice in it, or not signed by its owner.
+    fn odd(&self, world: &mut World, coin: &Coin) -> Side {
+        let pay = |world: &mut World, amount| Credit { address: payee(world), amount };
+        let (raw, _) = match self.round % 3 {
+            0 => {
+                let credit = pay(world, coin.worth() + 1);
+                bearer(world, std::slice::from_ref(coin), &[credit], &[])
+            }
+            1 => {
+                let credit = pay(world, 2 * coin.worth());
+                bearer(world, &[coin.clone(), coin.clone()], &[credit], &[])
+            }
+            _ => {
+                let other = self.seed.note(0);
+                let spend = Spend { sign: Box::new(move |message| other.sign(message)), ..coin.spend() };
+                let credit = credit_output(&pay(world, coin.worth()));
+                (build(world.committee.network.id, &[spend], vec![credit], "", None), Default::default())
+            }
+        };
+        world.fault("notes spent wrongly");
+        Side::new(raw)
     }
 
     fn begin(&mut self, world: &mut World) {
@@ -74,6 +104,10 @@ impl SpendsTwice {
         self.sides = vec![self.order(world, &both), self.order(world, std::slice::from_ref(&coin))];
         for _ in 0..world.rng.index(SIDES_MAX - 1) {
             let side = self.order(world, &turned);
+            self.sides.push(side);
+        }
+        if self.sides.len() < SIDES_MAX {
+            let side = self.odd(world, &coin);
             self.sides.push(side);
         }
         if world.rng.chance(400) && !world.cash.receivers.is_empty() {

@@ -316,6 +316,10 @@ impl Cash {
         if !order.recover && order.short != 0 {
             wrong(format!("its outputs are worth {} more than its notes", order.short));
         }
+        let distinct: BTreeSet<Id> = order.spends.iter().map(|note| note.nonce).collect();
+        if distinct.len() != order.spends.len() {
+            wrong("it spends a note twice".into());
+        }
         for note in &order.spends {
             if !self.is_note(&note.nonce, note.tier) {
                 wrong(format!("nobody can have note {} in tier {}", hex::encode(note.nonce), note.tier));

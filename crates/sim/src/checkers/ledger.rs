@@ -190,6 +190,11 @@ impl Ledger {
         all.fold((0, 0), |(called, from_log), s| (called + s.called, from_log + s.from_log))
     }
 
+    /// The most that an honest authority has for an address, minor units.
+    pub fn balance(&self, address: &Address) -> i128 {
+        self.shards.values().filter_map(|shard| shard.balances.get(address)).copied().max().unwrap_or(0)
+    }
+
     /// Steps up to this one are kept for ever.
     pub fn synced(&mut self, node: NodeId, upto: u64) {
         let shard = self.shards.entry(node).or_default();

@@ -16,6 +16,7 @@ mod pbtx;
 mod promises;
 pub mod registry;
 mod rules;
+mod signed;
 mod vouchers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ use log::Log;
 use orders::{Id, Orders, Place, short};
 use pbtx::Streams;
 pub use rules::{Facts, Promise, Rule};
+use signed::Signatures;
 
 /// (authority, shard).
 pub type NodeId = (u32, u32);
@@ -75,6 +77,7 @@ pub struct Checkers {
     deliveries: BTreeMap<(NodeId, u32, u64), Bytes>,
     /// Streams of PBTX networks.
     streams: Streams,
+    signatures: Signatures,
 }
 
 impl Checkers {
@@ -88,6 +91,7 @@ impl Checkers {
             log: Log::new(&facts),
             cash: Cash::new(facts.clone()),
             streams: Streams::default(),
+            signatures: Signatures::default(),
             accounts: BTreeMap::new(),
             ledger: Ledger::new(facts.clone()),
             orders: Orders::new(facts.network_id, facts.loose()),
@@ -217,6 +221,11 @@ impl Checkers {
         }
         *counts.entry((0, 0, 0)).or_default() += honest - known.map_or(0, BTreeMap::len);
         counts.into_iter().rev().find(|(_, n)| *n > self.facts.faults()).map(|(state, _)| state)
+    }
+
+    /// The most that an honest authority has for an address, minor units.
+    pub fn balance(&self, address: &[u8; 32]) -> i128 {
+        self.ledger.balance(address)
     }
 
     /// A sync is through.

@@ -48,6 +48,10 @@ pub struct Known {
     pub outputs: Vec<([u8; 32], u64)>,
     /// Address of the account that it opens.
     pub opens: Option<[u8; 32]>,
+    /// The permission with which it opens the account.
+    pub first: Option<Bytes>,
+    /// The permission from then on, if it changes the account's keys.
+    pub keys: Option<Bytes>,
     /// What a CALL does.
     pub call: Option<wire::Call>,
     /// The account that a CALL or RECOVER names.
@@ -120,7 +124,9 @@ pub struct Orders {
     by_link: BTreeMap<(Place, u64), Id>,
     batches: BTreeMap<[u8; 32], Vec<Option<Id>>>,
     opened: BTreeMap<u64, [u8; 32]>,
-    /// Changes of keys in PBTX networks: seqnums by network and actor.
+    /// Permissions that open accounts, by actor.
+    first: BTreeMap<u64, Bytes>,
+    /// Changes of keys: seqnums by network and actor.
     rotations: BTreeMap<(u64, u64), BTreeSet<u32>>,
 }
 
@@ -140,7 +146,7 @@ impl Orders {
         let (by_id, by_link) = (BTreeMap::new(), BTreeMap::new());
         let (batches, opened, rotations) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let read = HashMap::new();
-        Orders { own, loose, by_id, read, by_link, batches, opened, rotations }
+        Orders { own, loose, by_id, read, by_link, batches, opened, first: BTreeMap::new(), rotations }
     }
 
     /// An order by its id.
@@ -161,6 +167,11 @@ impl Orders {
     /// The address of an actor, of whom some order was shown that opens its account.
     pub fn address_of(&self, actor: u64) -> Option<[u8; 32]> {
         self.opened.get(&actor).copied()
+    }
+
+    /// The permission that has opened an actor's account, if some order was shown that does.
+    pub fn first_keys(&self, actor: u64) -> Option<&Bytes> {
+        self.first.get(&actor)
     }
 
     /// Seqnums at which an actor may have changed its keys.
@@ -200,8 +211,9 @@ impl Orders {
                 && super::number(&address[..8]) & (u64::MAX >> 1) == known.place.actor
             {
                 self.opened.insert(known.place.actor, address);
+                self.first.extend(known.first.clone().map(|keys| (known.place.actor, keys)));
             }
-            if known.foreign.as_ref().is_some_and(|f| f.kind == super::rules::ROTATE) {
+            if known.keys.is_some() || known.foreign.as_ref().is_some_and(|f| f.kind == super::rules::ROTATE) {
                 let actor = (known.place.network, known.place.actor);
                 self.rotations.entry(actor).or_default().insert(known.place.seqnum);
             }
@@ -222,6 +234,8 @@ impl Orders {
             prev_hash: body.prev_hash,
             outputs: Vec::new(),
             opens: None,
+            first: None,
+            keys: None,
             call: None,
             account: None,
             debit: 0,
@@ -288,11 +302,16 @@ impl Orders {
                 known.recover = true;
                 recover.open
             }
-            _ => wire::SetPermission::decode(content).ok()?.open,
+            _ => {
+                let set = wire::SetPermission::decode(content).ok()?;
+                known.keys = Some(set.permission);
+                set.open
+            }
         };
         if !open.is_empty() {
             let hash = Sha256::new().chain_update(b"florin-account-v1").chain_update(body.network_id.to_be_bytes());
             known.opens = Some(hash.chain_update(&open).finalize().into());
+            known.first = Some(open);
         }
         Some(known)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use florin_core::wire;
 
-use super::orders::{Id, Known, Place, bit};
+use super::orders::{Id, Known, Place, bit, id_of, short};
 use super::{Checkers, NodeId, Promise, Rule, account, settled_order, voided_in};
 use crate::disk::{Disk, Image};
 
@@ -15,6 +15,7 @@ impl Checkers {
         let root = self.orders.learn(raw);
         let ids = self.bits(node, &root, vote);
         self.check_may_vote(node, disk.current(), raw, vote);
+        self.check_fresh(node, disk.current(), raw, vote);
         for id in &ids {
             let Some(order) = self.orders.get(id).filter(|o| o.is_bearer() || !o.asked.is_empty()) else {
                 continue;
@@ -49,6 +50,43 @@ impl Checkers {
             }
         }
         Promise::Settled(ids)
+    }
+
+    /// What must be so of a vote for an order with a seqnum when it is given first: it follows the order before it, and the
+    /// account's keys have signed it.
+    fn check_fresh(&mut self, node: NodeId, image: &Image, raw: &[Bytes], vote: &wire::Signed) {
+        let mut found = Vec::new();
+        for envelope in raw.iter().enumerate().filter(|(i, _)| bit(&vote.bitmap, *i)).map(|(_, envelope)| envelope) {
+            let Some(order) = id_of(envelope).and_then(|id| self.orders.get(&id)) else { continue };
+            let place = order.place;
+            let record = account(image, place.network, place.actor);
+            let again = self.voted.get(&node).and_then(|v| v.get(&place)).is_some_and(|ids| ids.contains(&order.id));
+            if place.id.is_some() || place.seqnum <= record.seqnum || again {
+                continue;
+            }
+            if let Some(Some(before)) = place.before().map(|before| before_id(image, &record, before))
+                && order.prev_hash != short(&before)
+            {
+                found.push(format!("{node:?} votes for {place:?}, which follows another order"));
+            }
+            if place.network != self.facts.network_id {
+                continue;
+            }
+            let Some(keys) = self.keys_at(image, &record, place) else { continue };
+            if !self.signatures.is_signed(envelope, &order.id, &keys) {
+                found.push(format!("{node:?} votes for {place:?}, which the account's keys have not signed"));
+            }
+        }
+        found.into_iter().for_each(|what| self.violation(Rule::FalsePromise, what));
+    }
+
+    /// The permission that must sign what comes at a place, as the orders before it have it.
+    fn keys_at(&self, image: &Image, record: &wire::AccountRecord, place: Place) -> Option<Bytes> {
+        let changes: Vec<u32> = self.orders.rotations(place.network, place.actor).collect();
+        let earlier = changes.into_iter().rev().filter(|seqnum| *seqnum < place.seqnum);
+        let mut set = earlier
+            .filter_map(|seqnum| self.orders.get(&before_id(image, record, Place { seqnum, ..place })?)?.keys.clone());
+        set.next().or_else(|| self.orders.first_keys(place.actor).cloned())
     }
 
     fn bits(&mut self, node: NodeId, root: &[u8], signed: &wire::Signed) -> Vec<Id> {
@@ -197,5 +235,13 @@ impl Checkers {
                 self.violation(Rule::PromiseForgotten, format!("{node:?} forgets vote for {}", hex::encode(id)));
             }
         }
+    }
+}
+
+/// The order that a shard has at a place, settled or pending; none if it is void.
+fn before_id(image: &Image, record: &wire::AccountRecord, place: Place) -> Option<Id> {
+    match place.seqnum.checked_sub(record.seqnum + 1) {
+        Some(ahead) => record.pending.get(ahead as usize)?.order_id[..].try_into().ok(),
+        None => settled_order(image, place),
     }
 }
