@@ -113,8 +113,6 @@ bugs! {
     // Recovery.
     /// Reports of f + 1 authorities void a seqnum.
     FewReports,
-    /// A report counts although it names a certified order.
-    HeldIgnored,
     /// A recovery does not wait.
     NoWait,
     /// An authority settles what it has reported not to hold.

@@ -238,3 +238,27 @@ fn the_core_has_no_way_out() {
         assert!(!found.contains(outside), "florin-core must not depend on {outside}");
     }
 }
+
+/// Bugs are planted for one test. Any other crate, or a default feature, that asked for them would put them into programs.
+#[test]
+fn only_the_simulator_can_ask_for_planted_bugs() {
+    let manifests = read("Cargo.toml");
+    let members = manifests.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\","));
+    let asking: BTreeMap<&str, Vec<String>> = members
+        .map(|member| (member, read(&format!("{member}/Cargo.toml"))))
+        .map(|(member, text)| (member, text.lines().filter(|l| l.contains("planted")).map(str::to_owned).collect()))
+        .filter(|(_, lines): &(&str, Vec<String>)| !lines.is_empty())
+        .collect();
+    let expected = BTreeMap::from([
+        ("crates/core", vec!["planted = []".to_owned()]),
+        (
+            "crates/sim",
+            vec![
+                "planted = [\"florin-core/planted\"]".to_owned(),
+                "name = \"planted\"".to_owned(),
+                "required-features = [\"planted\"]".to_owned(),
+            ],
+        ),
+    ]);
+    assert_eq!(asking, expected);
+}

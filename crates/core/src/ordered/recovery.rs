@@ -63,7 +63,7 @@ impl OrderedLog {
         };
         // What it holds must be in the log before its report counts, in whatever order the engine had them; and then
         // there is nothing left to report on.
-        if !report.order_id.is_empty() && !planted::is(Bug::HeldIgnored) {
+        if !report.order_id.is_empty() {
             return Ok(false);
         }
         let mut reports = Bitmap::parse(&record.reports, self.committee().size())?;

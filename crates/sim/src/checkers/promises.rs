@@ -60,8 +60,9 @@ impl Checkers {
             let Some(order) = id_of(envelope).and_then(|id| self.orders.get(&id)) else { continue };
             let place = order.place;
             let record = account(image, place.network, place.actor);
-            let again = self.voted.get(&node).and_then(|v| v.get(&place)).is_some_and(|ids| ids.contains(&order.id));
-            if place.id.is_some() || place.seqnum <= record.seqnum || again {
+            // Once it is locked nobody looks at signatures again.
+            let again = !self.signatures.voted.insert((node, order.id));
+            if again || place.id.is_some() || place.seqnum <= record.seqnum {
                 continue;
             }
             if let Some(Some(before)) = place.before().map(|before| before_id(image, &record, before))

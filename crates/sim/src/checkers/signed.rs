@@ -1,12 +1,13 @@
 //! Whether the keys of an account have signed an order: by the bytes of both, and another library than the core's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use ed25519_zebra::{Signature, VerificationKey};
 use florin_core::pbtx;
 use prost::Message as _;
 
+use super::NodeId;
 use super::orders::Id;
 
 /// Of an ed25519 key or signature: its first bytes.
@@ -16,13 +17,17 @@ const TAG: &[u8] = b"PBTX-TX-v1";
 
 /// What was asked before: many authorities are shown the same.
 #[derive(Default)]
-pub(super) struct Signatures(HashMap<(Bytes, Bytes), bool>);
+pub(super) struct Signatures {
+    known: HashMap<(Bytes, Bytes), bool>,
+    /// Who has given a vote for which order.
+    pub(super) voted: BTreeSet<(NodeId, Id)>,
+}
 
 impl Signatures {
     /// Whether keys of a permission have signed an order of one account, and weigh enough. Wallets here have ed25519 keys.
     pub(super) fn is_signed(&mut self, envelope: &Bytes, id: &Id, permission: &Bytes) -> bool {
         let asked = (envelope.clone(), permission.clone());
-        *self.0.entry(asked).or_insert_with(|| is_signed(envelope, id, permission).unwrap_or(false))
+        *self.known.entry(asked).or_insert_with(|| is_signed(envelope, id, permission).unwrap_or(false))
     }
 }
 
