@@ -132,7 +132,7 @@ fn race(world: &mut World, own: &Address) -> Option<Wish> {
         return Some(refund(&deal));
     }
     let mut preimage = deal.preimage;
-    if world.rng.chance(80) {
+    if world.rng.chance(150) {
         preimage[0] ^= 1;
     }
     let contract = Bytes::copy_from_slice(&deal.id);

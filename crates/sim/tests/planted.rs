@@ -15,7 +15,7 @@ use florin_sim::{Options, Part, Report};
 /// Seeds within which a bug is found.
 const SEEDS_MAX: u64 = 1_000;
 /// In so many turns all have had theirs.
-const TURNS: usize = 10;
+const TURNS: usize = 15;
 
 /// Where to look for a bug.
 #[derive(Clone, Copy)]

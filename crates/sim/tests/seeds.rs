@@ -71,6 +71,22 @@ fn one_liar_more_than_a_committee_survives_is_noticed() {
     assert!(named > 0 && !broken("FalseEvidence"), "liars are named in {named} runs");
 }
 
+/// Clean runs of so many seconds, of as many seeds as it takes until all these kinds were seen in one or another.
+fn seen_all(seeds: impl Iterator<Item = u64>, seconds: u64, kinds: &[&str]) -> Vec<Report> {
+    let mut missing = kinds.to_vec();
+    let mut reports = Vec::new();
+    for seed in seeds {
+        let report = clean(Options { seconds, ..Options::new(seed) });
+        let seen = |kind: &str| [&report.faults, &report.replies, &report.marks].iter().any(|of| of.contains_key(kind));
+        missing.retain(|kind| !seen(kind));
+        reports.push(report);
+        if missing.is_empty() {
+            return reports;
+        }
+    }
+    panic!("no run has seen {missing:?}: {}", reports[0]);
+}
+
 /// Some seed breaks a rule, and says so in these words.
 fn caught(shell: Shell, words: &str) {
     caught_within(4, shell, words);
@@ -195,14 +211,7 @@ fn a_shard_that_never_fetches_is_caught() {
 
 #[test]
 fn notes_under_faults_and_attack() {
-    let seeds = [1, 2, 4, 5, 7, 8, 10, 11];
-    let reports: Vec<Report> =
-        seeds.into_iter().map(|seed| clean(Options { seconds: 8, ..Options::new(seed) })).collect();
-    let seen = |kind: &str| {
-        let all = |r: &Report| [&r.faults, &r.replies, &r.marks].into_iter().any(|of| of.contains_key(kind));
-        reports.iter().any(all)
-    };
-    for kind in [
+    let kinds = [
         "crashes of cash wallets",
         "forged notes",
         "notes spent twice",
@@ -220,9 +229,8 @@ fn notes_under_faults_and_attack() {
         "certificate over another lock",
         "note spent by another wallet",
         "wallet resumed between settle and shares",
-    ] {
-        assert!(seen(kind), "no run has seen {kind}: {}", reports[0]);
-    }
+    ];
+    let reports = seen_all((1..60).filter(|seed| seed % 3 != 0), 8, &kinds);
     assert!(reports.iter().map(|r| r.operations.cash_finals).sum::<u64>() > 50, "{}", reports[0]);
 }
 
@@ -249,11 +257,7 @@ fn a_note_spent_twice_by_one_liar_more_is_noticed() {
 
 #[test]
 fn channels_under_faults_and_attack() {
-    let seeds = [1, 2, 4, 5, 6, 8, 9, 10, 12, 13];
-    let reports: Vec<Report> =
-        seeds.into_iter().map(|seed| clean(Options { seconds: 10, ..Options::new(seed) })).collect();
-    let seen = |kind: &str| reports.iter().any(|r| r.faults.contains_key(kind) || r.marks.contains_key(kind));
-    for kind in [
+    let kinds = [
         "channels robbed",
         "vouchers changed",
         "odd vouchers",
@@ -290,9 +294,8 @@ fn channels_under_faults_and_attack() {
         "VOUCHER_EXPIRED",
         "VOUCHER_NONCE",
         "VOUCHER_SIGNER",
-    ] {
-        assert!(seen(kind), "no run has seen {kind}: {}", reports[0]);
-    }
+    ];
+    let reports = seen_all((1..80).filter(|seed| seed % 4 != 3), 10, &kinds);
     let o = |of: fn(&florin_sim::Operations) -> u64| reports.iter().map(|r| of(&r.operations)).sum::<u64>();
     let (opened, collected) = (o(|o| o.channels), o(|o| o.collected));
     assert!(opened > 50 && opened == collected && o(|o| o.redeemed) > 200, "{opened} opened, {collected} collected");
@@ -301,7 +304,8 @@ fn channels_under_faults_and_attack() {
 
 #[test]
 fn a_side_that_was_there_and_lost_all_the_same_is_noticed() {
-    caught_within(10, Shell::CarelessSides, "was there and gets");
+    // Only seeds with channels can show it.
+    caught_among((1..120).filter(|seed| seed % 4 != 3), 10, Shell::CarelessSides, "was there and gets");
 }
 
 #[test]

@@ -24,13 +24,6 @@ struct Side {
     votes: Vec<wire::Signed>,
 }
 
-impl Side {
-    fn new(raw: Bytes) -> Side {
-        let root = decode_batch(std::slice::from_ref(&raw)).map(|b| b.id.root).unwrap_or_default();
-        Side { raw, root, votes: Vec::new() }
-    }
-}
-
 /// It lives on what it is given.
 pub struct SpendsTwice {
     addr: Addr,
@@ -66,13 +59,15 @@ impl SpendsTwice {
             let credit = Credit { address: payee(world), amount: worth };
             bearer(world, coins, &[credit], &[])
         };
-        Side::new(raw)
+        let root = decode_batch(std::slice::from_ref(&raw)).map(|b| b.id.root).unwrap_or_default();
+        Side { raw, root, votes: Vec::new() }
     }
 
-    /// An order that nobody votes for: worth more than its note, with the note twice in it, or not signed by its owner.
-    fn odd(&self, world: &mut World, coin: &Coin) -> Side {
+    /// Asks for votes that nobody gives: for an order that is worth more than its note, has the note twice, or is not signed
+    /// by its owner.
+    fn try_oddly(&self, world: &mut World, coin: &Coin, way: u32) {
         let pay = |world: &mut World, amount| Credit { address: payee(world), amount };
-        let (raw, _) = match self.round % 3 {
+        let (raw, _) = match way {
             0 => {
                 let credit = pay(world, coin.worth() + 1);
                 bearer(world, std::slice::from_ref(coin), &[credit], &[])
@@ -89,7 +84,9 @@ impl SpendsTwice {
             }
         };
         world.fault("notes spent wrongly");
-        Side::new(raw)
+        for authority in 0..world.committee.size() as u32 {
+            world.send(self.addr, Addr::Shard(authority, 0), 0, Body::Vote(vec![raw.clone()]));
+        }
     }
 
     fn begin(&mut self, world: &mut World) {
@@ -98,16 +95,13 @@ impl SpendsTwice {
         self.round += 1;
         // Others beside it are held up with it, or go free.
         let beside: Vec<Coin> = self.coins.pop().into_iter().collect();
+        (0..3).for_each(|way| self.try_oddly(world, &coin, way));
         let (mut both, mut turned) = (beside.clone(), beside.clone());
         both.push(coin.clone());
         turned.insert(0, coin.clone());
         self.sides = vec![self.order(world, &both), self.order(world, std::slice::from_ref(&coin))];
         for _ in 0..world.rng.index(SIDES_MAX - 1) {
             let side = self.order(world, &turned);
-            self.sides.push(side);
-        }
-        if self.sides.len() < SIDES_MAX {
-            let side = self.odd(world, &coin);
             self.sides.push(side);
         }
         if world.rng.chance(400) && !world.cash.receivers.is_empty() {

@@ -262,7 +262,7 @@ impl CashWallet {
             let worth = coin.worth();
             self.exchange(world, vec![coin], worth);
         }
-        let due = |c: &Coin| c.lock.as_ref().is_some_and(|l| now + 300 * LOG_RATE >= l.lock.after_ms);
+        let due = |c: &Coin| c.lock.as_ref().is_some_and(|l| now + 900 * LOG_RATE >= l.lock.after_ms);
         if let Some(at) = self.disk.given.iter().position(due)
             && world.rng.chance(120)
         {
