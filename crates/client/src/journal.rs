@@ -124,12 +124,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// Replaces the whole content: after a crash the file has the old records or the new ones.
     pub fn compact(&mut self, records: &[R]) -> Result<()> {
         self.check_usable()?;
-        let (mut bytes, mut sum) = (Vec::new(), start());
-        for record in records {
-            let (line, next) = line(&sum, std::slice::from_ref(record))?;
-            bytes.extend_from_slice(&line);
-            sum = next;
-        }
+        let (bytes, sum) = write_lines(records)?;
         let staged = files::stage(&self.path, &bytes)?;
         self.broken = true;
         files::publish(&staged, &self.path)?;
@@ -150,6 +145,29 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         }
         Ok(())
     }
+}
+
+/// The records in a journal's bytes, and how many bytes are whole lines; what follows was torn by a crash. An error is the
+/// number of a damaged line (from 1) and what is wrong with it.
+#[doc(hidden)]
+pub fn inspect<R: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<(Vec<R>, usize), (usize, String)> {
+    read(bytes).map(|content| (content.records, content.length))
+}
+
+/// The bytes of a journal with these records, each in a line of its own.
+#[doc(hidden)]
+pub fn write<R: Serialize>(records: &[R]) -> Result<Vec<u8>> {
+    Ok(write_lines(records)?.0)
+}
+
+fn write_lines<R: Serialize>(records: &[R]) -> Result<(Vec<u8>, Sum)> {
+    let (mut bytes, mut sum) = (Vec::new(), start());
+    for record in records {
+        let (line, next) = line(&sum, std::slice::from_ref(record))?;
+        bytes.extend_from_slice(&line);
+        sum = next;
+    }
+    Ok((bytes, sum))
 }
 
 fn open_file(path: &Path) -> Result<File> {

@@ -330,6 +330,12 @@ fn associated_data(meta: &Meta) -> Vec<u8> {
     data
 }
 
+/// Whether these are a wallet file's bytes: for how many accounts, and for what. An error is the problem alone.
+#[doc(hidden)]
+pub fn inspect(bytes: &[u8]) -> std::result::Result<(Meta, Vec<PublicKey>), String> {
+    read(bytes).map(|(meta, keys, ..)| (meta, keys))
+}
+
 type Parts = (Meta, Vec<PublicKey>, BTreeMap<u32, String>, Sealed);
 
 /// Reads the file's bytes. An error is the problem alone.

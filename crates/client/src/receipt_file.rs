@@ -74,7 +74,9 @@ pub fn load(path: &Path) -> Result<wire::Receipt> {
     parse(&text).map_err(bad)
 }
 
-fn parse(text: &[u8]) -> std::result::Result<wire::Receipt, String> {
+/// The receipt in a file's bytes. An error is the problem alone.
+#[doc(hidden)]
+pub fn parse(text: &[u8]) -> std::result::Result<wire::Receipt, String> {
     #[derive(Deserialize)]
     struct Probe {
         florin_receipt: u32,

@@ -37,6 +37,18 @@ pub struct AuthorityFile {
     pub bind: Option<String>,
 }
 
+impl AuthorityFile {
+    /// From the file's text. Errors: `BAD_CONFIG`.
+    pub fn from_toml(text: &str) -> Result<AuthorityFile> {
+        toml::from_str(text).map_err(|e| Error::new(Code::BadConfig, e.to_string()))
+    }
+
+    /// As text, for a file.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("plain fields serialize")
+    }
+}
+
 impl std::fmt::Debug for AuthorityFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AuthorityFile of {}", self.data.display())
@@ -68,8 +80,8 @@ impl Config {
     /// Errors: `BAD_FILE` if one can't be read, `BAD_CONFIG` with what is wrong in it.
     pub fn read(path: &Path) -> Result<Config> {
         let text = read(path)?;
-        let file: AuthorityFile =
-            toml::from_str(&text).map_err(|e| Error::new(Code::BadConfig, format!("{}: {e}", path.display())))?;
+        let file = AuthorityFile::from_toml(&text)
+            .map_err(|e| Error::new(e.code, format!("{}: {}", path.display(), e.message)))?;
         let base = path.parent().unwrap_or(Path::new("."));
         let committee = read_committee(&base.join(&file.committee))?;
         let seed = secret(&file.key, base)?;

@@ -38,8 +38,12 @@ pub fn hash(path: Option<&Path>) -> Result<[u8; 32]> {
 /// Reads a genesis file line by line. Errors: `BAD_FILE` naming the line.
 pub fn lines(path: &Path, network: &Network) -> Result<impl Iterator<Item = Result<(Address, u64)>>> {
     let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    Ok(parse(BufReader::new(file), path.display().to_string(), network))
+}
+
+/// The lines of a genesis file that count; `name` is for errors, which are those of [`lines`].
+pub fn parse(file: impl BufRead, name: String, network: &Network) -> impl Iterator<Item = Result<(Address, u64)>> {
     let network = network.clone();
-    let name = path.display().to_string();
     let parse = move |(number, line): (usize, std::io::Result<String>)| -> Option<Result<(Address, u64)>> {
         let wrong = |e: &dyn std::fmt::Display| Error::new(Code::BadFile, format!("{name}, line {}: {e}", number + 1));
         let line = match line {
@@ -58,7 +62,7 @@ pub fn lines(path: &Path, network: &Network) -> Result<impl Iterator<Item = Resu
         })();
         Some(parsed)
     };
-    Ok(BufReader::new(file).lines().enumerate().filter_map(parse))
+    file.lines().enumerate().filter_map(parse)
 }
 
 fn unreadable(path: &Path, e: &std::io::Error) -> Error {

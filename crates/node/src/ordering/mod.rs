@@ -20,6 +20,8 @@ mod backup;
 mod bare;
 mod built;
 mod frames;
+#[doc(hidden)]
+pub mod inspect;
 mod keys;
 mod link;
 mod shared;

@@ -1,0 +1,694 @@
+//! Channel managers, hubs and virtual channels: wallets with journals, over a real log, whose messages are lost, repeated and forged.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use florin_core::channel::manager::{
+    self, Conditions, Create, Effect, EndId, Incoming, Input, Issue, Manager, Now, Reply, Reserve, Use,
+};
+use florin_core::channel::voucher::Voucher;
+use florin_core::channel::{hub, virtuals};
+use florin_core::limits::VIRTUAL_KEEP_MS;
+use florin_core::merkle::Hash;
+use florin_core::testing::Signer;
+use florin_core::{Result, wire};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::cursor::Cursor;
+use crate::worlds::chain::{Chain, Keys};
+
+/// Steps of one input.
+const STEPS: usize = 48;
+const SECRET: &[u8] = &[5; 32];
+
+fn config(signer: &Signer) -> manager::Config {
+    let accounts = [(signer.address, signer.permission.encode())].into();
+    let committee_id = *Chain::default().ledger.committee.id();
+    manager::Config { committee_id, accounts, policy: manager::Policy::default() }
+}
+
+fn now(chain: &Chain, clock_ms: u64) -> Now {
+    Now { log_ms: chain.ledger.time(), clock_ms }
+}
+
+/// Some vouchers that were signed by anybody, a true one or a changed one.
+fn some_voucher(cursor: &mut Cursor<'_>, pool: &[wire::SignedVoucher], keys: &Signer) -> Option<wire::SignedVoucher> {
+    if pool.is_empty() {
+        return None;
+    }
+    let mut found = cursor.pick(pool).clone();
+    match cursor.byte() {
+        // A liar signs something else, with its own keys.
+        1 => {
+            let mut terms = wire::Voucher::decode(&found.voucher[..]).ok()?;
+            match cursor.byte() % 6 {
+                0 => terms.amount = cursor.amount(),
+                1 => terms.nonce = cursor.byte().into(),
+                2 => terms.lane = cursor.byte().into(),
+                3 => terms.not_after_ms = cursor.number(),
+                4 => terms.secret_hash = Bytes::from(vec![cursor.byte(); 32]),
+                _ => terms.merges = vec![wire::LaneMerge { lane: cursor.byte().into(), nonce: cursor.byte().into() }],
+            }
+            found = Voucher::sign(terms, found.signer, &[&keys.keys[0]]).signed();
+        }
+        2 => found.signer ^= 1,
+        3 => found.signatures.clear(),
+        4 => found = wire::SignedVoucher::decode(cursor.long()).unwrap_or(found),
+        _ => {}
+    }
+    Some(found)
+}
+
+/// An input of a manager, from what there is.
+fn manager_input(
+    cursor: &mut Cursor<'_>,
+    ends: &[EndId],
+    log_ms: u64,
+    pool: &[wire::SignedVoucher],
+    keys: (&Signer, &Signer),
+) -> Option<Input> {
+    let what = cursor.byte() % 24;
+    if what == 0 || ends.is_empty() {
+        let (own, other) = keys;
+        let to_permission = if cursor.flag() { other.permission.encode() } else { Bytes::new() };
+        let key = Bytes::from(vec![cursor.byte()]);
+        let (amount, delay_ms) = (cursor.amount(), 1_000 * u64::from(cursor.byte()));
+        let (from, to, two_way) = (own.address, other.address, cursor.flag());
+        return Some(Input::Create(Create { key, from, to, to_permission, amount, delay_ms, two_way }));
+    }
+    let end = *cursor.pick(ends);
+    let lane = u32::from(cursor.byte() % 4);
+    let incoming = |cursor: &mut Cursor<'_>| {
+        let voucher = some_voucher(cursor, pool, keys.1)?;
+        let secret = if cursor.flag() { Bytes::from_static(SECRET) } else { Bytes::new() };
+        Some(Incoming { end, voucher, secret, proof: Bytes::new(), min_delta: cursor.byte().into() })
+    };
+    Some(match what {
+        1 => Input::AddFunds { end, key: Bytes::from(vec![cursor.byte()]), amount: cursor.amount() },
+        2 => Input::Cancel(cursor.byte().into()),
+        3 => {
+            let usage = *cursor.pick(&[Use::Named, Use::Pool, Use::Lane(lane)]);
+            let (key, amount) = (Bytes::copy_from_slice(cursor.take(1)), cursor.amount());
+            Input::Reserve(Reserve { end, key, amount, usage, off_chain_only: cursor.flag() })
+        }
+        4 => Input::Release { end, reservation: cursor.byte().into() },
+        5 => Input::ReleaseAmount { end, amount: cursor.amount() },
+        6 => Input::AllocateLane(end),
+        7..=9 => {
+            let conditions = match cursor.byte() % 4 {
+                1 => Conditions {
+                    secret_hash: Some(Sha256::digest(SECRET).into()),
+                    not_before_ms: 0,
+                    not_after_ms: log_ms + 60_000 * u64::from(cursor.byte()),
+                },
+                2 => Conditions { not_before_ms: cursor.time(log_ms), ..Default::default() },
+                3 => Conditions { not_after_ms: cursor.time(log_ms), ..Default::default() },
+                _ => Conditions::default(),
+            };
+            Input::VoucherCreate(Issue { end, lane, amount: cursor.amount(), conditions })
+        }
+        10 => Input::LockPaid { end, lane, secret: Bytes::from_static(SECRET) },
+        11 => Input::LockCancel { end, lane },
+        12..=14 => Input::VoucherAdd(incoming(cursor)?),
+        15 => Input::VoucherAddMany((0..cursor.below(4)).filter_map(|_| incoming(cursor)).collect()),
+        16 => Input::Secret { end, lane, secret: Bytes::from_static(SECRET) },
+        17 => Input::VoucherSubmit { voucher: incoming(cursor)? },
+        18 => Input::SubmitAll(end),
+        19 => Input::Settle(end),
+        20 => Input::Collect(end),
+        21 => if cursor.flag() { Input::Keys(end) } else { Input::Leave { end, amount: cursor.amount() } },
+        22 => Input::Withdraw { end, amount: cursor.amount(), permit: None },
+        _ => Input::Permit { end, withdrawn: cursor.amount(), not_after_ms: cursor.time(log_ms) },
+    })
+}
+
+/// A wallet with a manager alone.
+struct Wallet {
+    config: manager::Config,
+    manager: Manager,
+    keys: Keys,
+    journal: Vec<wire::ManagerRecord>,
+    effects: VecDeque<Effect>,
+}
+
+impl Wallet {
+    fn new(signer: &Signer) -> Wallet {
+        let config = config(signer);
+        let (manager, keys) = (Manager::new(config.clone()), Keys(signer.clone()));
+        Wallet { config, manager, keys, journal: Vec::new(), effects: VecDeque::new() }
+    }
+
+    fn handle(&mut self, now: Now, input: Input) -> Result<Reply> {
+        let before = self.manager.snapshot();
+        match self.manager.handle(now, input, &self.keys) {
+            Ok(fx) => {
+                self.journal.extend(fx.records);
+                self.effects.extend(fx.effects);
+                Ok(fx.reply)
+            }
+            Err(e) => {
+                assert!(!e.is_own_fault(), "{e}");
+                assert_eq!(self.manager.snapshot(), before, "what is refused changes nothing");
+                Err(e)
+            }
+        }
+    }
+
+    /// Whoever reads the journal comes to the same, and so does whoever reads what is written anew.
+    fn reload(&mut self, now: Now) {
+        let loaded = Manager::load(self.config.clone(), &self.journal).expect("its own journal");
+        assert_eq!(loaded.snapshot(), self.manager.snapshot(), "the journal is all that counts");
+        let written = loaded.snapshot();
+        let again = Manager::load(self.config.clone(), &written).expect("its own journal");
+        assert_eq!(again.snapshot(), written, "what is written anew is the same");
+        self.manager = loaded;
+        let fx = self.manager.resume(now);
+        self.effects.clear();
+        self.journal.extend(fx.records);
+        self.effects.extend(fx.effects);
+    }
+
+    fn ends(&self) -> Vec<EndId> {
+        self.manager.list(None, None, 8)
+    }
+}
+
+fn vouchers_of(reply: &Reply) -> Option<&wire::SignedVoucher> {
+    match reply {
+        Reply::Issued { voucher, .. } => voucher.as_ref(),
+        _ => None,
+    }
+}
+
+/// Two managers of one channel or several, over a real log.
+pub fn manager(bytes: &[u8]) {
+    let mut cursor = Cursor::new(bytes);
+    let mut chain = Chain::default();
+    let signers = [chain.ledger.signers[0].clone(), chain.ledger.signers[1].clone()];
+    let mut wallets = [Wallet::new(&signers[0]), Wallet::new(&signers[1])];
+    let (mut pool, mut clock) = (Vec::new(), 0);
+    for _ in 0..STEPS {
+        if cursor.is_empty() {
+            break;
+        }
+        let who = cursor.below(2);
+        let at = now(&chain, clock);
+        match cursor.byte() % 8 {
+            0 => {
+                clock += 11_000;
+                let later = chain.ledger.time() + 15_000 * u64::from(cursor.byte());
+                chain.ledger.clocks(later);
+                let at = now(&chain, clock);
+                wallets.iter_mut().for_each(|w| drop(w.handle(at, Input::Tick)));
+            }
+            1 => wallets[who].reload(at),
+            2 => {
+                // It looks what the log has.
+                for end in wallets[1 - who].ends() {
+                    if let Some(record) = chain.ledger.channel(&end.channel) {
+                        let (record, time_ms) = (Box::new(record), chain.ledger.time());
+                        let _ = wallets[who].handle(at, Input::Seen { channel: end.channel, record, time_ms });
+                    }
+                }
+            }
+            3 | 4 => {
+                for _ in 0..1 + cursor.below(8) {
+                    let Some(effect) = wallets[who].effects.pop_front() else { break };
+                    let answer = match effect {
+                        Effect::Prepare { op, message } => chain.prepare(who, op, message),
+                        Effect::Broadcast { op, order } => {
+                            let end = wallets[who].manager.operation(op).ok().and_then(|op| op.end);
+                            chain.broadcast(who, op, &order, end)
+                        }
+                        Effect::Event(_) => continue,
+                    };
+                    let _ = wallets[who].handle(at, answer);
+                }
+            }
+            _ => {
+                let ends = wallets[who].ends();
+                let keys = (&signers[who], &signers[1 - who]);
+                let Some(input) = manager_input(&mut cursor, &ends, at.log_ms, &pool, keys) else { continue };
+                if let Ok(reply) = wallets[who].handle(at, input) {
+                    pool.extend(vouchers_of(&reply).cloned());
+                }
+            }
+        }
+    }
+    let at = now(&chain, clock);
+    wallets.iter_mut().for_each(|wallet| wallet.reload(at));
+    chain.ledger.check();
+}
+
+/// What hubs and virtual channels have in common: three wallets in a row, two channels that are open, and connections.
+struct Row<M> {
+    chain: Chain,
+    nodes: Vec<Node<M>>,
+    /// Channels between 0 and 1, 1 and 2.
+    channels: [Hash; 2],
+    clock: u64,
+    connection: u64,
+}
+
+struct Node<M> {
+    config: manager::Config,
+    manager: Manager,
+    machine: M,
+    keys: Keys,
+    journal: Vec<wire::HubGroup>,
+    chain: VecDeque<Effect>,
+    /// To the other side: end, connection, message.
+    out: VecDeque<(EndId, u64, Bytes)>,
+}
+
+/// A machine over a manager, as this test drives it.
+trait Machine: Sized {
+    fn new() -> Self;
+    fn of_manager(input: Input) -> Self::In;
+    type In;
+    /// Handles an input; an error has changed nothing.
+    fn take(node: &mut Node<Self>, now: Now, input: Self::In) -> Result<()>;
+    fn connected(end: EndId, connection: u64) -> Self::In;
+    fn gone(end: EndId) -> Self::In;
+    fn message(end: EndId, bytes: &[u8]) -> Option<Self::In>;
+    /// All of its state.
+    fn written(node: &Node<Self>) -> Vec<wire::HubGroup>;
+    /// From a journal: the machine and its manager.
+    fn load(config: &manager::Config, journal: &[wire::HubGroup]) -> (Self, Manager);
+    fn resume(node: &mut Node<Self>, now: Now);
+    fn check(&self, now: Now, manager: &Manager);
+}
+
+fn entries(group: &wire::HubGroup) -> Vec<wire::HubEntry> {
+    group.entries.clone()
+}
+
+impl Machine for hub::Hub {
+    type In = hub::Input;
+
+    fn new() -> hub::Hub {
+        hub::Hub::new(hub_config())
+    }
+    fn of_manager(input: Input) -> hub::Input {
+        hub::Input::Channel(Box::new(input))
+    }
+    fn take(node: &mut Node<hub::Hub>, now: Now, input: hub::Input) -> Result<()> {
+        let fx = node.machine.handle(now, input, &mut node.manager, &node.keys)?;
+        node.follow_hub(fx);
+        Ok(())
+    }
+    fn connected(end: EndId, connection: u64) -> hub::Input {
+        hub::Input::Connected(end, connection)
+    }
+    fn gone(end: EndId) -> hub::Input {
+        hub::Input::Disconnected(end)
+    }
+    fn message(end: EndId, bytes: &[u8]) -> Option<hub::Input> {
+        let message = Box::new(wire::HubMessage::decode(bytes).ok()?);
+        Some(hub::Input::Message { end, message })
+    }
+    fn written(node: &Node<hub::Hub>) -> Vec<wire::HubGroup> {
+        vec![node.machine.snapshot(&node.manager)]
+    }
+    fn load(config: &manager::Config, journal: &[wire::HubGroup]) -> (hub::Hub, Manager) {
+        hub::Hub::load(hub_config(), config.clone(), journal).expect("its own journal")
+    }
+    fn resume(node: &mut Node<hub::Hub>, now: Now) {
+        let fx = node.machine.resume(now, &mut node.manager, &node.keys);
+        node.follow_hub(fx);
+    }
+    fn check(&self, now: Now, manager: &Manager) {
+        hub::Hub::check(self, now, manager);
+    }
+}
+
+impl Node<hub::Hub> {
+    fn follow_hub(&mut self, fx: hub::Effects) {
+        if !entries(&fx.group).is_empty() {
+            self.journal.push(fx.group);
+        }
+        for effect in fx.effects {
+            match effect {
+                hub::Effect::Channel(effect) => self.chain.push_back(effect),
+                hub::Effect::Send { end, connection, message } => {
+                    self.out.push_back((end, connection, message.encode_to_vec().into()));
+                }
+                hub::Effect::Event(_) => {}
+            }
+        }
+    }
+}
+
+impl Machine for virtuals::Virtuals {
+    type In = virtuals::Input;
+
+    fn new() -> virtuals::Virtuals {
+        virtuals::Virtuals::new(virtuals_config())
+    }
+    fn of_manager(input: Input) -> virtuals::Input {
+        virtuals::Input::Channel(Box::new(input))
+    }
+    fn take(node: &mut Node<virtuals::Virtuals>, now: Now, input: virtuals::Input) -> Result<()> {
+        let fx = node.machine.handle(now, input, &mut node.manager, &node.keys)?;
+        node.follow_virtuals(fx);
+        Ok(())
+    }
+    fn connected(end: EndId, _: u64) -> virtuals::Input {
+        virtuals::Input::Connected(end)
+    }
+    fn gone(end: EndId) -> virtuals::Input {
+        virtuals::Input::Disconnected(end)
+    }
+    fn message(end: EndId, bytes: &[u8]) -> Option<virtuals::Input> {
+        let message = Box::new(wire::VirtualMessage::decode(bytes).ok()?);
+        Some(virtuals::Input::Message { end, message })
+    }
+    fn written(node: &Node<virtuals::Virtuals>) -> Vec<wire::HubGroup> {
+        let entry = |record| wire::HubEntry { kind: Some(wire::hub_entry::Kind::Channel(record)) };
+        let mut entries: Vec<wire::HubEntry> = node.manager.snapshot().into_iter().map(entry).collect();
+        entries.push(node.machine.snapshot());
+        vec![wire::HubGroup { entries }]
+    }
+    fn load(config: &manager::Config, journal: &[wire::HubGroup]) -> (virtuals::Virtuals, Manager) {
+        let machine = virtuals::Virtuals::load(virtuals_config(), journal).expect("its own journal");
+        (machine, virtuals::load_manager(config.clone(), journal).expect("its own journal"))
+    }
+    fn resume(node: &mut Node<virtuals::Virtuals>, now: Now) {
+        let fx = node.manager.resume(now);
+        let entry = |record| wire::HubEntry { kind: Some(wire::hub_entry::Kind::Channel(record)) };
+        node.journal.push(wire::HubGroup { entries: fx.records.into_iter().map(entry).collect() });
+        node.chain.extend(fx.effects);
+        let fx = node.machine.resume(now, &mut node.manager, &node.keys);
+        node.follow_virtuals(fx);
+    }
+    fn check(&self, now: Now, manager: &Manager) {
+        virtuals::Virtuals::check(self, now, manager);
+    }
+}
+
+impl Node<virtuals::Virtuals> {
+    fn follow_virtuals(&mut self, fx: virtuals::Effects) {
+        if !fx.group.entries.is_empty() {
+            self.journal.push(fx.group);
+        }
+        for effect in fx.effects {
+            match effect {
+                virtuals::Effect::Channel(effect) => self.chain.push_back(effect),
+                virtuals::Effect::Send { end, message } => self.out.push_back((end, 0, message.encode_to_vec().into())),
+                virtuals::Effect::Tell(_) | virtuals::Effect::Event(_) => {}
+            }
+        }
+    }
+}
+
+fn hub_config() -> hub::Config {
+    hub::Config { network_id: 77, channels: manager::Policy::default(), policy: hub::Policy::default() }
+}
+
+fn virtuals_config() -> virtuals::Config {
+    virtuals::Config { channels: manager::Policy::default(), policy: virtuals::Policy::default() }
+}
+
+impl<M: Machine> Row<M> {
+    fn new() -> Row<M> {
+        let chain = Chain::default();
+        let node = |i: usize| {
+            let signer = &chain.ledger.signers[i];
+            let config = config(signer);
+            let (manager, machine, keys) = (Manager::new(config.clone()), M::new(), Keys(signer.clone()));
+            let (journal, out) = (Vec::new(), VecDeque::new());
+            Node { config, manager, machine, keys, journal, chain: VecDeque::new(), out }
+        };
+        let nodes = (0..3).map(node).collect();
+        let mut row = Row { chain, nodes, channels: [[0; 32]; 2], clock: 0, connection: 0 };
+        for i in [0, 1] {
+            let [own, other] = [i, i + 1].map(|n| row.chain.ledger.signers[n].clone());
+            let create = Create {
+                key: Bytes::from_static(b"open"),
+                from: own.address,
+                to: other.address,
+                to_permission: other.permission.encode(),
+                amount: 10_000,
+                delay_ms: 24 * 3_600_000,
+                two_way: false,
+            };
+            row.tell(i, M::of_manager(Input::Create(create)));
+            row.carry_out(i, 16);
+            row.channels[i] = row.nodes[i].manager.list(None, None, 8).last().expect("its own channel").channel;
+            row.look(i + 1);
+        }
+        for i in [0, 1] {
+            row.connect(i);
+        }
+        row
+    }
+
+    fn now(&self) -> Now {
+        now(&self.chain, self.clock)
+    }
+
+    fn tell(&mut self, who: usize, input: M::In) {
+        let now = self.now();
+        let node = &mut self.nodes[who];
+        let before = M::written(node);
+        if let Err(e) = M::take(node, now, input) {
+            assert!(!e.is_own_fault(), "{e}");
+            assert_eq!(M::written(node), before, "what is refused changes nothing");
+        }
+        let node = &self.nodes[who];
+        node.machine.check(now, &node.manager);
+    }
+
+    fn carry_out(&mut self, who: usize, many: usize) {
+        for _ in 0..many {
+            let Some(effect) = self.nodes[who].chain.pop_front() else { break };
+            let answer = match effect {
+                Effect::Prepare { op, message } => self.chain.prepare(who, op, message),
+                Effect::Broadcast { op, order } => {
+                    let end = self.nodes[who].manager.operation(op).ok().and_then(|op| op.end);
+                    self.chain.broadcast(who, op, &order, end)
+                }
+                Effect::Event(_) => continue,
+            };
+            self.tell(who, M::of_manager(answer));
+        }
+    }
+
+    /// It looks at its channels in the log.
+    fn look(&mut self, who: usize) {
+        for channel in self.channels {
+            if let Some(record) = self.chain.ledger.channel(&channel) {
+                let (record, time_ms) = (Box::new(record), self.chain.ledger.time());
+                self.tell(who, M::of_manager(Input::Seen { channel, record, time_ms }));
+            }
+        }
+    }
+
+    /// The ends of the channel between `left` and the next one.
+    fn ends(&self, left: usize) -> [EndId; 2] {
+        [0, 1].map(|side| EndId { channel: self.channels[left], side })
+    }
+
+    fn connect(&mut self, left: usize) {
+        self.connection += 1;
+        let [a, b] = self.ends(left);
+        self.nodes[left].out.retain(|(end, ..)| *end != a);
+        self.nodes[left + 1].out.retain(|(end, ..)| *end != b);
+        self.tell(left, M::connected(a, self.connection));
+        self.tell(left + 1, M::connected(b, self.connection));
+    }
+
+    /// Delivers what a node has said to its neighbours.
+    fn deliver(&mut self, who: usize, cursor: &mut Cursor<'_>, many: usize) {
+        for _ in 0..many {
+            let Some((end, connection, message)) = self.nodes[who].out.pop_front() else { break };
+            let to = if end.channel == self.channels[who.min(1)] && end.side == 0 { who + 1 } else { who - 1 };
+            let other = EndId { channel: end.channel, side: 1 - end.side };
+            let mut said = message.to_vec();
+            match cursor.byte() {
+                1 => continue,
+                2 => self.nodes[who].out.push_back((end, connection, message)),
+                3 if !said.is_empty() => {
+                    let at = cursor.below(said.len());
+                    said[at] ^= cursor.byte();
+                }
+                4 => said = cursor.long().to_vec(),
+                _ => {}
+            }
+            if let Some(input) = M::message(other, &said) {
+                self.tell(to, input);
+            }
+        }
+    }
+
+    fn crash(&mut self, who: usize) {
+        let now = self.now();
+        let node = &mut self.nodes[who];
+        let before = M::written(node);
+        (node.machine, node.manager) = M::load(&node.config, &node.journal);
+        assert_eq!(M::written(node), before, "the journal is all that counts");
+        node.chain.clear();
+        node.out.clear();
+        M::resume(node, now);
+        let (machine, manager) = M::load(&node.config, &M::written(node));
+        let keys = Keys(node.keys.0.clone());
+        let (config, journal) = (node.config.clone(), node.journal.clone());
+        let again = Node { config, manager, machine, keys, journal, chain: VecDeque::new(), out: VecDeque::new() };
+        assert_eq!(M::written(&again), M::written(node), "what is written anew is the same");
+        for left in [who.checked_sub(1), Some(who).filter(|w| *w < 2)].into_iter().flatten() {
+            let [a, b] = self.ends(left);
+            self.tell(left, M::gone(a));
+            self.tell(left + 1, M::gone(b));
+        }
+    }
+
+    fn later(&mut self, ms: u64) {
+        self.clock += 11_000;
+        let time = self.chain.ledger.time().saturating_add(ms);
+        self.chain.ledger.clocks(time);
+        for who in 0..3 {
+            self.tell(who, M::of_manager(Input::Tick));
+        }
+    }
+
+    /// One step that both kinds of machines have; whether it was one.
+    fn step(&mut self, what: u8, who: usize, cursor: &mut Cursor<'_>) -> bool {
+        match what {
+            0..=5 => {
+                let many = 1 + cursor.below(8);
+                self.deliver(who, cursor, many);
+            }
+            6 => self.later(5_000 * u64::from(cursor.byte())),
+            7 => self.later(VIRTUAL_KEEP_MS / 16 * u64::from(cursor.byte() % 32)),
+            8 => self.crash(who),
+            9 => self.connect(who.min(1)),
+            10 => self.carry_out(who, 4),
+            11 => self.look(who),
+            12 => {
+                let left = who.min(1);
+                let ends = self.ends(left);
+                let (node, other) = if cursor.flag() { (left, left + 1) } else { (left + 1, left) };
+                let keys = (&self.nodes[node].keys.0.clone(), &self.nodes[other].keys.0.clone());
+                let own = [ends[usize::from(node > left)]];
+                if let Some(input) = manager_input(cursor, &own, self.chain.ledger.time(), &[], keys) {
+                    self.tell(node, M::of_manager(input));
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn end(mut self) {
+        for who in 0..3 {
+            self.crash(who);
+        }
+        self.chain.ledger.check();
+    }
+}
+
+/// Payments over a hub: what it passes on is covered, whatever its neighbours say and whenever it crashes.
+pub fn hub(bytes: &[u8]) {
+    let mut cursor = Cursor::new(bytes);
+    let mut row: Row<hub::Hub> = Row::new();
+    let mut invoices: Vec<Bytes> = Vec::new();
+    let mut secrets: BTreeMap<u8, ()> = BTreeMap::new();
+    for _ in 0..STEPS {
+        if cursor.is_empty() {
+            break;
+        }
+        let (what, who) = (cursor.byte() % 18, cursor.below(3));
+        if row.step(what, who, &mut cursor) {
+            continue;
+        }
+        let time = row.chain.ledger.time();
+        if what == 13 || invoices.is_empty() {
+            let number = cursor.byte();
+            if secrets.insert(number, ()).is_some() {
+                continue;
+            }
+            let end = row.ends(1)[1];
+            let expires_ms = time + 60_000 * u64::from(cursor.byte());
+            let ask = hub::Ask { end, amount: cursor.amount(), secret: [number; 32], expires_ms, memo: String::new() };
+            let payee = row.chain.ledger.signers[2].address;
+            let invoice = wire::HubInvoice {
+                network_id: 77,
+                payee: Bytes::copy_from_slice(payee.as_bytes()),
+                channel: Bytes::copy_from_slice(&end.channel),
+                amount: ask.amount,
+                secret_hash: Bytes::copy_from_slice(&Sha256::digest(ask.secret)),
+                expires_ms,
+                memo: String::new(),
+            };
+            invoices.push(invoice.encode_to_vec().into());
+            row.tell(2, hub::Input::Ask(ask));
+            continue;
+        }
+        let invoice = cursor.pick(&invoices).clone();
+        let Ok(read) = hub::read_invoice(&invoice) else { continue };
+        let terms = hub_config().terms();
+        let steps = [hub::Step { channel: row.channels[1], terms }];
+        let Ok(mut route) = hub::plan(&hub_config(), time, &read, row.ends(0)[0], &steps) else { continue };
+        match cursor.byte() % 6 {
+            1 => route.amount = cursor.amount(),
+            2 => route.not_after_ms = cursor.time(time),
+            3 => route.hops.iter_mut().for_each(|hop| hop.amount = cursor.amount()),
+            4 => route.hops.clear(),
+            _ => {}
+        }
+        row.tell(0, hub::Input::Pay(hub::Pay { key: Bytes::from(vec![cursor.byte()]), invoice, route }));
+    }
+    row.end();
+}
+
+/// Virtual channels over a hub, in the same way.
+pub fn virtuals(bytes: &[u8]) {
+    let mut cursor = Cursor::new(bytes);
+    let mut row: Row<virtuals::Virtuals> = Row::new();
+    for _ in 0..STEPS {
+        if cursor.is_empty() {
+            break;
+        }
+        let (what, who) = (cursor.byte() % 20, cursor.below(3));
+        if row.step(what, who, &mut cursor) {
+            continue;
+        }
+        let id = [1 + cursor.byte() % 3; 32];
+        let time = row.chain.ledger.time();
+        let input = match what {
+            13 | 14 => {
+                let of = virtuals_config();
+                let cap = cursor.amount();
+                let until = time + 3_600_000 * u64::from(cursor.byte() % 8);
+                let hop = wire::VirtualHop {
+                    channel: Bytes::copy_from_slice(&row.channels[1]),
+                    not_after_ms: until,
+                    fee: if cursor.byte() == 0xff { cursor.amount() } else { 0 },
+                    ..Default::default()
+                };
+                virtuals::Input::Open(virtuals::Open {
+                    id,
+                    end: row.ends(0)[0],
+                    permission: row.chain.ledger.signers[0].permission.encode(),
+                    cap,
+                    not_after_ms: until.saturating_add(of.margin_ms()),
+                    fee: of.fee(cap),
+                    hops: vec![hop],
+                })
+            }
+            15 | 16 => virtuals::Input::Pay { id, amount: cursor.amount() },
+            17 => virtuals::Input::Close(id),
+            18 => {
+                let amount = wire::VirtualAmount { id: Bytes::copy_from_slice(&id), amount: cursor.amount() };
+                let by = &row.chain.ledger.signers[cursor.below(2)].keys[0];
+                let signed = florin_core::channel::voucher::sign_virtual(&amount, &[by]);
+                row.tell(2, virtuals::Input::Payments(vec![signed]));
+                continue;
+            }
+            _ => virtuals::Input::Look,
+        };
+        row.tell(if what == 17 { who } else { 0 }, input);
+    }
+    row.end();
+}

@@ -1,0 +1,12 @@
+//! The targets by area. Each takes any bytes.
+
+pub mod channels;
+pub mod dkg;
+pub mod keys;
+pub mod log;
+pub mod orders;
+pub mod proofs;
+pub mod records;
+pub mod shard;
+pub mod text;
+pub mod vouchers;
