@@ -10,6 +10,8 @@ pub mod mutate;
 mod targets;
 pub mod worlds;
 
+use std::cell::Cell;
+
 /// A fuzz target.
 #[derive(Clone, Copy)]
 pub struct Target {
@@ -128,7 +130,11 @@ pub fn target(name: &str) -> &'static Target {
 /// Runs a target; what curve arithmetic came to is remembered in this thread, since the same signatures come again and again.
 pub fn run(name: &str, bytes: &[u8]) {
     thread_local! {
-        static MEMORY: florin_core::memo::Remembering = florin_core::memo::remember();
+        static ON: Cell<bool> = const { Cell::new(false) };
     }
-    MEMORY.with(|_| (target(name).run)(bytes));
+    if !ON.replace(true) {
+        // For as long as the thread lives.
+        std::mem::forget(florin_core::memo::remember());
+    }
+    (target(name).run)(bytes);
 }

@@ -117,7 +117,13 @@ fn manager_input(
         18 => Input::SubmitAll(end),
         19 => Input::Settle(end),
         20 => Input::Collect(end),
-        21 => if cursor.flag() { Input::Keys(end) } else { Input::Leave { end, amount: cursor.amount() } },
+        21 => {
+            if cursor.flag() {
+                Input::Keys(end)
+            } else {
+                Input::Leave { end, amount: cursor.amount() }
+            }
+        }
         22 => Input::Withdraw { end, amount: cursor.amount(), permit: None },
         _ => Input::Permit { end, withdrawn: cursor.amount(), not_after_ms: cursor.time(log_ms) },
     })

@@ -62,7 +62,11 @@ impl Run {
             Ok(effects) => {
                 assert_eq!(effects.changed, self.ceremony.encode() != before, "it says whether anything changed");
                 let mut again = record;
-                assert_eq!(again.handle(creator, item, &self.store).as_ref(), Ok(&effects), "the record is all that counts");
+                assert_eq!(
+                    again.handle(creator, item, &self.store).as_ref(),
+                    Ok(&effects),
+                    "the record is all that counts"
+                );
                 self.store.0.extend(effects.blob);
                 self.keys = effects.keys.or(self.keys.take());
             }
@@ -99,7 +103,8 @@ fn change(item: &Bytes, cursor: &mut Cursor<'_>) -> Bytes {
         1 => bytes.truncate(cursor.byte().into()),
         2 => {
             let Ok(DkgItem { run_id, .. }) = DkgItem::decode(&bytes[..]) else { return item.clone() };
-            let complaint = Complaint { dealer: cursor.byte().into(), chunk: cursor.byte().into(), ..Default::default() };
+            let complaint =
+                Complaint { dealer: cursor.byte().into(), chunk: cursor.byte().into(), ..Default::default() };
             let kind = match cursor.byte() % 4 {
                 0 => Kind::GoOn(cursor.byte().into()),
                 1 => Kind::Verdict(Verdict { complaints: vec![complaint] }),

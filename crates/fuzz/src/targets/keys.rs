@@ -48,7 +48,9 @@ pub fn key_bytes(bytes: &[u8]) {
         let text = eosio::signature_to_text(&signature);
         assert!(eosio::signature_from_text(&text).is_ok_and(|s| s.as_bytes() == signature.as_bytes()));
         let found = signature.recover(&[7; 32]);
-        assert!(found.is_none_or(|key| key.curve() == signature.curve() && PublicKey::parse(key.as_bytes()) == Ok(key)));
+        assert!(
+            found.is_none_or(|key| key.curve() == signature.curve() && PublicKey::parse(key.as_bytes()) == Ok(key))
+        );
     }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(key) = text.parse::<PublicKey>() {

@@ -110,11 +110,8 @@ fn check_content(order: &Order) {
     let open = content.open.clone();
     let (again, total) = match &content.action {
         Action::Pay { outputs, memo } => {
-            let notes: Vec<wire::NoteRequest> = content
-                .notes
-                .iter()
-                .map(|n| wire::NoteRequest { tier: n.tier, blinded: n.blinded.clone() })
-                .collect();
+            let notes: Vec<wire::NoteRequest> =
+                content.notes.iter().map(|n| wire::NoteRequest { tier: n.tier, blinded: n.blinded.clone() }).collect();
             let total = outputs.iter().map(|o| u128::from(o.amount)).sum::<u128>()
                 + content.notes.iter().map(|n| u128::from(n.worth())).sum::<u128>();
             assert!(outputs.iter().all(|o| o.amount > 0));

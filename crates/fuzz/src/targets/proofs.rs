@@ -144,13 +144,17 @@ pub fn receipt(bytes: &[u8]) {
     let Some(receipt) = read_receipt(&mut Cursor::new(bytes)) else { return };
     let has = |order: &[u8], acknowledged: bool| {
         let of = |b: &&crate::worlds::proofs::Signed| b.orders.iter().any(|o| o == order);
-        let signers = |b: &crate::worlds::proofs::Signed| if acknowledged { b.acknowledgements.len() } else { b.votes.len() };
+        let signers =
+            |b: &crate::worlds::proofs::Signed| if acknowledged { b.acknowledgements.len() } else { b.votes.len() };
         PROOFS.batches.iter().find(of).map_or(0, signers)
     };
     let certified = receipt::verify_certified(&PROOFS.committee, &receipt);
     let last = receipt::verify(&PROOFS.committee, &receipt);
     if let Ok(order) = &certified {
-        assert!(has(&order.raw, false) >= 3 || order.raw != receipt.transaction || same_body(&order.body), "a forged order");
+        assert!(
+            has(&order.raw, false) >= 3 || order.raw != receipt.transaction || same_body(&order.body),
+            "a forged order"
+        );
     }
     if let Ok(order) = &last {
         assert_eq!(certified.as_ref(), Ok(order), "final and not certified");

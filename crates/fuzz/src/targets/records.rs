@@ -101,7 +101,8 @@ fn groups<M: Message + Default>(bytes: &[u8]) -> Vec<M> {
     all
 }
 
-fn own_accounts() -> manager::Config {
+/// The accounts of a manager whose journal is read.
+pub fn own_accounts() -> manager::Config {
     static ACCOUNTS: LazyLock<std::collections::BTreeMap<Address, Bytes>> = LazyLock::new(|| {
         let of = |number| {
             let signer = florin_core::testing::Signer::new(number);

@@ -36,9 +36,7 @@ fn places(order: &Order) -> Vec<Place> {
         return Vec::new();
     }
     match Content::decode(order).map(|c| c.action) {
-        Ok(Action::Bearer(bearer)) => {
-            bearer.notes.iter().map(|n| (0, 0, n.recoveries, n.nonce.0.to_vec())).collect()
-        }
+        Ok(Action::Bearer(bearer)) => bearer.notes.iter().map(|n| (0, 0, n.recoveries, n.nonce.0.to_vec())).collect(),
         _ => vec![(order.network_id, order.actor, order.seqnum, order.prev_hash.to_be_bytes().to_vec())],
     }
 }
@@ -51,9 +49,11 @@ impl Run {
     }
 
     fn step(&mut self, input: Input) -> Result<Effects> {
+        // That another own shard has applied what was never sent is this authority's fault.
+        let may_fail = matches!(input, Input::Delivered { .. });
         let effects = self.authority.handle(NOW_US, input, &self.state, &mut NoMeter);
         if let Err(e) = &effects {
-            assert!(!e.is_own_fault(), "a state in memory is whole: {e}");
+            assert!(may_fail || !e.is_own_fault(), "a state in memory is whole: {e}");
         }
         let effects = effects?;
         self.state.apply(&effects.writes);
@@ -183,7 +183,10 @@ pub fn shard_orders(bytes: &[u8]) {
             }
             _ => {
                 let input = match cursor.flag() {
-                    true => Input::Delivered { to_shard: if cursor.flag() { LOG } else { 1 }, applied: cursor.byte().into() },
+                    true => Input::Delivered {
+                        to_shard: if cursor.flag() { LOG } else { 1 },
+                        applied: cursor.byte().into(),
+                    },
                     false => Input::Followed { authority: cursor.below(4) as u32, position: cursor.byte().into() },
                 };
                 let _ = run.step(input);
@@ -235,7 +238,9 @@ pub fn shard_queries(bytes: &[u8]) {
                     receipt::verify_certified(&SHARD.committee, &proof).expect("a true proof");
                 }
             }
-            2 => drop(good(authority.order_status(state, &wire::OrderStatusRequest { network_id, actor, seqnum, order_id }))),
+            2 => drop(good(
+                authority.order_status(state, &wire::OrderStatusRequest { network_id, actor, seqnum, order_id }),
+            )),
             3 => {
                 let address = cursor.pick(&SHARD.addresses).clone();
                 let (before, limit) = (cursor.number() >> cursor.below(64), cursor.byte().into());
@@ -270,8 +275,12 @@ pub fn shard_queries(bytes: &[u8]) {
             9 => drop(good(authority.history(state, &wire::HistoryRequest::decode(cursor.long()).unwrap_or_default()))),
             _ => {
                 let to = if cursor.flag() { LOG } else { cursor.byte().into() };
-                drop(good(authority.outbox(state, to, cursor.byte().into())));
-                drop(good(authority.missing(state, &wire::SettledEntry::decode(cursor.long()).unwrap_or_default())));
+                let (first, last) = good(authority.outbox_range(state, to)).unwrap_or((1, 0));
+                let sequence = first + u64::from(cursor.byte());
+                if sequence <= last {
+                    assert_eq!(authority.outbox(state, to, sequence).map(|d| d.sequence), Ok(sequence));
+                }
+                let _ = good(authority.missing(state, &wire::SettledEntry::decode(cursor.long()).unwrap_or_default()));
             }
         }
     }

@@ -106,11 +106,10 @@ pub fn channel_text(bytes: &[u8]) {
 pub fn qr_frames(bytes: &[u8]) {
     let mut cursor = Cursor::new(bytes);
     let (chars, turns) = (1 + cursor.below(32), cursor.short());
-    let text = String::from_utf8_lossy(cursor.rest()).replace(['\n', '\r', '/'], "").trim().to_ascii_uppercase();
-    if text.starts_with("QR-CODE:") || text.is_empty() || !text.is_ascii() {
-        let _ = Frames::default().take(&String::from_utf8_lossy(bytes));
-        return;
-    }
+    // As texts of notes are.
+    let _ = Frames::default().take(&String::from_utf8_lossy(bytes));
+    let letters = cursor.rest().iter().filter(|b| b.is_ascii_alphanumeric());
+    let text: String = letters.map(|b| char::from(*b).to_ascii_uppercase()).collect();
     let frames = text::frames(&text, chars);
     if frames.len() < 2 || frames.len() > text::FRAMES_MAX {
         return;

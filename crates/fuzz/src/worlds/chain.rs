@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use florin_core::address::Address;
-use florin_core::channel::manager::{EndId, Input, Message, OpId, Outcome};
-use florin_core::channel::voucher::{self, Voucher};
-use florin_core::channel::virtuals::VirtualSigner;
 use florin_core::channel::manager::Signer as Signs;
+use florin_core::channel::manager::{EndId, Input, Message, OpId, Outcome};
+use florin_core::channel::virtuals::VirtualSigner;
+use florin_core::channel::voucher::{self, Voucher};
 use florin_core::content::Content;
 use florin_core::envelope::Order;
 use florin_core::merkle::Hash;

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::authority::state::{State, Table};
 use florin_core::batch::decode_batch;
+use florin_core::bearer::NoteSpent;
 use florin_core::bitmap::Bitmap;
 use florin_core::certificate::{Promise, sign};
 use florin_core::committee::Committee;
-use florin_core::content::Content;
+use florin_core::content::{Action, Content, TYPE_BEARER};
 use florin_core::envelope::Order;
 use florin_core::merkle::{Hash, Tree};
 use florin_core::ordered::audit::audit_log;
@@ -41,6 +42,7 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
         committee,
         keys,
         units: Vec::new(),
+        certified: BTreeMap::new(),
     };
     ledger.clocks(START);
     let states = ledger.logs.map(|log| log.state);
@@ -63,6 +65,8 @@ pub struct Ledger {
     pub signers: Vec<Signer>,
     /// Every unit since the start: creator, data.
     pub units: Vec<(u32, Bytes)>,
+    /// What a quorum has voted for, by place.
+    certified: BTreeMap<Vec<u8>, Bytes>,
 }
 
 impl Default for Ledger {
@@ -77,7 +81,7 @@ impl Ledger {
         let base = &*BASE;
         let logs = [0, 1].map(|i| log(&base.committee, &base.keys, i, base.states[i].clone()));
         let (committee, keys) = (base.committee.clone(), base.keys.clone());
-        Ledger { committee, keys, logs, signers: base.signers.clone(), units: Vec::new() }
+        Ledger { committee, keys, logs, signers: base.signers.clone(), units: Vec::new(), certified: BTreeMap::new() }
     }
 
     /// Where the first log is.
@@ -116,7 +120,7 @@ impl Ledger {
     }
 
     /// A certificate of all orders by authorities 0 to 2, and the item for the log.
-    pub fn certified(&self, orders: &[Bytes]) -> wire::Item {
+    pub fn certify(&self, orders: &[Bytes]) -> wire::Item {
         let batch = decode_batch(orders).expect("a batch within the limits");
         let all = Bitmap::full(orders.len());
         let vote = |i: usize| sign(Promise::Vote, &self.committee, i as u32, &self.keys[i], &batch.id, &all);
@@ -139,9 +143,43 @@ impl Ledger {
         wire::Item { kind: Some(wire::item::Kind::Orders(orders)) }
     }
 
-    /// The log takes these orders, as certified.
+    /// What a quorum votes for once, of orders that honest authorities may have certified: an account's place, or a note and how
+    /// often the log had freed it. None: they would not.
+    fn places(&self, raw: &Bytes) -> Option<Vec<Vec<u8>>> {
+        let order = Order::decode(raw.clone()).ok()?;
+        Some(match Content::decode(&order).map(|c| c.action) {
+            Ok(Action::Recover { .. }) => Vec::new(),
+            Ok(Action::Bearer(bearer) | Action::RecoverNotes(bearer)) => {
+                let known = |note: &NoteSpent| {
+                    let record = self.logs[0].state.get(Table::Objects, &[&b"m"[..], &note.nonce.0].concat());
+                    let record = record.expect("a state in memory").unwrap_or_default();
+                    wire::NoteRecoveryRecord::decode(record).expect("the log's own record").recoveries
+                };
+                if bearer.notes.iter().any(|note| note.recoveries > known(note)) {
+                    return None;
+                }
+                let spends = order.transaction_type == TYPE_BEARER;
+                let place = |n: &NoteSpent| [&n.recoveries.to_be_bytes()[..], &n.nonce.0].concat();
+                bearer.notes.iter().filter(|_| spends).map(place).collect()
+            }
+            _ => {
+                let place =
+                    [order.actor.to_be_bytes(), u64::from(order.seqnum).to_be_bytes(), order.prev_hash.to_be_bytes()];
+                vec![place.concat()]
+            }
+        })
+    }
+
+    /// The log takes these orders, as certified, unless they exclude others that were.
     pub fn order(&mut self, orders: &[Bytes]) {
-        let item = self.certified(orders).encode_to_vec().into();
+        for raw in orders {
+            let Some(places) = self.places(raw) else { return };
+            if places.iter().any(|place| self.certified.get(place).is_some_and(|other| other != raw)) {
+                return;
+            }
+            self.certified.extend(places.into_iter().map(|place| (place, raw.clone())));
+        }
+        let item = self.certify(orders).encode_to_vec().into();
         self.items(0, 0, vec![item]);
     }
 
@@ -224,7 +262,8 @@ impl Ledger {
             match log.step(input.clone()) {
                 Ok(_) => true,
                 Err(e) => {
-                    assert!(!e.is_own_fault(), "{e}");
+                    // That an own shard has applied what was never sent is this authority's fault.
+                    assert!(matches!(input, Input::Delivered { .. }) || !e.is_own_fault(), "{e}");
                     assert!(log.state == before, "what is refused changes nothing");
                     false
                 }

@@ -258,9 +258,10 @@ impl History {
 
     fn pbtx(&mut self, admin: &mut Signer) {
         let command = |kind| output::Kind::Network(wire::NetworkCommand { network_id: PBTX, kind: Some(kind) });
-        let register = wire::NetworkRegister { flags: HISTORY, metadata: Bytes::from_static(b"x"), ..Default::default() };
-        let [mut one, mut two, three] = [(1, Curve::K1), (2, Curve::R1), (3, Curve::Ed25519)]
-            .map(|(actor, curve)| Actor::new(PBTX, actor, curve));
+        let register =
+            wire::NetworkRegister { flags: HISTORY, metadata: Bytes::from_static(b"x"), ..Default::default() };
+        let [mut one, mut two, three] =
+            [(1, Curve::K1), (2, Curve::R1), (3, Curve::Ed25519)].map(|(actor, curve)| Actor::new(PBTX, actor, curve));
         let mut outputs = vec![command(network_command::Kind::Register(register))];
         outputs.extend([&one, &two, &three].map(Actor::registration));
         let call = admin.call(vec![], outputs);

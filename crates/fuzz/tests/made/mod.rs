@@ -66,8 +66,14 @@ pub fn seeds() -> Vec<Made> {
 
 fn orders(seeds: &mut Seeds) {
     let envelopes = [
-        "pay_envelope", "pay_open_k1_envelope", "pay_open_r1_envelope", "set_permission_envelope", "multisig_envelope",
-        "call_open_envelope", "cash_bearer_envelope", "cash_recover_notes_envelope",
+        "pay_envelope",
+        "pay_open_k1_envelope",
+        "pay_open_r1_envelope",
+        "set_permission_envelope",
+        "multisig_envelope",
+        "call_open_envelope",
+        "cash_bearer_envelope",
+        "cash_recover_notes_envelope",
     ];
     let mut batch = Vec::new();
     for name in envelopes {
@@ -99,7 +105,15 @@ fn orders(seeds: &mut Seeds) {
     let other = Actor::new(5, 10, Curve::R1);
     let cosigned = actor.order(7, b"content", &[&other]);
     seeds.add("pbtx_verdict", "cosigned", with(&[4, 1, 0, 0, 0, 0, 0, 0, 0, 0], &cosigned));
-    let body = Body { network_id: 1, actor: 2, cosignors: vec![3, 4], seqnum: 5, prev_hash: 6, transaction_type: 7, content: Bytes::from_static(b"8") };
+    let body = Body {
+        network_id: 1,
+        actor: 2,
+        cosignors: vec![3, 4],
+        seqnum: 5,
+        prev_hash: 6,
+        transaction_type: 7,
+        content: Bytes::from_static(b"8"),
+    };
     seeds.add("order_body", "all-fields", encode_body(&body));
 }
 
@@ -164,7 +178,12 @@ pub fn notes() -> wire::CashNotes {
     let committee = TestCommittee::default().build().0;
     let lock = wire::NoteLock { receiver: Bytes::from(vec![4; 32]), sender: Bytes::from(vec![5; 32]), after_ms: 6 };
     let signature = Bytes::copy_from_slice(&G1::generator().to_bytes());
-    let free = wire::CashNote { tier: 3, secret: Bytes::from(vec![7; 32]), signature: signature.clone(), ..Default::default() };
+    let free = wire::CashNote {
+        tier: 3,
+        secret: Bytes::from(vec![7; 32]),
+        signature: signature.clone(),
+        ..Default::default()
+    };
     let locked = wire::CashNote { tier: 0, lock: Some(lock), signature, ..Default::default() };
     wire::CashNotes {
         committee_id: Bytes::copy_from_slice(committee.id()),
@@ -339,8 +358,22 @@ pub fn virtual_claim(amount: wire::SignedPermit) -> wire::VirtualClaim {
 /// What has state begins with bytes that mean as many steps as they are: four lives of each.
 fn lives(seeds: &mut Seeds) {
     const STATEFUL: [&str; 17] = [
-        "channel_rules", "shard_orders", "shard_queries", "shard_genesis", "log_units", "log_contracts", "log_channels",
-        "log_registry", "log_primary", "log_recovery", "log_notes", "log_sessions", "dkg_run", "manager", "hub", "virtuals",
+        "channel_rules",
+        "shard_orders",
+        "shard_queries",
+        "shard_genesis",
+        "log_units",
+        "log_contracts",
+        "log_channels",
+        "log_registry",
+        "log_primary",
+        "log_recovery",
+        "log_notes",
+        "log_sessions",
+        "dkg_run",
+        "manager",
+        "hub",
+        "virtuals",
         "batch",
     ];
     for (i, target) in (0..).zip(STATEFUL) {
