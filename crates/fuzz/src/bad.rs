@@ -99,7 +99,8 @@ pub fn try_input(name: &str, input: &[u8]) -> Result<()> {
         "signature" => Signature::parse(input).map(drop),
         "registration" => {
             let mut cursor = Cursor::new(input);
-            check_registration(cursor.short(), cursor.rest()).map(drop)
+            let signature = cursor.short();
+            check_registration(cursor.rest(), signature).map(drop)
         }
         "blinded-nonce" => BlindedNonce::parse(input).map(drop),
         "note-signature" => NoteSignature::parse(input).map(drop),
@@ -140,7 +141,7 @@ fn proofs_and_vouchers(name: &str, input: &[u8]) -> Option<Result<()>> {
             let at = At { channel: &CHANNEL, side: 1, now_ms: NOW, verify: true };
             let voucher = Voucher::decode(&redemption.voucher.unwrap_or_default())?;
             let refused = rules::redeem(&mut record, &voucher, &redemption.secret, at).map(drop);
-            assert_eq!(record, channel_record(), "what is refused changes nothing");
+            assert!(refused.is_ok() || record == channel_record(), "what is refused changes nothing");
             refused
         }
         "manager-journal" => {
@@ -268,7 +269,7 @@ fn log_handler(name: &str, input: &[u8]) -> Result<()> {
 }
 
 /// Outputs of the orders that account 1 has made before.
-fn prepared(ledger: &Ledger) -> Vec<Vec<wire::output::Kind>> {
+pub fn prepared(ledger: &Ledger) -> Vec<Vec<wire::output::Kind>> {
     use wire::output::Kind;
     let [one, two] = [0, 1].map(|i| ledger.address(i));
     let fund = wire::ContractFund {
