@@ -208,6 +208,7 @@ fn manifests_obey_the_layering() {
         ("crates/client", &["florin-core", "florin-rpc"]),
         ("crates/sim", &["florin-core", "florin-rpc", "florin-node", "florin-client"]),
         ("crates/model", &["florin-core"]),
+        ("crates/fuzz", &["florin-core", "florin-node", "florin-client"]),
         ("crates/florin", &["florin-core", "florin-rpc", "florin-node", "florin-client", "florin-sim"]),
         ("examples/paid-download", &["florin-core", "florin-node", "florin-client"]),
     ]);

@@ -39,6 +39,9 @@ pub fn decode_permit(text: &str, committee: &Committee) -> Result<wire::SignedPe
     let bytes = decode(Kind::Permit, &committee.network.currency, text)?;
     let permit = wire::SignedPermit::decode(&bytes[..])
         .map_err(|e| Error::new(Code::Decode, format!("the permit does not decode: {e}")))?;
+    if permit.encode_to_vec() != bytes {
+        return Err(Error::new(Code::NonCanonical, "the permit is not in its one encoding"));
+    }
     florin_core::channel::voucher::withdraw_permit(&permit)?;
     Ok(permit)
 }

@@ -88,7 +88,8 @@ impl Run {
         let state = self.state.clone();
         let again = self.step(Input::vote(orders)).expect("the same again");
         let Reply::Vote(again) = again.reply else { panic!("a vote is answered with another reply") };
-        let more = check_signed(Promise::Vote, &SHARD.committee, &batch.id, again.vote.as_slice()).expect("a true vote");
+        let more =
+            check_signed(Promise::Vote, &SHARD.committee, &batch.id, again.vote.as_slice()).expect("a true vote");
         assert!(more.first().is_some_and(|more| more.contains(&bits)), "a vote is repeated");
         assert!(more[0] != bits || (again.vote == reply.vote && self.state == state), "a vote is repeated as it was");
     }

@@ -126,7 +126,8 @@ fn the_files_are_those_that_the_rules_make() {
         assert_eq!(read(&write(case)), Some((case.code, case.bytes.clone())), "{}/{}", case.of, case.name);
     }
     let found = files();
-    let missing: Vec<_> = expected.iter().filter(|(key, bytes)| found.get(*key) != Some(*bytes)).map(|(k, _)| k).collect();
+    let missing: Vec<_> =
+        expected.iter().filter(|(key, bytes)| found.get(*key) != Some(*bytes)).map(|(k, _)| k).collect();
     let more: Vec<_> = found.keys().filter(|key| !expected.contains_key(*key)).collect();
     assert!(missing.is_empty() && more.is_empty(), "to be written anew: {missing:?}, to be removed: {more:?}");
 }

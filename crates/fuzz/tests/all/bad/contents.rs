@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use florin_core::Code::{self, *};
 use florin_core::envelope::{Body, encode_body};
+use florin_core::keys::Curve;
 use florin_core::permission::Permission;
 use florin_core::registration::sign_registration;
-use florin_core::keys::Curve;
 use florin_core::testing::{NETWORK_ID, Signer, secret};
 use florin_core::wire::{self, input, network_command::Kind as N, output::Kind};
 use prost::Message;
@@ -35,7 +35,8 @@ pub fn add(cases: &mut Cases) {
 /// The body of a later order of an account.
 fn later(transaction_type: u32, content: &[u8]) -> Vec<u8> {
     let content = Bytes::copy_from_slice(content);
-    encode_body(&Body { network_id: NETWORK_ID, actor: 6, seqnum: 2, transaction_type, content, ..Body::default() }).to_vec()
+    encode_body(&Body { network_id: NETWORK_ID, actor: 6, seqnum: 2, transaction_type, content, ..Body::default() })
+        .to_vec()
 }
 
 /// That of an order without an account.
@@ -76,14 +77,18 @@ fn pays(cases: &mut Cases) {
     bad(BadContent, "a note of tier 63", &|p| p.outputs[1] = note(63));
     for length in [0, 47, 49] {
         let request = wire::NoteRequest { tier: 0, blinded: Bytes::from(vec![5; length]) };
-        bad(BadContent, &format!("a blinded nonce of {length} bytes"), &|p| p.outputs[1] = out(Kind::Note(request.clone())));
+        bad(BadContent, &format!("a blinded nonce of {length} bytes"), &|p| {
+            p.outputs[1] = out(Kind::Note(request.clone()))
+        });
     }
     for length in [0, 31, 33] {
         let to = wire::Credit { address: Bytes::from(vec![5; length]), amount: 1 };
         bad(BadContent, &format!("an address of {length} bytes"), &|p| p.outputs[0] = out(Kind::Credit(to.clone())));
     }
     bad(BadContent, "a contract", &|p| p.outputs[0] = out(Kind::ContractFund(fund())));
-    bad(BadContent, "a channel", &|p| p.outputs[0] = out(Kind::ChannelSettle(wire::ChannelSettle { channel: hash(1) })));
+    bad(BadContent, "a channel", &|p| {
+        p.outputs[0] = out(Kind::ChannelSettle(wire::ChannelSettle { channel: hash(1) }))
+    });
     bad(BadContent, "a permission that opens in seqnum 2", &|p| p.open = Signer::new(1).permission.encode());
     let memo = [bytes(1, credit(5).encode_to_vec()), bytes(2, [0xff, 0xfe])].concat();
     cases.bad("content", BadContent, "pay: a memo that is no UTF-8", later(1, &memo));
@@ -106,10 +111,23 @@ fn opens(cases: &mut Cases) {
     let own = signer.permission.encode();
     cases.whole("content", "the first order", first(&own, signer.actor()));
     cases.bad("content", BadContent, "first order without its permission", first(&[], signer.actor()));
-    cases.bad("content", BadContent, "first order with another's permission", first(&Signer::new(2).permission.encode(), signer.actor()));
-    cases.bad("content", BadContent, "first order of another network's actor", first(&own, signer.permission.address(5).actor()));
-    let set = |permission: &[u8]| wire::SetPermission { permission: Bytes::copy_from_slice(permission), open: Bytes::new() };
-    break_message(cases, ("content", "set permission"), &set(&own).encode_to_vec(), (BadContent, NonCanonical), |b| later(2, b));
+    cases.bad(
+        "content",
+        BadContent,
+        "first order with another's permission",
+        first(&Signer::new(2).permission.encode(), signer.actor()),
+    );
+    cases.bad(
+        "content",
+        BadContent,
+        "first order of another network's actor",
+        first(&own, signer.permission.address(5).actor()),
+    );
+    let set =
+        |permission: &[u8]| wire::SetPermission { permission: Bytes::copy_from_slice(permission), open: Bytes::new() };
+    break_message(cases, ("content", "set permission"), &set(&own).encode_to_vec(), (BadContent, NonCanonical), |b| {
+        later(2, b)
+    });
     cases.bad("content", BadPermission, "set permission: none", later(2, &[]));
     let managed = Permission { actor: 7, ..signer.permission.clone() }.encode();
     cases.bad("content", BadPermission, "set permission: of an actor", later(2, &set(&managed).encode_to_vec()));
@@ -123,10 +141,20 @@ fn opens(cases: &mut Cases) {
     break_message(cases, ("content", "recover"), &recover.encode_to_vec(), (BadContent, NonCanonical), |b| later(4, b));
     for length in [0, 31, 33] {
         let recover = wire::Recover { account: Bytes::from(vec![3; length]), open: Bytes::new() };
-        cases.bad("content", BadContent, format!("recover: an account of {length} bytes"), later(4, &recover.encode_to_vec()));
+        cases.bad(
+            "content",
+            BadContent,
+            format!("recover: an account of {length} bytes"),
+            later(4, &recover.encode_to_vec()),
+        );
     }
     let recover = wire::Recover { account: hash(3), open: own };
-    cases.bad("content", BadContent, "recover: a permission that opens in seqnum 2", later(4, &recover.encode_to_vec()));
+    cases.bad(
+        "content",
+        BadContent,
+        "recover: a permission that opens in seqnum 2",
+        later(4, &recover.encode_to_vec()),
+    );
 }
 
 fn call(inputs: Vec<wire::Input>, outputs: Vec<wire::Output>) -> wire::Call {
@@ -163,10 +191,20 @@ fn calls(cases: &mut Cases) {
     of_call(cases, BadAmount, "an input of 0", call(vec![claim(0, 32, 6)], vec![credit(6)]));
     of_call(cases, BadAmount, "an input of 2^63", call(vec![claim(AMOUNT_OVER, 32, 6)], vec![credit(6)]));
     of_call(cases, BadAmount, "outputs of 2^63", call(vec![], vec![credit(AMOUNT_OVER - 1), credit(1)]));
-    of_call(cases, BadContent, "an input without a kind", call(vec![wire::Input { amount: 1, kind: None }], vec![credit(6)]));
+    of_call(
+        cases,
+        BadContent,
+        "an input without a kind",
+        call(vec![wire::Input { amount: 1, kind: None }], vec![credit(6)]),
+    );
     of_call(cases, BadContent, "an output without a kind", call(vec![], vec![wire::Output { kind: None }]));
     of_call(cases, BadContent, "a note", call(vec![], vec![note(1)]));
-    of_call(cases, BadContent, "a permission that opens in seqnum 2", wire::Call { open: Signer::new(1).permission.encode(), ..good });
+    of_call(
+        cases,
+        BadContent,
+        "a permission that opens in seqnum 2",
+        wire::Call { open: Signer::new(1).permission.encode(), ..good },
+    );
 }
 
 /// A CALL with one output.
@@ -177,20 +215,60 @@ fn one(cases: &mut Cases, code: Code, rule: impl AsRef<str>, kind: Kind) {
 fn modules(cases: &mut Cases) {
     for (amount, what) in [(0, "0"), (AMOUNT_OVER, "2^63"), (u64::MAX, "2^64 - 1")] {
         one(cases, BadAmount, format!("credit of {what}"), credit(amount).kind.expect("it has one"));
-        one(cases, BadAmount, format!("contract over {what}"), Kind::ContractFund(wire::ContractFund { amount, ..fund() }));
-        one(cases, BadAmount, format!("redeem of {what}"), Kind::PrimaryRedeem(wire::PrimaryRedeem { amount, address: hash(1) }));
-        one(cases, BadAmount, format!("deposit of {what}"), Kind::PrimaryDeposit(wire::PrimaryDeposit { amount, address: hash(1) }));
+        one(
+            cases,
+            BadAmount,
+            format!("contract over {what}"),
+            Kind::ContractFund(wire::ContractFund { amount, ..fund() }),
+        );
+        one(
+            cases,
+            BadAmount,
+            format!("redeem of {what}"),
+            Kind::PrimaryRedeem(wire::PrimaryRedeem { amount, address: hash(1) }),
+        );
+        one(
+            cases,
+            BadAmount,
+            format!("deposit of {what}"),
+            Kind::PrimaryDeposit(wire::PrimaryDeposit { amount, address: hash(1) }),
+        );
         let deposit = wire::ChannelDeposit { channel: hash(1), side: 0, amount };
         one(cases, BadAmount, format!("channel deposit of {what}"), Kind::ChannelDeposit(deposit));
     }
     for length in [0, 31, 33] {
         let short = || Bytes::from(vec![1; length]);
         let rule = |what: &str| format!("{what} of {length} bytes");
-        one(cases, BadContent, rule("contract hash"), Kind::ContractFund(wire::ContractFund { hash: short(), ..fund() }));
-        one(cases, BadContent, rule("contract receiver"), Kind::ContractFund(wire::ContractFund { receiver: short(), ..fund() }));
-        one(cases, BadContent, rule("contract sender"), Kind::ContractFund(wire::ContractFund { sender: short(), ..fund() }));
-        one(cases, BadContent, rule("primary address"), Kind::PrimaryRedeem(wire::PrimaryRedeem { amount: 1, address: short() }));
-        one(cases, BadContent, rule("deposit address"), Kind::PrimaryDeposit(wire::PrimaryDeposit { amount: 1, address: short() }));
+        one(
+            cases,
+            BadContent,
+            rule("contract hash"),
+            Kind::ContractFund(wire::ContractFund { hash: short(), ..fund() }),
+        );
+        one(
+            cases,
+            BadContent,
+            rule("contract receiver"),
+            Kind::ContractFund(wire::ContractFund { receiver: short(), ..fund() }),
+        );
+        one(
+            cases,
+            BadContent,
+            rule("contract sender"),
+            Kind::ContractFund(wire::ContractFund { sender: short(), ..fund() }),
+        );
+        one(
+            cases,
+            BadContent,
+            rule("primary address"),
+            Kind::PrimaryRedeem(wire::PrimaryRedeem { amount: 1, address: short() }),
+        );
+        one(
+            cases,
+            BadContent,
+            rule("deposit address"),
+            Kind::PrimaryDeposit(wire::PrimaryDeposit { amount: 1, address: short() }),
+        );
         one(cases, BadContent, rule("credited address"), Kind::Credit(wire::Credit { amount: 1, address: short() }));
         of_call(cases, BadContent, &rule("claimed contract"), call(vec![claim(1, length, 6)], vec![credit(1)]));
         let refund = input::Kind::ContractRefund(wire::ContractRefund { contract: short() });
@@ -229,8 +307,18 @@ fn networks(cases: &mut Cases) {
     network(cases, BadContent, "registered with a listener of 31 bytes", register(0, 0, vec![hash(1).slice(1..)]));
     network(cases, BadContent, "updated to a listener of 31 bytes", update(0, vec![hash(1).slice(1..)]));
     network(cases, Limit, "registered with metadata of 1,025 bytes", register(0, 1_025, vec![]));
-    network(cases, Limit, "metadata of 1,025 bytes", N::Metadata(wire::NetworkMetadata { metadata: Bytes::from(vec![1; 1_025]) }));
-    network(cases, BadContent, "offered to an admin of 31 bytes", N::Offer(wire::NetworkOffer { admin: hash(1).slice(1..) }));
+    network(
+        cases,
+        Limit,
+        "metadata of 1,025 bytes",
+        N::Metadata(wire::NetworkMetadata { metadata: Bytes::from(vec![1; 1_025]) }),
+    );
+    network(
+        cases,
+        BadContent,
+        "offered to an admin of 31 bytes",
+        N::Offer(wire::NetworkOffer { admin: hash(1).slice(1..) }),
+    );
     let precheck = |types: Vec<(u32, u32)>, actors: Vec<u64>| {
         let types = types.into_iter().map(|(first, last)| wire::TypeRange { first, last }).collect();
         N::Precheck(wire::Precheck { types, content_max: 5, actors })
@@ -251,7 +339,12 @@ fn networks(cases: &mut Cases) {
     };
     let signature = sign_registration(&permission, &key).as_bytes().to_vec();
     network(cases, BadPermission, "who registers itself without an id", open(&account, signature.clone()));
-    network(cases, SigFormat, "who registers itself with a signature of 65 bytes", open(&permission, signature[1..].to_vec()));
+    network(
+        cases,
+        SigFormat,
+        "who registers itself with a signature of 65 bytes",
+        open(&permission, signature[1..].to_vec()),
+    );
     network(cases, SigFormat, "who registers itself without a signature", open(&permission, vec![]));
     let high = [&signature[..34], &[0xf0], &signature[35..]].concat();
     network(cases, SigNotCanonical, "who registers itself with a high s", open(&permission, high));
@@ -307,12 +400,23 @@ fn channels(cases: &mut Cases) {
         let deposit = wire::ChannelDeposit { channel: hash(1), side, amount: 1 };
         one(cases, BadContent, format!("channel deposit of side {side}"), Kind::ChannelDeposit(deposit));
     }
-    one(cases, BadAmount, "channel leave of 2^63", Kind::ChannelLeave(wire::ChannelLeave { channel: hash(1), amount: AMOUNT_OVER }));
+    one(
+        cases,
+        BadAmount,
+        "channel leave of 2^63",
+        Kind::ChannelLeave(wire::ChannelLeave { channel: hash(1), amount: AMOUNT_OVER }),
+    );
     one(cases, BadContent, "channel redeem of nothing", Kind::ChannelRedeem(wire::ChannelRedeem::default()));
-    let redeem = |redemption| Kind::ChannelRedeem(wire::ChannelRedeem { redemptions: vec![redemption], claims: vec![] });
+    let redeem =
+        |redemption| Kind::ChannelRedeem(wire::ChannelRedeem { redemptions: vec![redemption], claims: vec![] });
     one(cases, BadContent, "channel redeem without a voucher", redeem(wire::Redemption::default()));
     let cut = wire::SignedVoucher { voucher: signed_voucher().voucher.slice(1..), ..signed_voucher() };
-    one(cases, BadContent, "channel redeem of a voucher that is cut", redeem(wire::Redemption { voucher: Some(cut), ..Default::default() }));
+    one(
+        cases,
+        BadContent,
+        "channel redeem of a voucher that is cut",
+        redeem(wire::Redemption { voucher: Some(cut), ..Default::default() }),
+    );
     let watch = Some(wire::SignedPermit::default());
     let watched = wire::Redemption { voucher: Some(signed_voucher()), watch, ..Default::default() };
     one(cases, BadContent, "channel redeem with an empty permit to watch", redeem(watched));
@@ -321,8 +425,18 @@ fn channels(cases: &mut Cases) {
     for length in [0, 31, 33] {
         let short = || Bytes::from(vec![1; length]);
         let rule = |what: &str| format!("channel {what} with an id of {length} bytes");
-        one(cases, BadContent, rule("deposit"), Kind::ChannelDeposit(wire::ChannelDeposit { channel: short(), side: 0, amount: 1 }));
-        one(cases, BadContent, rule("keys"), Kind::ChannelKeys(wire::ChannelKeys { channel: short(), permission: keys() }));
+        one(
+            cases,
+            BadContent,
+            rule("deposit"),
+            Kind::ChannelDeposit(wire::ChannelDeposit { channel: short(), side: 0, amount: 1 }),
+        );
+        one(
+            cases,
+            BadContent,
+            rule("keys"),
+            Kind::ChannelKeys(wire::ChannelKeys { channel: short(), permission: keys() }),
+        );
         one(cases, BadContent, rule("leave"), Kind::ChannelLeave(wire::ChannelLeave { channel: short(), amount: 1 }));
         one(cases, BadContent, rule("settle"), Kind::ChannelSettle(wire::ChannelSettle { channel: short() }));
         one(cases, BadContent, rule("collect"), Kind::ChannelCollect(wire::ChannelCollect { channel: short() }));
@@ -363,7 +477,11 @@ fn bearers(cases: &mut Cases) {
     bad(BadContent, "no nonce", &|b| b.notes[0].nonce = Bytes::new());
     bad(BadContent, "a free note that is taken back", &|b| b.notes[0].returned = true);
     let lock = |receiver: usize, sender: usize| {
-        Some(wire::NoteLock { receiver: Bytes::from(vec![1; receiver]), sender: Bytes::from(vec![2; sender]), after_ms: 3 })
+        Some(wire::NoteLock {
+            receiver: Bytes::from(vec![1; receiver]),
+            sender: Bytes::from(vec![2; sender]),
+            after_ms: 3,
+        })
     };
     bad(BadContent, "a locked note with a nonce", &|b| b.notes[0].lock = lock(32, 32));
     for (receiver, sender) in [(31, 32), (32, 31), (33, 32), (32, 0)] {
@@ -374,9 +492,15 @@ fn bearers(cases: &mut Cases) {
     bad(BadContent, "a refund without a shared output", &|b| b.refund = hash(9));
     let shared = || out(Kind::ContractFund(fund()));
     bad(BadContent, "a shared output without a refund", &|b| b.outputs = vec![credit(3), shared()]);
-    bad(BadContent, "a refund of 31 bytes", &|b| (b.outputs, b.refund) = (vec![credit(3), shared()], hash(9).slice(1..)));
-    bad(BadContent, "a credit after a shared output", &|b| (b.outputs, b.refund) = (vec![shared(), credit(3)], hash(9)));
-    bad(BadContent, "a note after a shared output", &|b| (b.outputs, b.refund) = (vec![credit(1), shared(), note(1)], hash(9)));
+    bad(BadContent, "a refund of 31 bytes", &|b| {
+        (b.outputs, b.refund) = (vec![credit(3), shared()], hash(9).slice(1..))
+    });
+    bad(BadContent, "a credit after a shared output", &|b| {
+        (b.outputs, b.refund) = (vec![shared(), credit(3)], hash(9))
+    });
+    bad(BadContent, "a note after a shared output", &|b| {
+        (b.outputs, b.refund) = (vec![credit(1), shared(), note(1)], hash(9))
+    });
     let settle = Kind::ChannelSettle(wire::ChannelSettle { channel: hash(1) });
     bad(BadContent, "a shared output that needs an account", &|b| {
         (b.outputs, b.refund) = (vec![credit(8), out(settle.clone())], hash(9));

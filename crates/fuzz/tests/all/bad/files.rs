@@ -48,7 +48,14 @@ fn addresses(cases: &mut Cases) {
     bad("with two letters turned", &good.replacen("sy", "ys", 1));
     bad("in plain bech32", "flr1qqqsyqcyq5rqwzqfpg9scrgwpugpzysnzs23v9ccrydpk8qarc0sxqjj3l");
     bad("of bitcoin", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4");
-    for (rule, text) in [("empty", ""), ("a digit first", "1flr"), ("with the separator", "fl1r"), ("of 17 letters", "abcdefghijklmnopq"), ("with a dash", "fl-r"), ("of another alphabet", "флр")] {
+    for (rule, text) in [
+        ("empty", ""),
+        ("a digit first", "1flr"),
+        ("with the separator", "fl1r"),
+        ("of 17 letters", "abcdefghijklmnopq"),
+        ("with a dash", "fl-r"),
+        ("of another alphabet", "флр"),
+    ] {
         cases.bad("currency", BadConfig, rule, text);
     }
     cases.whole("currency", "flr", "FLR");
@@ -56,12 +63,33 @@ fn addresses(cases: &mut Cases) {
         cases.whole("amount", text, text);
     }
     for (rule, text) in [
-        ("empty", ""), ("a point alone", "."), ("nothing behind the point", "1."), ("nothing before the point", ".5"),
-        ("two points", "1.2.3"), ("a comma", "1,5"), ("a thousands comma", "1,000"), ("an underscore", "1_000"),
-        ("an exponent", "1e3"), ("a plus", "+1"), ("a space before", " 1"), ("a space behind", "1 "), ("hex", "0x1"),
-        ("other digits", "١"), ("not a number", "NaN"), ("infinity", "inf"), ("zero", "0"), ("zero with decimals", "0.00"),
-        ("below zero", "-5"), ("below zero behind the point", "1.-5"), ("three decimals", "1.234"), ("one too large", "92233720368547758.08"),
-        ("2 to the 64", "184467440737095516.16"), ("a hundred digits", "9999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999"),
+        ("empty", ""),
+        ("a point alone", "."),
+        ("nothing behind the point", "1."),
+        ("nothing before the point", ".5"),
+        ("two points", "1.2.3"),
+        ("a comma", "1,5"),
+        ("a thousands comma", "1,000"),
+        ("an underscore", "1_000"),
+        ("an exponent", "1e3"),
+        ("a plus", "+1"),
+        ("a space before", " 1"),
+        ("a space behind", "1 "),
+        ("hex", "0x1"),
+        ("other digits", "١"),
+        ("not a number", "NaN"),
+        ("infinity", "inf"),
+        ("zero", "0"),
+        ("zero with decimals", "0.00"),
+        ("below zero", "-5"),
+        ("below zero behind the point", "1.-5"),
+        ("three decimals", "1.234"),
+        ("one too large", "92233720368547758.08"),
+        ("2 to the 64", "184467440737095516.16"),
+        (
+            "a hundred digits",
+            "9999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999",
+        ),
     ] {
         cases.bad("amount", BadAmount, rule, text);
     }
@@ -97,15 +125,27 @@ fn keys(cases: &mut Cases) {
     cases.whole("eosio-public", "legacy", &legacy);
     cases.bad("eosio-public", BadKey, "legacy cut", &legacy[..legacy.len() - 1]);
     cases.bad("eosio-public", BadKey, "legacy with a prefix alone", "EOS");
-    let wif = PrivateKey::new(Curve::K1, seed("fuzz", 1).into()).expect("a hash is a key").to_wif().expect("K1 has one").to_string();
+    let wif = PrivateKey::new(Curve::K1, seed("fuzz", 1).into())
+        .expect("a hash is a key")
+        .to_wif()
+        .expect("K1 has one")
+        .to_string();
     cases.whole("eosio-private", "wif", &wif);
     cases.bad("eosio-private", BadKey, "WIF cut", &wif[..50]);
-    cases.bad("eosio-private", BadKey, "WIF with two letters turned", format!("{}{}{}", &wif[..10], wif[10..12].chars().rev().collect::<String>(), &wif[12..]));
+    cases.bad(
+        "eosio-private",
+        BadKey,
+        "WIF with two letters turned",
+        format!("{}{}{}", &wif[..10], wif[10..12].chars().rev().collect::<String>(), &wif[12..]),
+    );
     let authority = TestCommittee::default().build().0.authorities[0].key.to_string();
     cases.whole("authority-key", "of authority 0", &authority);
     for (rule, text) in [
-        ("empty", String::new()), ("cut", authority[2..].to_owned()), ("with a byte more", format!("{authority}00")),
-        ("with a letter that is no digit", format!("g{}", &authority[1..])), ("no point", format!("02{}", "00".repeat(31))),
+        ("empty", String::new()),
+        ("cut", authority[2..].to_owned()),
+        ("with a byte more", format!("{authority}00")),
+        ("with a letter that is no digit", format!("g{}", &authority[1..])),
+        ("no point", format!("02{}", "00".repeat(31))),
     ] {
         cases.bad("authority-key", BadKey, rule, text);
     }
@@ -135,8 +175,12 @@ fn note_texts(cases: &mut Cases) {
     bad(Decode, "with a secret of 31 bytes", &|n| n.notes[0].secret = n.notes[0].secret.slice(1..));
     bad(Decode, "without a secret", &|n| n.notes[0].secret = Bytes::new());
     bad(Decode, "locked and with a secret", &|n| n.notes[1].secret = Bytes::from(vec![1; 32]));
-    bad(Decode, "with a receiver of 31 bytes", &|n| n.notes[1].lock.iter_mut().for_each(|l| l.receiver = l.receiver.slice(1..)));
-    bad(Decode, "with a sender of 33 bytes", &|n| n.notes[1].lock.iter_mut().for_each(|l| l.sender = Bytes::from(vec![1; 33])));
+    bad(Decode, "with a receiver of 31 bytes", &|n| {
+        n.notes[1].lock.iter_mut().for_each(|l| l.receiver = l.receiver.slice(1..))
+    });
+    bad(Decode, "with a sender of 33 bytes", &|n| {
+        n.notes[1].lock.iter_mut().for_each(|l| l.sender = Bytes::from(vec![1; 33]))
+    });
     let text = encode(&good);
     let mut bad = |of: &'static str, rule: &str, text: String| cases.bad(of, Decode, rule, text);
     bad("note-text", "empty", String::new());
@@ -176,7 +220,13 @@ fn note_texts(cases: &mut Cases) {
 fn channel_texts(cases: &mut Cases) {
     let given = wire::Redemption { voucher: Some(signed_voucher()), secret: Bytes::from_static(b"s"), watch: None };
     let wrap = |kind: Kind| move |b: &[u8]| text::encode(kind, "flr", b).into_bytes();
-    break_message(cases, ("voucher-text", "voucher"), &given.encode_to_vec(), (Decode, NonCanonical), wrap(Kind::Voucher));
+    break_message(
+        cases,
+        ("voucher-text", "voucher"),
+        &given.encode_to_vec(),
+        (Decode, NonCanonical),
+        wrap(Kind::Voucher),
+    );
     let none = wire::Redemption { voucher: None, ..given.clone() };
     cases.bad("voucher-text", Decode, "without a voucher", wrap(Kind::Voucher)(&none.encode_to_vec()));
     let watched = wire::Redemption { watch: Some(withdraw_permit()), ..given.clone() };
@@ -186,7 +236,13 @@ fn channel_texts(cases: &mut Cases) {
     cases.bad("voucher-text", BadContent, "with terms that are cut", wrap(Kind::Voucher)(&cut.encode_to_vec()));
     cases.bad("voucher-text", Decode, "that is a permit", wrap(Kind::Permit)(&given.encode_to_vec()));
     let permit = withdraw_permit();
-    break_message(cases, ("permit-text", "permit"), &permit.encode_to_vec(), (Decode, NonCanonical), wrap(Kind::Permit));
+    break_message(
+        cases,
+        ("permit-text", "permit"),
+        &permit.encode_to_vec(),
+        (Decode, NonCanonical),
+        wrap(Kind::Permit),
+    );
     let side = wire::SignedPermit { permit: [&permit.permit[..], &number(2, 1)].concat().into(), ..permit };
     cases.bad("permit-text", NonCanonical, "with its side twice", wrap(Kind::Permit)(&side.encode_to_vec()));
     let of = wire::HubInvoiceText { invoice: invoice().encode_to_vec().into(), hub: "hub:7500".into() };
@@ -229,11 +285,25 @@ fn committees(cases: &mut Cases) {
     bad("no TOML", format!("{good}\n[["));
     bad("an unknown key", format!("colour = 1\n{good}"));
     bad("a key twice", format!("{}\n{good}", line("version")));
-    for key in ["version", "id", "epoch", "shards", "currency", "decimals", "issuer", "issuer_limit", "genesis_sha256", "name", "key", "addresses"] {
+    for key in [
+        "version",
+        "id",
+        "epoch",
+        "shards",
+        "currency",
+        "decimals",
+        "issuer",
+        "issuer_limit",
+        "genesis_sha256",
+        "name",
+        "key",
+        "addresses",
+    ] {
         bad(&format!("without {key}"), good.replacen(&format!("{}\n", line(key)), "", 1));
         bad(&format!("{key} of another type"), good.replacen(&line(key), &format!("{key} = {{}}"), 1));
     }
-    let mut with = |rule: &str, key: &str, value: &str| bad(rule, good.replacen(&line(key), &format!("{key} = {value}"), 1));
+    let mut with =
+        |rule: &str, key: &str, value: &str| bad(rule, good.replacen(&line(key), &format!("{key} = {value}"), 1));
     with("version 2", "version", "2");
     with("another id", "id", &format!("\"{}\"", "00".repeat(32)));
     with("no shards", "shards", "0");
@@ -279,9 +349,13 @@ fn authorities(cases: &mut Cases) {
     let digits = hex::encode([3; 32]);
     cases.whole("authority-secret", "hex", &digits);
     for (rule, text) in [
-        ("empty", String::new()), ("of 31 bytes", digits[2..].to_owned()), ("of 33 bytes", format!("{digits}00")),
-        ("with a letter that is no digit", format!("g{}", &digits[1..])), ("with spaces between", digits.replacen("03", "0 3", 1)),
-        ("with a prefix", format!("0x{digits}")), ("of a variable that is not set", "env:FLORIN_NO_SUCH_VARIABLE".into()),
+        ("empty", String::new()),
+        ("of 31 bytes", digits[2..].to_owned()),
+        ("of 33 bytes", format!("{digits}00")),
+        ("with a letter that is no digit", format!("g{}", &digits[1..])),
+        ("with spaces between", digits.replacen("03", "0 3", 1)),
+        ("with a prefix", format!("0x{digits}")),
+        ("of a variable that is not set", "env:FLORIN_NO_SUCH_VARIABLE".into()),
     ] {
         cases.bad("authority-secret", BadConfig, rule, text);
     }
@@ -306,7 +380,8 @@ fn lists(cases: &mut Cases) {
     let envelope = golden("pay_envelope");
     let digits = hex::encode(&envelope);
     cases.whole("envelopes-file", "one", format!("# one\n{digits}\n"));
-    let mut bad = |code, rule: &str, line: String| cases.bad("envelopes-file", code, rule, format!("{digits}\n{line}\n"));
+    let mut bad =
+        |code, rule: &str, line: String| cases.bad("envelopes-file", code, rule, format!("{digits}\n{line}\n"));
     bad(BadFile, "an odd digit", digits[1..].to_owned());
     bad(BadFile, "a letter that is no digit", format!("x{}", &digits[1..]));
     bad(BadFile, "base64", "CjQJTQAAAAAAAAAR".into());
@@ -416,6 +491,9 @@ fn managers(cases: &mut Cases) {
     bad("an intent of nothing", Some(M::Intent(wire::ManagerIntent::default())));
     bad("an operation without its intent", Some(M::Op(wire::ManagerOp::default())));
     bad("an end without its channel", Some(M::End(wire::ManagerEnd { channel: hash(), ..Default::default() })));
-    bad("an end with a channel of 31 bytes", Some(M::End(wire::ManagerEnd { channel: hash().slice(1..), ..Default::default() })));
+    bad(
+        "an end with a channel of 31 bytes",
+        Some(M::End(wire::ManagerEnd { channel: hash().slice(1..), ..Default::default() })),
+    );
     bad("a lane of a channel of no bytes", Some(M::Lane(wire::ManagerLane::default())));
 }

@@ -89,7 +89,8 @@ fn votes(cases: &mut Cases) {
 fn settles(cases: &mut Cases) {
     let (certificate, orders) = SHARD.certified[0].clone();
     let request = |certificate: &wire::Certificate, orders: &[Bytes]| {
-        wire::SettleRequest { certificate: Some(certificate.clone()), orders: orders.to_vec(), ..Default::default() }.encode_to_vec()
+        wire::SettleRequest { certificate: Some(certificate.clone()), orders: orders.to_vec(), ..Default::default() }
+            .encode_to_vec()
     };
     cases.whole("shard-settle", "the first order", request(&certificate, &orders));
     let mut bad = |code: Code, rule: &str, change: &dyn Fn(&mut wire::Certificate)| {
@@ -108,7 +109,12 @@ fn settles(cases: &mut Cases) {
     bad(Limit, "over no orders", &|c| c.count = 0);
     bad(BadBitmap, "over nine orders", &|c| c.count = 9);
     cases.bad("shard-settle", BadRoot, "with other orders", request(&certificate, &SHARD.certified[2].1));
-    cases.bad("shard-settle", WrongEpoch, "without a certificate", wire::SettleRequest { orders, ..Default::default() }.encode_to_vec());
+    cases.bad(
+        "shard-settle",
+        WrongEpoch,
+        "without a certificate",
+        wire::SettleRequest { orders, ..Default::default() }.encode_to_vec(),
+    );
 }
 
 fn deliveries(cases: &mut Cases) {
@@ -153,8 +159,16 @@ fn closes(cases: &mut Cases) {
     bad(SessionMismatch, "a session with another state", signed(&header, 3));
     bad(NoQuorum, "a session of two signers", signed(&header, 2));
     bad(OutOfOrder, "the next session", signed(&wire::SessionHeader { session: 1, ..header.clone() }, 3));
-    bad(OutOfOrder, "a session with a unit more", signed(&wire::SessionHeader { units: header.units + 1, ..header.clone() }, 3));
-    bad(OutOfOrder, "a session with a unit less", signed(&wire::SessionHeader { units: header.units - 1, ..header.clone() }, 3));
+    bad(
+        OutOfOrder,
+        "a session with a unit more",
+        signed(&wire::SessionHeader { units: header.units + 1, ..header.clone() }, 3),
+    );
+    bad(
+        OutOfOrder,
+        "a session with a unit less",
+        signed(&wire::SessionHeader { units: header.units - 1, ..header.clone() }, 3),
+    );
     bad(WrongEpoch, "a session of another epoch", signed(&wire::SessionHeader { epoch: 7, ..header.clone() }, 3));
     bad(BadSession, "no session", wire::SignedSession::default());
     let mut changed = signed(&header, 3);
@@ -166,7 +180,12 @@ fn closes(cases: &mut Cases) {
     let mut stranger = signed(&header, 3);
     stranger.signatures[2].authority = 4;
     bad(UnknownAuthority, "a session of a stranger", stranger);
-    cases.bad("log-signature", OutOfOrder, "of a session that is not closed", signed(&header, 1).signatures[0].encode_to_vec());
+    cases.bad(
+        "log-signature",
+        OutOfOrder,
+        "of a session that is not closed",
+        signed(&header, 1).signatures[0].encode_to_vec(),
+    );
 }
 
 /// Operations that honest authorities vote for, and that the log refuses.
@@ -186,7 +205,12 @@ fn calls(cases: &mut Cases) {
         let input = wire::Input { amount, kind: Some(kind) };
         cases.bad("log-call", code, rule, call(vec![input], vec![credit(amount)]));
     };
-    let claim = |contract: &Bytes| input::Kind::ContractClaim(wire::ContractClaim { contract: contract.clone(), preimage: Bytes::from_static(b"x") });
+    let claim = |contract: &Bytes| {
+        input::Kind::ContractClaim(wire::ContractClaim {
+            contract: contract.clone(),
+            preimage: Bytes::from_static(b"x"),
+        })
+    };
     let refund = |contract: &Bytes| input::Kind::ContractRefund(wire::ContractRefund { contract: contract.clone() });
     let nowhere = Bytes::from(vec![9; 32]);
     input(UnknownContract, "a claim of a contract that is not there", 9, claim(&nowhere));
@@ -195,7 +219,11 @@ fn calls(cases: &mut Cases) {
     input(ContractOpen, "a refund before the expiry", 9, refund(&contract));
     input(BadAmount, "a refund of one less", 8, refund(&contract));
     let withdraw = |channel: &Bytes| {
-        input::Kind::ChannelWithdraw(wire::ChannelWithdraw { channel: channel.clone(), redemptions: vec![], permit: None })
+        input::Kind::ChannelWithdraw(wire::ChannelWithdraw {
+            channel: channel.clone(),
+            redemptions: vec![],
+            permit: None,
+        })
     };
     input(UnknownChannel, "a withdrawal from a channel that is not there", 5, withdraw(&nowhere));
     input(ChannelNotDue, "a withdrawal that was not announced", 5, withdraw(&channel));
@@ -208,8 +236,13 @@ fn calls(cases: &mut Cases) {
         sender: ledger.address(0),
     };
     output(ContractExpired, "a contract that ends now", Kind::ContractFund(fund.clone()));
-    output(ContractExpired, "a contract that ended long ago", Kind::ContractFund(wire::ContractFund { expiry_ms: 1, ..fund }));
-    let deposit = |channel: &Bytes| Kind::ChannelDeposit(wire::ChannelDeposit { channel: channel.clone(), side: 0, amount: 1 });
+    output(
+        ContractExpired,
+        "a contract that ended long ago",
+        Kind::ContractFund(wire::ContractFund { expiry_ms: 1, ..fund }),
+    );
+    let deposit =
+        |channel: &Bytes| Kind::ChannelDeposit(wire::ChannelDeposit { channel: channel.clone(), side: 0, amount: 1 });
     output(UnknownChannel, "a deposit in a channel that is not there", deposit(&nowhere));
     let settle = |channel: &Bytes| Kind::ChannelSettle(wire::ChannelSettle { channel: channel.clone() });
     output(UnknownChannel, "a settle of a channel that is not there", settle(&nowhere));
@@ -233,15 +266,27 @@ fn calls(cases: &mut Cases) {
         amount: 1,
     };
     output(ChannelKeys, "a channel with another's keys", Kind::ChannelOpen(open));
-    output(PrimaryFunds, "a deposit of what the primary has not", Kind::PrimaryDeposit(wire::PrimaryDeposit { amount: 1, address: ledger.address(0) }));
+    output(
+        PrimaryFunds,
+        "a deposit of what the primary has not",
+        Kind::PrimaryDeposit(wire::PrimaryDeposit { amount: 1, address: ledger.address(0) }),
+    );
     let network = |id, kind| Kind::Network(wire::NetworkCommand { network_id: id, kind: Some(kind) });
     output(NetworkExists, "a network that is registered", network(500, N::Register(wire::NetworkRegister::default())));
     output(NetworkExists, "the payment network", network(NETWORK_ID, N::Register(wire::NetworkRegister::default())));
     output(UnknownNetwork, "a network that is not there", network(501, N::Remove(wire::NetworkRemove {})));
     output(NotAdmin, "an offer taken that was not made", network(500, N::Accept(wire::NetworkAccept {})));
-    output(UnknownActor, "an actor frozen who is not there", network(500, N::FreezeActor(wire::ActorFreeze { actor: 5, frozen: true })));
+    output(
+        UnknownActor,
+        "an actor frozen who is not there",
+        network(500, N::FreezeActor(wire::ActorFreeze { actor: 5, frozen: true })),
+    );
     output(UnknownActor, "an actor removed who is not there", network(500, N::RemoveActor(5)));
-    output(BadContent, "a network updated to be ordered", network(500, N::Update(wire::NetworkUpdate { flags: 8, ..Default::default() })));
+    output(
+        BadContent,
+        "a network updated to be ordered",
+        network(500, N::Update(wire::NetworkUpdate { flags: 8, ..Default::default() })),
+    );
     cases.bad("log-call", BadAmount, "two refunds of which one is wrong", {
         let inputs = [8, 9].map(|amount| wire::Input { amount, kind: Some(refund(&contract)) }).to_vec();
         call(inputs, vec![credit(17)])

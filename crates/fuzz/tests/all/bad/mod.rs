@@ -13,10 +13,29 @@ use crate::bad_input::Case;
 
 /// Those whose input is text, as long as it is UTF-8.
 pub const IS_TEXT: &[&str] = &[
-    "address", "currency", "amount", "key-text", "authority-key", "eosio-public", "eosio-private", "eosio-signature",
-    "note-text", "key-to-lock", "voucher-text", "permit-text", "invoice-text", "qr-frames", "seed-words",
-    "committee-file", "authority-file", "authority-secret", "genesis-file", "envelopes-file", "receipt-file",
-    "wallet-file", "journal-file",
+    "address",
+    "currency",
+    "amount",
+    "key-text",
+    "authority-key",
+    "eosio-public",
+    "eosio-private",
+    "eosio-signature",
+    "note-text",
+    "key-to-lock",
+    "voucher-text",
+    "permit-text",
+    "invoice-text",
+    "qr-frames",
+    "seed-words",
+    "committee-file",
+    "authority-file",
+    "authority-secret",
+    "genesis-file",
+    "envelopes-file",
+    "receipt-file",
+    "wallet-file",
+    "journal-file",
 ];
 
 /// Cases, and the whole values that they were made of.

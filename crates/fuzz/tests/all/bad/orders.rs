@@ -6,10 +6,10 @@ use florin_core::cash::curve::{G1, G2};
 use florin_core::content::encode_rotate;
 use florin_core::envelope::{Authority, Body, encode_body, encode_envelope};
 use florin_core::keys::Curve;
+use florin_core::pbtx;
 use florin_core::permission::Permission;
 use florin_core::registration::sign_registration;
 use florin_core::testing::{Signer, secret};
-use florin_core::pbtx;
 use prost::Message;
 
 use super::Cases;
@@ -109,7 +109,11 @@ fn bodies(cases: &mut Cases) {
     with(Limit, "five cosignors", |b| b.cosignors = vec![1, 2, 3, 4, 5]);
     with(Limit, "content of 16,385 bytes", |b| b.content = Bytes::from(vec![7; 16_385]));
     bad(Decode, "cosignors of 12 bytes".into(), [fixed(1, 5), fixed(2, 6), bytes(3, [1; 12])].concat());
-    bad(NonCanonical, "cosignors that are not packed".into(), [fixed(1, 5), fixed(2, 6), fixed(3, 7), fixed(3, 8)].concat());
+    bad(
+        NonCanonical,
+        "cosignors that are not packed".into(),
+        [fixed(1, 5), fixed(2, 6), fixed(3, 7), fixed(3, 8)].concat(),
+    );
 }
 
 fn counts(cases: &mut Cases) {
@@ -191,7 +195,14 @@ fn permissions(cases: &mut Cases) {
     // A change of an actor's keys, in its body.
     let rotate = |permission: Vec<u8>, actor: u64| {
         let content = encode_rotate(permission.into(), 3);
-        encode_body(&Body { network_id: 5, actor, seqnum: 1, transaction_type: 0x464c_0002, content, ..Body::default() })
+        encode_body(&Body {
+            network_id: 5,
+            actor,
+            seqnum: 1,
+            transaction_type: 0x464c_0002,
+            content,
+            ..Body::default()
+        })
     };
     let content = encode_rotate(with_actor.clone().into(), 3);
     let in_body = |content: &[u8]| {
@@ -217,7 +228,12 @@ fn keys(cases: &mut Cases) {
         cases.whole("public-key", name, &key);
         cases.bad("public-key", BadPermission, format!("{name} key cut"), &key[..33]);
         cases.bad("public-key", BadPermission, format!("{name} key with a byte more"), [&key[..], &[0]].concat());
-        cases.bad("public-key", BadPermission, format!("{name} key with its form byte 5"), [&key[..1], &[5], &key[2..]].concat());
+        cases.bad(
+            "public-key",
+            BadPermission,
+            format!("{name} key with its form byte 5"),
+            [&key[..1], &[5], &key[2..]].concat(),
+        );
         let no_point = if curve == Curve::Ed25519 { [&[2][..], &[0; 31]].concat() } else { vec![0xff; 32] };
         cases.bad("public-key", BadPermission, format!("{name} key that is no point"), [&key[..2], &no_point].concat());
         let text = hex::encode(&key);
@@ -227,7 +243,8 @@ fn keys(cases: &mut Cases) {
         cases.bad("key-text", BadPermission, format!("{name} key without its last byte"), &text[2..]);
         let signature = secret(curve, 5).sign_body(b"body").as_bytes().to_vec();
         cases.whole("signature", name, &signature);
-        let mut bad = |code, rule: &str, bytes: Vec<u8>| cases.bad("signature", code, format!("{name} signature {rule}"), bytes);
+        let mut bad =
+            |code, rule: &str, bytes: Vec<u8>| cases.bad("signature", code, format!("{name} signature {rule}"), bytes);
         let changed = |at: usize, to: u8| {
             let mut bytes = signature.clone();
             bytes[at] = to;
@@ -289,7 +306,11 @@ fn signed(cases: &mut Cases) {
     let cut = &permission[..permission.len() - 1];
     bad(Decode, "of a permission that is cut", shown(cut, sign_registration(cut, &key).as_bytes()));
     let padded = [&permission[..], &number(9, 1)].concat();
-    bad(NonCanonical, "of a permission with an unknown field", shown(&padded, sign_registration(&padded, &key).as_bytes()));
+    bad(
+        NonCanonical,
+        "of a permission with an unknown field",
+        shown(&padded, sign_registration(&padded, &key).as_bytes()),
+    );
 }
 
 fn points(cases: &mut Cases) {

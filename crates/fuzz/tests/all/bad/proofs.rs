@@ -93,7 +93,9 @@ fn receipts(cases: &mut Cases) {
     bad(DuplicateSigner, "with an acknowledgement twice", &|r| r.acknowledgements[3] = r.acknowledgements[0].clone());
     bad(BadVote, "with votes for acknowledgements", &|r| r.acknowledgements = r.votes.clone());
     bad(UnknownAuthority, "with an acknowledgement of authority 4", &|r| r.acknowledgements[0].authority = 4);
-    bad(BadBitmap, "with an acknowledgement of two bytes", &|r| r.acknowledgements[0].bitmap = Bytes::from_static(&[7, 0]));
+    bad(BadBitmap, "with an acknowledgement of two bytes", &|r| {
+        r.acknowledgements[0].bitmap = Bytes::from_static(&[7, 0])
+    });
     cases.bad("receipt", NotFinal, "of an order that two have settled", PROOFS.receipt(2, 0).encode_to_vec());
     cases.bad("receipt", NoQuorum, "of an order that one has voted for", PROOFS.receipt(1, 0).encode_to_vec());
 }
@@ -108,7 +110,8 @@ fn evidence(cases: &mut Cases) {
     };
     let (first, second) = (PROOFS.receipt(0, 0), PROOFS.receipt(1, 0));
     cases.whole("evidence", "two orders for one seqnum", pair(&first, &second));
-    let mut bad = |code, rule: &str, a: &wire::Receipt, b: &wire::Receipt| cases.bad("evidence", code, rule, pair(a, b));
+    let mut bad =
+        |code, rule: &str, a: &wire::Receipt, b: &wire::Receipt| cases.bad("evidence", code, rule, pair(a, b));
     bad(NoEvidence, "one order twice", &first, &first);
     bad(NoEvidence, "two orders of one chain", &first, &PROOFS.receipt(0, 1));
     bad(NoEvidence, "two orders of two accounts", &first, &PROOFS.receipt(2, 0));
@@ -117,12 +120,19 @@ fn evidence(cases: &mut Cases) {
     let votes_alone = wire::Receipt { acknowledgements: vec![], ..second.clone() };
     let settled_alone = wire::Receipt { votes: vec![], ..first.clone() };
     bad(NoEvidence, "a vote and an acknowledgement", &settled_alone, &votes_alone);
-    bad(BadVote, "a vote in another's name", &first, &wire::Receipt {
-        votes: vec![wire::Signed { authority: 0, ..second.votes[0].clone() }],
-        ..second.clone()
-    });
+    bad(
+        BadVote,
+        "a vote in another's name",
+        &first,
+        &wire::Receipt { votes: vec![wire::Signed { authority: 0, ..second.votes[0].clone() }], ..second.clone() },
+    );
     bad(WrongEpoch, "an order of another epoch", &first, &wire::Receipt { epoch: 2, ..second.clone() });
-    bad(WrongCommittee, "an order of another committee", &first, &wire::Receipt { committee_id: Bytes::new(), ..second });
+    bad(
+        WrongCommittee,
+        "an order of another committee",
+        &first,
+        &wire::Receipt { committee_id: Bytes::new(), ..second },
+    );
 }
 
 fn sessions(cases: &mut Cases) {
@@ -133,7 +143,8 @@ fn sessions(cases: &mut Cases) {
         change(&mut session);
         cases.bad("session", code, rule, session.encode_to_vec());
     };
-    let with_header = |change: fn(&mut wire::SessionHeader)| move |s: &mut wire::SignedSession| s.header.iter_mut().for_each(change);
+    let with_header =
+        |change: fn(&mut wire::SessionHeader)| move |s: &mut wire::SignedSession| s.header.iter_mut().for_each(change);
     bad(BadSession, "without a header", &|s| s.header = None);
     bad(WrongEpoch, "of the next epoch", &with_header(|h| h.epoch = 2));
     bad(NoQuorum, "without signatures", &|s| s.signatures.clear());
@@ -141,7 +152,9 @@ fn sessions(cases: &mut Cases) {
     bad(UnknownAuthority, "with a signature of authority 4", &|s| s.signatures[0].authority = 4);
     bad(DuplicateSigner, "with a signature twice", &|s| s.signatures[1] = s.signatures[0].clone());
     bad(BadBitmap, "with a bitmap", &|s| s.signatures[0].bitmap = Bytes::from_static(&[1]));
-    bad(BadSession, "with a signature of 63 bytes", &|s| s.signatures[0].signature = s.signatures[0].signature.slice(1..));
+    bad(BadSession, "with a signature of 63 bytes", &|s| {
+        s.signatures[0].signature = s.signatures[0].signature.slice(1..)
+    });
     bad(BadSession, "with a signature of zeros", &|s| s.signatures[0].signature = Bytes::from(vec![0; 64]));
     bad(BadSession, "with another state", &with_header(|h| h.state_hash = Bytes::from(vec![9; 32])));
     bad(BadSession, "with another time", &with_header(|h| h.time_ms += 1));
@@ -156,7 +169,8 @@ fn signed(terms: &wire::Voucher) -> wire::SignedVoucher {
 
 fn vouchers(cases: &mut Cases) {
     let terms = wire::Voucher::decode(signed_voucher().voucher).expect("made here");
-    let wrap = |b: &[u8]| wire::SignedVoucher { voucher: Bytes::copy_from_slice(b), ..signed_voucher() }.encode_to_vec();
+    let wrap =
+        |b: &[u8]| wire::SignedVoucher { voucher: Bytes::copy_from_slice(b), ..signed_voucher() }.encode_to_vec();
     break_message(cases, ("voucher", "voucher"), &terms.encode_to_vec(), (BadContent, NonCanonical), wrap);
     let mut bad = |code: Code, rule: &str, change: &dyn Fn(&mut wire::Voucher)| {
         let mut terms = terms.clone();
@@ -170,13 +184,16 @@ fn vouchers(cases: &mut Cases) {
         });
     }
     for length in [1, 31, 33] {
-        bad(BadContent, &format!("with a secret hash of {length} bytes"), &|t| t.secret_hash = Bytes::from(vec![1; length]));
+        bad(BadContent, &format!("with a secret hash of {length} bytes"), &|t| {
+            t.secret_hash = Bytes::from(vec![1; length])
+        });
     }
     bad(BadContent, "of payer 2", &|t| t.payer = 2);
     bad(Limit, "that merges 17 lanes", &|t| t.merges = vec![wire::LaneMerge { lane: 2, nonce: 1 }; 17]);
     bad(Limit, "with no virtual channels in a set", &|t| t.virtuals.iter_mut().for_each(|v| v.count = 0));
     bad(Limit, "with 257 virtual channels", &|t| t.virtuals.iter_mut().for_each(|v| v.count = 257));
-    let mut bad = |code, rule: &str, signed: wire::SignedVoucher| cases.bad("voucher", code, rule, signed.encode_to_vec());
+    let mut bad =
+        |code, rule: &str, signed: wire::SignedVoucher| cases.bad("voucher", code, rule, signed.encode_to_vec());
     bad(BadContent, "of signer 2", wire::SignedVoucher { signer: 2, ..signed_voucher() });
     bad(Limit, "with 17 signatures", wire::SignedVoucher { signatures: vec![Bytes::new(); 17], ..signed_voucher() });
     bad(BadContent, "without terms", wire::SignedVoucher { voucher: Bytes::new(), ..signed_voucher() });
@@ -201,7 +218,12 @@ fn permits(cases: &mut Cases) {
     for length in [31, 33] {
         let short = || Bytes::from(vec![6; length]);
         let of_withdraw = wire::WithdrawPermit { channel: short(), ..withdraw.clone() };
-        cases.bad("withdraw-permit", BadContent, format!("a channel of {length} bytes"), wrap(&of_withdraw.encode_to_vec()));
+        cases.bad(
+            "withdraw-permit",
+            BadContent,
+            format!("a channel of {length} bytes"),
+            wrap(&of_withdraw.encode_to_vec()),
+        );
         let of_watch = wire::WatchPermit { channel: short(), ..watch.clone() };
         cases.bad("watch-permit", BadContent, format!("a channel of {length} bytes"), wrap(&of_watch.encode_to_vec()));
         let of_watch = wire::WatchPermit { watcher: short(), ..watch.clone() };
@@ -209,7 +231,12 @@ fn permits(cases: &mut Cases) {
         let of_amount = wire::VirtualAmount { id: short(), ..amount.clone() };
         cases.bad("virtual-amount", BadContent, format!("an id of {length} bytes"), wrap(&of_amount.encode_to_vec()));
     }
-    cases.bad("withdraw-permit", BadContent, "side 2", wrap(&wire::WithdrawPermit { side: 2, ..withdraw }.encode_to_vec()));
+    cases.bad(
+        "withdraw-permit",
+        BadContent,
+        "side 2",
+        wrap(&wire::WithdrawPermit { side: 2, ..withdraw }.encode_to_vec()),
+    );
     cases.bad("watch-permit", BadContent, "side 2", wrap(&wire::WatchPermit { side: 2, ..watch }.encode_to_vec()));
     let claim = virtual_claim(voucher::sign_virtual(&amount, &[&Signer::new(1).keys[0]]));
     cases.whole("virtual-claim", "of five", claim.encode_to_vec());
@@ -224,7 +251,9 @@ fn permits(cases: &mut Cases) {
     bad(BadContent, "of a channel of 31 bytes", &|c| c.channel = c.channel.slice(1..));
     bad(BadContent, "with an id of 31 bytes", &|c| c.cap.iter_mut().for_each(|cap| cap.id = cap.id.slice(1..)));
     bad(BadContent, "with a hash of 31 bytes in its path", &|c| c.path[0] = c.path[0].slice(1..));
-    bad(BadContent, "with an amount that is cut", &|c| c.amount.iter_mut().for_each(|a| a.permit = a.permit.slice(1..)));
+    bad(BadContent, "with an amount that is cut", &|c| {
+        c.amount.iter_mut().for_each(|a| a.permit = a.permit.slice(1..))
+    });
     bad(BadContent, "with an empty permit to watch", &|c| c.watch = Some(wire::SignedPermit::default()));
     bad(Limit, "with 17 signatures", &|c| c.amount.iter_mut().for_each(|a| a.signatures = vec![Bytes::new(); 17]));
     for (code, rule, permission) in bad_permissions() {
@@ -259,7 +288,9 @@ fn redeems(cases: &mut Cases) {
         secret_hash: Bytes::copy_from_slice(&Sha256::digest(b"secret")),
         ..Default::default()
     };
-    let signed = |terms: &wire::Voucher, signer: u32, by: u64| Voucher::sign(terms.clone(), signer, &[&Signer::new(by).keys[0]]).signed();
+    let signed = |terms: &wire::Voucher, signer: u32, by: u64| {
+        Voucher::sign(terms.clone(), signer, &[&Signer::new(by).keys[0]]).signed()
+    };
     let redemption = |voucher: wire::SignedVoucher, secret: &[u8]| {
         wire::Redemption { voucher: Some(voucher), secret: Bytes::copy_from_slice(secret), watch: None }.encode_to_vec()
     };
@@ -280,8 +311,12 @@ fn redeems(cases: &mut Cases) {
     bad(VoucherNonce, "with a nonce before that", &|t| (t.lane, t.nonce) = (3, 4));
     bad(MergeOwnLane, "that merges its own lane", &|t| t.merges = vec![wire::LaneMerge { lane: 1, nonce: 9 }]);
     bad(MergeOwnLane, "that merges a lane twice", &|t| t.merges = vec![wire::LaneMerge { lane: 3, nonce: 9 }; 2]);
-    bad(MergeLane, "that merges a lane with nothing redeemed", &|t| t.merges = vec![wire::LaneMerge { lane: 2, nonce: 9 }]);
-    bad(MergeNonce, "that merges up to the nonce there is", &|t| t.merges = vec![wire::LaneMerge { lane: 3, nonce: 5 }]);
+    bad(MergeLane, "that merges a lane with nothing redeemed", &|t| {
+        t.merges = vec![wire::LaneMerge { lane: 2, nonce: 9 }]
+    });
+    bad(MergeNonce, "that merges up to the nonce there is", &|t| {
+        t.merges = vec![wire::LaneMerge { lane: 3, nonce: 5 }]
+    });
     bad(ChannelFunds, "over one more than there is", &|t| t.amount = 1_001);
     let mut bad = |code, rule: &str, voucher: wire::SignedVoucher, secret: &[u8]| {
         cases.bad("redeem", code, rule, redemption(voucher, secret));
@@ -293,5 +328,10 @@ fn redeems(cases: &mut Cases) {
     bad(VoucherSecret, "with another secret", signed(&good, 0, 1), b"secreu");
     bad(VoucherSecretLong, "with a secret of 65 bytes", signed(&good, 0, 1), &[1; 65]);
     let changed = wire::Voucher { amount: 301, ..good.clone() }.encode_to_vec().into();
-    bad(KeyMismatch, "changed after it was signed", wire::SignedVoucher { voucher: changed, ..signed(&good, 0, 1) }, b"secret");
+    bad(
+        KeyMismatch,
+        "changed after it was signed",
+        wire::SignedVoucher { voucher: changed, ..signed(&good, 0, 1) },
+        b"secret",
+    );
 }
