@@ -105,6 +105,8 @@ targets! {
         log_channels: STATE,
         log_registry: STATE,
         log_primary: STATE,
+    }
+    log_decides {
         log_recovery: STATE,
         log_notes: STATE,
         log_sessions: STATE,
@@ -114,6 +116,8 @@ targets! {
     }
     channels {
         manager: STATE,
+    }
+    rows {
         hub: STATE,
         virtuals: STATE,
     }

@@ -1,5 +1,6 @@
 //! The rules: for each decoder and handler a valid value, and every rule about it broken one at a time.
 
+mod bearers;
 mod contents;
 mod files;
 mod handlers;
@@ -64,6 +65,7 @@ fn all() -> Cases {
     let mut cases = Cases::default();
     orders::add(&mut cases);
     contents::add(&mut cases);
+    bearers::add(&mut cases);
     proofs::add(&mut cases);
     files::add(&mut cases);
     handlers::add(&mut cases);
