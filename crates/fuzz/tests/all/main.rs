@@ -3,4 +3,5 @@
 mod bad;
 mod bad_input;
 mod corpus;
+mod known;
 mod made;

@@ -22,16 +22,19 @@ pub fn join(message_bytes_max: usize, frames: &[Bytes]) -> Vec<Result<Option<Byt
     frames.iter().map(|frame| incoming.frame(frame.clone())).collect()
 }
 
+/// Why a message was refused, and how it is encoded again if it was read at all.
+pub type Stopped = (&'static str, Option<Vec<u8>>);
+
 /// A message of a peer as it is encoded again, with the number of its units, if the gate lets it through.
 ///
 /// # Errors
-/// Why not, and the bytes if it was read at all.
+/// [`Stopped`].
 pub fn pass(
     committee: &Arc<Committee>,
     (index, key): (u32, &Arc<AuthorityKey>),
     (session, from): (u64, u32),
     bytes: &[u8],
-) -> Result<(Vec<u8>, usize), (&'static str, Option<Vec<u8>>)> {
+) -> Result<(Vec<u8>, usize), Stopped> {
     let message = Message::read(bytes).map_err(|e| (e, None))?;
     let again = message.encode();
     let members = committee.authorities.iter().map(|a| a.key).collect();
