@@ -28,7 +28,7 @@ const FAST: u32 = 400;
 /// With signatures or points of curves.
 const CURVES: u32 = 60;
 /// With a state machine that takes many steps.
-const STATE: u32 = 8;
+const STATE: u32 = 4;
 
 macro_rules! targets {
     ($($module:ident { $($name:ident: $mutations:ident,)* })*) => {

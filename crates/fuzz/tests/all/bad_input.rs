@@ -76,12 +76,16 @@ fn part(text: &str) -> Option<Vec<u8>> {
 }
 
 fn files() -> BTreeMap<(String, String), Vec<u8>> {
-    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().expect("a file of the corpus");
     let mut files = BTreeMap::new();
-    for of in fs::read_dir(folder()).unwrap().map(|e| e.unwrap()).filter(|e| e.path().is_dir()) {
-        for file in fs::read_dir(of.path()).unwrap().map(|e| e.unwrap()) {
-            let bytes = fs::read(file.path()).unwrap();
-            files.insert((of.file_name().into_string().unwrap(), name(file)), bytes);
+    for of in fs::read_dir(folder())
+        .expect("a file of the corpus")
+        .map(|e| e.expect("a file of the corpus"))
+        .filter(|e| e.path().is_dir())
+    {
+        for file in fs::read_dir(of.path()).expect("a file of the corpus").map(|e| e.expect("a file of the corpus")) {
+            let bytes = fs::read(file.path()).expect("a file of the corpus");
+            files.insert((of.file_name().into_string().expect("a file of the corpus"), name(file)), bytes);
         }
     }
     files
@@ -118,8 +122,8 @@ fn the_files_are_those_that_the_rules_make() {
     assert!(twice.is_empty(), "{twice:?}");
     if std::env::var_os("FLORIN_REGENERATE").is_some() {
         for ((of, name), bytes) in &expected {
-            fs::create_dir_all(folder().join(of)).unwrap();
-            fs::write(folder().join(of).join(name), bytes).unwrap();
+            fs::create_dir_all(folder().join(of)).expect("a file of the corpus");
+            fs::write(folder().join(of).join(name), bytes).expect("a file of the corpus");
         }
     }
     for case in &cases {

@@ -20,7 +20,7 @@ fn folder() -> PathBuf {
 
 fn names(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    entries.map(|e| e.expect("a file of the corpus").file_name().into_string().expect("a file of the corpus")).collect()
 }
 
 fn targets() -> BTreeSet<String> {
@@ -32,13 +32,22 @@ fn cargo_fuzz_has_a_file_for_every_target_and_every_target_has_seeds() {
     assert!(TARGETS.len() >= 30 && targets().len() == TARGETS.len());
     let files: BTreeSet<String> = targets().iter().map(|name| format!("{name}.rs")).collect();
     assert_eq!(names(&folder().join("fuzz_targets")), files);
-    let manifest: toml::Table = fs::read_to_string(folder().join("Cargo.toml")).unwrap().parse().unwrap();
-    let bins = manifest["bin"].as_array().unwrap().iter();
-    assert_eq!(bins.map(|bin| bin["name"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>(), targets());
+    let manifest: toml::Table = fs::read_to_string(folder().join("Cargo.toml"))
+        .expect("a file of the corpus")
+        .parse()
+        .expect("a file of the corpus");
+    let bins = manifest["bin"].as_array().expect("a file of the corpus").iter();
+    assert_eq!(
+        bins.map(|bin| bin["name"].as_str().expect("a file of the corpus").to_owned()).collect::<BTreeSet<_>>(),
+        targets()
+    );
     for name in targets() {
         let expected =
             format!("#![no_main]\nlibfuzzer_sys::fuzz_target!(|bytes: &[u8]| florin_fuzz::run(\"{name}\", bytes));\n");
-        assert_eq!(fs::read_to_string(folder().join(format!("fuzz_targets/{name}.rs"))).unwrap(), expected);
+        assert_eq!(
+            fs::read_to_string(folder().join(format!("fuzz_targets/{name}.rs"))).expect("a file of the corpus"),
+            expected
+        );
     }
     assert_eq!(names(&folder().join("corpus")), targets(), "folders of seeds");
 }
@@ -50,8 +59,8 @@ fn seeds_that_are_made_are_those_that_are_checked_in() {
     for (target, name, bytes) in &made {
         let path = folder().join(format!("corpus/{target}/made-{name}"));
         if std::env::var_os("FLORIN_REGENERATE").is_some() {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, bytes).unwrap();
+            fs::create_dir_all(path.parent().expect("a file of the corpus")).expect("a file of the corpus");
+            fs::write(&path, bytes).expect("a file of the corpus");
         }
         assert!(fs::read(&path).is_ok_and(|found| found == *bytes), "{} is not what is made", path.display());
     }
@@ -78,7 +87,7 @@ fn run_seeds(target: &Target) -> (usize, u64) {
     let (mut count, mut size) = (0, 0);
     for name in names(&folder().join("corpus").join(target.name)) {
         let path = folder().join(format!("corpus/{}/{name}", target.name));
-        let seed = fs::read(&path).unwrap();
+        let seed = fs::read(&path).expect("a file of the corpus");
         size += seed.len() as u64;
         count += 1;
         for number in std::iter::once(None).chain((0..target.mutations).map(Some)) {
