@@ -73,7 +73,7 @@ targets! {
         cash_text: FAST,
         channel_text: FAST,
         qr_frames: FAST,
-        seed_words: CURVES,
+        seed_words: STATE,
         envelope_lines: FAST,
         genesis_lines: FAST,
         authority_toml: FAST,

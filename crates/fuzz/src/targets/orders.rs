@@ -7,8 +7,8 @@ use florin_core::content::{Action, Content, decode_rotate, encode_call, encode_r
 use florin_core::content::{TYPE_BEARER, TYPE_RECOVER_NOTES, encode_set_permission, encode_withdraw};
 use florin_core::envelope::{Body, Order, encode_body, encode_envelope};
 use florin_core::limits::{
-    AMOUNT_MAX, AUTHORITIES_MAX, BODY_BYTES_MAX, CONTENT_BYTES_MAX, COSIGNORS_MAX, ID_MAX, SIG_BYTES_MAX,
-    SIGS_PER_AUTHORITY_MAX,
+    AMOUNT_MAX, AUTHORITIES_MAX, BODY_BYTES_MAX, CONTENT_BYTES_MAX, COSIGNORS_MAX, ID_MAX, MESSAGE_BYTES_MAX,
+    ORDERS_PER_BATCH_MAX, SIG_BYTES_MAX, SIGS_PER_AUTHORITY_MAX,
 };
 use florin_core::permission::Permission;
 use florin_core::verdict::{check_chain, check_place};
@@ -217,7 +217,8 @@ pub fn batch(bytes: &[u8]) {
         raw.push(cursor.long());
     }
     let Ok(batch) = decode_batch(&raw) else {
-        assert!(raw.is_empty(), "{} orders of {} bytes", raw.len(), bytes.len());
+        let fits = (1..=ORDERS_PER_BATCH_MAX).contains(&raw.len()) && bytes.len() <= MESSAGE_BYTES_MAX;
+        assert!(!fits, "{} orders of {} bytes", raw.len(), bytes.len());
         return;
     };
     assert_eq!((batch.id.count, batch.orders.len()), (raw.len(), raw.len()));
@@ -233,8 +234,7 @@ pub fn pbtx_verdict(bytes: &[u8]) {
     let mut cursor = Cursor::new(bytes);
     let (flags, seqnum, prev_hash) = (u32::from(cursor.byte()), cursor.byte().into(), cursor.number());
     let Ok(order) = Order::decode(Bytes::copy_from_slice(cursor.rest())) else { return };
-    let place = check_place(order.network_id, true, &order);
-    assert!(place.is_ok(), "its own network, a known actor: {place:?}");
+    assert_eq!(check_place(order.network_id, true, &order), order.screen_counts(), "its own network, a known actor");
     assert!(check_place(order.network_id ^ 1, true, &order).is_err());
     if let Ok((next, hash)) = check_chain(flags, seqnum, prev_hash, &order) {
         let skips = flags & florin_core::network_flags::SKIP_SEQ_AND_PREVHASH != 0;
