@@ -124,8 +124,8 @@ impl Machine for virtuals::Virtuals {
         node.follow_virtuals(fx);
         Ok(())
     }
-    fn connected(end: EndId, _: u64) -> virtuals::Input {
-        virtuals::Input::Connected(end)
+    fn connected(end: EndId, connection: u64) -> virtuals::Input {
+        virtuals::Input::Connected(end, connection)
     }
     fn gone(end: EndId) -> virtuals::Input {
         virtuals::Input::Disconnected(end)
@@ -165,7 +165,9 @@ impl Node<virtuals::Virtuals> {
         for effect in fx.effects {
             match effect {
                 virtuals::Effect::Channel(effect) => self.chain.push_back(effect),
-                virtuals::Effect::Send { end, message } => self.out.push_back((end, 0, message.encode_to_vec().into())),
+                virtuals::Effect::Send { end, connection, message } => {
+                    self.out.push_back((end, connection, message.encode_to_vec().into()));
+                }
                 virtuals::Effect::Tell(_) | virtuals::Effect::Event(_) => {}
             }
         }
