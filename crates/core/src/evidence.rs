@@ -1,7 +1,8 @@
 //! Evidence: two receipts that prove who of a committee has broken its promise.
 //!
 //! An honest authority votes for one order only that follows another one (the same actor, seqnum and `prev_hash`), and
-//! for one only that spends a note, until the log has freed it: then the next order names the recovery. So whoever has
+//! for one only that spends a note, until the log has freed it: then the next order names the recovery. That is so after
+//! another one than its own has settled, too: it does not vote for that one any more. So whoever has
 //! signed both of two such orders is guilty. Two certificates name at least f + 1, for any two quorums share so many;
 //! what one honest authority alone has seen is enough, whoever shows it.
 

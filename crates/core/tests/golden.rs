@@ -584,6 +584,7 @@ fn records_of_recoveries() {
         previous_permission: signer(Curve::Ed25519).permission.encode(),
         previous_call: 299,
         call: true,
+        voted_other: true,
     };
     golden("record_order_before", order.encode_to_vec());
     assert!(wire::OrderRecord::default().encode_to_vec().is_empty(), "of a voided seqnum");

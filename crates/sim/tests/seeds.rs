@@ -93,7 +93,7 @@ fn caught(shell: Shell, words: &str) {
 }
 
 fn caught_within(seconds: u64, shell: Shell, words: &str) {
-    caught_among(1..=30, seconds, shell, words);
+    caught_among(1..=120, seconds, shell, words);
 }
 
 fn caught_among(mut seeds: impl Iterator<Item = u64>, seconds: u64, shell: Shell, words: &str) {
@@ -242,7 +242,7 @@ fn locks_of_notes_that_are_not_written_are_caught() {
 #[test]
 fn shares_for_what_is_not_settled_on_disk_are_caught() {
     // Few violations of a kind are kept: without channels fewer replies come before those with shares.
-    caught_among((7..120).step_by(4), 4, Shell::RepliesBeforeSync, "that nobody has paid for");
+    caught_among((7..480).step_by(4), 4, Shell::RepliesBeforeSync, "that nobody has paid for");
 }
 
 #[test]

@@ -24,7 +24,7 @@ use super::changes::Changes;
 use super::recover_notes::{taken, waits_no_more};
 use super::settle::{Step, conflict, entry_of, log_call};
 use super::state::{State, Table, get_record, get_u64, order_id_key};
-use super::vote::Pass;
+use super::vote::{Pass, VOTED_OTHER};
 use crate::batch::{DecodedBatch, decode_batch};
 use crate::bearer::{self, Bearer, NoteAsked};
 use crate::bitmap::Bitmap;
@@ -196,7 +196,11 @@ impl Authority {
         changes: &mut Changes<'_>,
     ) -> Result<std::result::Result<Place, Refusal>> {
         let key = order_id_key(order.network_id, order.actor, &order.id);
-        if changes.order_by_id(&key)?.is_some() {
+        if let Some(record) = changes.order_by_id(&key)? {
+            if record.voted_other {
+                let e = Error::new(Code::NoteLocked, format!("the order is settled, {VOTED_OTHER}"));
+                return Ok(Err((e, None)));
+            }
             return Ok(Ok(Place::Held));
         }
         let now_ms = changes.now_us / 1_000;
@@ -292,9 +296,11 @@ impl Authority {
             None => {}
         }
         waits_no_more(bearer, changes)?;
+        let mut voted_other = false;
         for note in &bearer.notes {
             changes.spend(note.tier);
             let before = changes.note(&note.nonce)?.clone();
+            voted_other |= !before.order_id.is_empty() && before.order_id != order.id[..];
             let spent = wire::NoteRecord {
                 spent: !planted::is(Bug::NoteUnmarked),
                 ..taken(order, number, index, note, &before)
@@ -318,7 +324,7 @@ impl Authority {
         if shared && !by_log {
             changes.call(bearer_call(order, number, index));
         }
-        changes.put_order_by_id(key, order_record(order, number, index, shared));
+        changes.put_order_by_id(key, wire::OrderRecord { voted_other, ..order_record(order, number, index, shared) });
         self.mark(number, index, by_log, changes)
     }
 

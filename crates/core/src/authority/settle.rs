@@ -223,6 +223,7 @@ impl Authority {
             return self.keep_early(order, number, index, by_log, changes);
         }
         let content = Content::decode(order).map_err(|e| impossible(index, &e))?;
+        let voted_other = account.pending.first().is_some_and(|p| p.order_id.as_ref() != order.id);
         let (previous_permission, previous_call) = self.apply(order, &content, changes)?;
         let call = matches!(content.action, Action::Call { .. });
         let key = order_key(order.network_id, order.actor, order.seqnum);
@@ -233,6 +234,7 @@ impl Authority {
             previous_permission,
             previous_call,
             call,
+            voted_other,
         };
         changes.put_order_record(key, record);
         // What settles on the log's word is in the log.

@@ -34,6 +34,9 @@ use crate::wire;
 /// Bytes of pending orders that one reply shows: many conflicts with a large order must fit a message.
 const PENDING_SHOWN_BYTES: usize = 1 << 20;
 
+/// Why there is no vote for what is settled all the same: with both votes anyone could accuse this authority.
+pub(super) const VOTED_OTHER: &str = "and this authority had voted for another one; ask for its receipt";
+
 /// One run of the checks over a batch.
 pub(super) struct Pass {
     pub batch: u64,
@@ -362,6 +365,9 @@ pub(super) fn check_repeat(order: &Order, pass: &mut Pass, changes: &mut Changes
     let settled: Option<wire::OrderRecord> =
         get_record(changes.state, Table::Orders, &order_key(order.network_id, order.actor, seqnum))?;
     Ok(match settled {
+        Some(record) if record.order_id.as_ref() == order.id && record.voted_other => {
+            Err(Error::new(Code::BadSeq, format!("seqnum {seqnum}: this order is settled, {VOTED_OTHER}")))
+        }
         Some(record) if record.order_id.as_ref() == order.id => Ok(()),
         Some(record) if record.order_id.is_empty() => {
             Err(Error::new(Code::Voided, format!("a recovery has voided seqnum {seqnum}")))

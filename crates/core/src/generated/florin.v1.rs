@@ -2340,6 +2340,9 @@ pub struct OrderRecord {
     /// it goes to the log
     #[prost(bool, tag = "6")]
     pub call: bool,
+    /// this authority had voted for another order there, or of its notes: it votes for this one no more
+    #[prost(bool, tag = "7")]
+    pub voted_other: bool,
 }
 /// A PBTX network, at the shard of its actors.
 #[derive(Clone, PartialEq, ::prost::Message)]

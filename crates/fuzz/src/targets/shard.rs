@@ -79,11 +79,6 @@ impl Run {
         }
         for i in bits.iter() {
             let order = batch.orders[i].as_ref().expect("it was voted for");
-            // What is settled here is signed again for whoever asks, also by an authority that had voted for another order
-            // there: a known fault, see `known` in the tests.
-            if self.has_settled(order) {
-                continue;
-            }
             for place in places(order) {
                 let promised = *self.promised.entry(place).or_insert(order.id);
                 assert_eq!(promised, order.id, "two orders for one place");
@@ -97,18 +92,6 @@ impl Run {
             check_signed(Promise::Vote, &SHARD.committee, &batch.id, again.vote.as_slice()).expect("a true vote");
         assert!(more.first().is_some_and(|more| more.contains(&bits)), "a vote is repeated");
         assert!(more[0] != bits || (again.vote == reply.vote && self.state == state), "a vote is repeated as it was");
-    }
-
-    fn has_settled(&self, order: &Order) -> bool {
-        let place = [order.network_id.to_be_bytes(), order.actor.to_be_bytes()].concat();
-        let last = match order.actor {
-            0 => order.id.to_vec(),
-            _ => order.seqnum.to_be_bytes().to_vec(),
-        };
-        let record = self.state.get(Table::Orders, &[place, last].concat()).expect("a state in memory");
-        record.is_some_and(|record| {
-            wire::OrderRecord::decode(record).expect("the shard's own record").order_id == order.id[..]
-        })
     }
 
     fn settle(&mut self, input: Input) {

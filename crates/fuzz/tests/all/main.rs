@@ -3,5 +3,4 @@
 mod bad;
 mod bad_input;
 mod corpus;
-mod known;
 mod made;

@@ -73,6 +73,42 @@ fn two_orders_that_spend_one_note_name_who_signed_both() {
     assert_eq!(code(check(&cluster.committee, [&pairs[0][0], &pairs[0][0]])), Code::NoEvidence);
 }
 
+/// Authority 0 votes for the order that loses, and settles the one that the others have certified.
+fn loses(cluster: &mut Cluster, [loser, winner]: [Bytes; 2], refusal: Code) {
+    let (loser, winner) = ([loser], [winner]);
+    cluster.node(0, 0).vote(&loser).unwrap().vote.unwrap();
+    let votes: Vec<wire::Signed> = (1..4).filter_map(|i| cluster.node(i, 0).vote(&winner).unwrap().vote).collect();
+    let certificate = cluster.certificate(&winner, votes);
+    for i in 0..4 {
+        let settled = cluster.node(i, 0).settle(&certificate, &winner).unwrap();
+        assert!(settled.acknowledgement.is_some());
+        let again = cluster.node(i, 0).vote(&winner).unwrap();
+        // A vote for it too would prove, to anyone, that it has voted for both.
+        assert_eq!(again.vote.is_none(), i == 0);
+        assert_eq!(again.errors.first().map(|e| e.code), (i == 0).then_some(refusal as u32));
+        assert!(cluster.node(i, 0).vote(&loser).unwrap().vote.is_none());
+    }
+}
+
+#[test]
+fn who_voted_for_the_loser_does_not_vote_for_the_winner_once_it_is_settled() {
+    let (mut cluster, alice) = funded(100);
+    let orders = [1, 2].map(|amount| alice.clone().pay(&[to(cluster.issuer.address, amount)], ""));
+    loses(&mut cluster, orders, Code::BadSeq);
+
+    let mut cluster = Cluster::new(&TestCommittee::new(4, 1));
+    let mut alice = Signer::new(1);
+    cluster.fund(alice.address, 100);
+    let mut purse = cluster.make_cash(6);
+    let notes = cluster.withdraw(&mut alice, &mut purse, &[1, 2]);
+    let spend = |notes: &[crate::cash::testing::Note]| {
+        let amount = notes.iter().map(|n| 1 << n.tier).sum();
+        let spends: Vec<Spend> = notes.iter().map(|note| note.spend()).collect();
+        build(NETWORK_ID, &spends, vec![credit_output(&to(alice.address, amount))], "", None)
+    };
+    loses(&mut cluster, [spend(&notes[1..]), spend(&notes)], Code::NoteLocked);
+}
+
 #[test]
 fn orders_that_honest_authorities_may_both_sign_are_no_evidence() {
     let (mut cluster, mut alice) = funded(100);
