@@ -80,7 +80,8 @@ fn every_profile_has_its_faults() {
             assert!(profile == Profile::Lossy || count(&mixed, kind) == 0, "mixed has {kind}: {mixed}");
         }
         if profile == Profile::Lossy {
-            assert!(reports.iter().all(|r| count(r, "lost") > 2 * count(&mixed, "lost")), "{}", reports[0]);
+            let share = |r: &Report| count(r, "lost") as f64 / r.events as f64;
+            assert!(reports.iter().all(|r| share(r) > 2.0 * share(&mixed)), "{}", reports[0]);
         }
     }
 }
@@ -104,8 +105,9 @@ fn a_calm_run_has_no_faults_and_what_is_left_out_is_not_there() {
 
 #[test]
 fn a_recovery_on_the_reports_of_a_quorum_is_right_also_where_all_clocks_are_good() {
-    let report = clean(Options { profile: Profile::Calm, seconds: 4, ..Options::new(2) });
-    assert!(count(&report, "recovery voids") > 0, "{report}");
+    let voids =
+        |seed| count(&clean(Options { profile: Profile::Calm, seconds: 4, ..Options::new(seed) }), "recovery voids");
+    assert!((1..=40).any(|seed| voids(seed) > 0), "no recovery voids anything");
 }
 
 #[test]
