@@ -56,7 +56,7 @@ fn trial(bug: Bug) -> (Among, &'static [&'static str]) {
     use Among::*;
     match bug {
         Bug::QuorumTwoF => (Orders, &["FalseBelief", "SettledAlike"]),
-        Bug::CertifiedByFew | Bug::SignerTwice | Bug::VotesUnverified => (Orders, &["SettledAlike"]),
+        Bug::CertifiedByFew | Bug::SignerTwice | Bug::VotesUnverified => (Orders, &["Audit", "SettledAlike"]),
         Bug::RootUnchecked => (Orders, &["Audit", "SettledAlike"]),
         Bug::EpochUnchecked => (Orders, &["Impossible"]),
         Bug::OneTag | Bug::EvidenceMixesPromises => (Orders, &["FalseEvidence"]),
@@ -67,10 +67,10 @@ fn trial(bug: Bug) -> (Among, &'static [&'static str]) {
         Bug::WeightOffByOne | Bug::CosignorsUnsigned | Bug::FrozenActs | Bug::PrechecksSkipped => {
             (Orders, &["Registry"])
         }
-        Bug::SettlesUnchained => (Recoveries, &["SettledAlike", "Unfinished"]),
+        Bug::SettlesUnchained => (Recoveries, &["PromiseForgotten", "SettledAlike", "Unfinished"]),
         Bug::CreditUnposted => (Orders, &["Panic"]),
         Bug::ReversalCredits => (Recoveries, &["Panic", "SumZero"]),
-        Bug::DeliveredTwice => (Log, &["SumZero", "Unfinished"]),
+        Bug::DeliveredTwice => (Log, &["Stream", "SumZero", "Unfinished"]),
         Bug::DeliverySkipped | Bug::OutboxEmptied => (Log, &["Registry", "Stream", "Unfinished"]),
         Bug::StreamedTwice | Bug::StreamedEarly => (Orders, &["Stream"]),
         Bug::TimeByMax => (Log, &["Audit", "LogTime"]),
@@ -80,7 +80,7 @@ fn trial(bug: Bug) -> (Among, &'static [&'static str]) {
         Bug::CallTwice | Bug::ClaimsLate | Bug::RefundsEarly => (Log, &["LogOutcome"]),
         Bug::ContractTwice | Bug::PreimageUnchecked => (Log, &["LogOutcome"]),
         Bug::RefundMissing => (Log, &["LogMoney"]),
-        Bug::DepositTwice => (Log, &["LogMoney", "LogOutcome"]),
+        Bug::DepositTwice => (Log, &["Audit", "LogMoney", "LogOutcome"]),
         Bug::RedeemTwice => (Log, &["Audit", "LogOutcome"]),
         Bug::GenerationIgnored => (Orders, &["Registry"]),
         Bug::FewReports | Bug::NoWait => (Recoveries, &["Recovery"]),
