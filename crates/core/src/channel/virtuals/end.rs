@@ -153,6 +153,9 @@ impl Virtuals {
         } else if amount > 0 && last_with == Some(chain) {
             // No newer voucher has it, and each is claimed once.
             self.over_out(&id, amount.max(leaving), 0, turn);
+        } else if last_with.is_some_and(|last| last < chain) && states.iter().any(|state| state.nonce == chain) {
+            // The log has a voucher without it, also if that was not signed back: none that has it is redeemed any more.
+            self.over_out(&id, leaving, 0, turn);
         } else if amount > leaving && in_newest && out.stage != Stage::Wanted {
             self.commit(Record::Leaving(VirtualShut { id: out.cap.id.clone(), paid: amount, code: 0 }), turn);
             turn.todo.push_back(Todo::Lane(out.key));

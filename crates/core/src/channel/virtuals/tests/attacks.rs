@@ -98,6 +98,26 @@ fn a_claim_that_its_payee_has_undone_binds_nothing() {
     assert!(got[HUB] >= 0, "{got:?}");
 }
 
+/// Bob signs nothing back, and redeems the voucher that pays for what he has closed: with that it is over, long before its limit.
+#[test]
+fn a_voucher_in_the_log_ends_what_it_leaves_out_though_it_was_never_signed_back() {
+    let mut world = World::line();
+    let id = world.start(1_000, 2 * HOUR);
+    world.run();
+    world.pay(id, 50);
+    world.lose = |m| matches!(m.kind, Some(virtual_message::Kind::Ack(_)));
+    world.ask(BOB, Input::Close(id)).unwrap();
+    world.run();
+    assert_eq!((world.status(HUB, &id).cost, world.status(HUB, &id).brought), (None, None));
+    let newest = sent_to(&world, BOB).into_iter().max_by_key(|at| world.sent[*at].2.terms.nonce).unwrap();
+    world.grab(newest, &[]).unwrap();
+    world.poll();
+    assert_eq!((world.status(HUB, &id).cost, world.status(HUB, &id).brought), (Some(50), Some(50)));
+    assert_eq!(world.money(HUB, BOB).locked, 0);
+    let got = world.wind_up();
+    assert_eq!((got[HUB], got[BOB]), (i128::from(world.nodes[HUB].config.fee(1_000)), 50), "{got:?}");
+}
+
 /// A hub that redeems the payee's own signature to stop its claim gains nothing: the payee claims on that.
 #[test]
 fn a_hub_that_is_first_in_the_log_with_the_same_voucher_does_not_stop_a_claim() {

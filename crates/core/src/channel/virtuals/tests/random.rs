@@ -12,6 +12,8 @@ use super::world::*;
 use crate::channel::manager::{self, EndId};
 use crate::channel::rules;
 use crate::channel::virtuals::{Input, Policy, VirtualId};
+use crate::channel::voucher;
+use crate::wire::ChannelLane;
 
 /// splitmix64.
 struct Dice(u64);
@@ -61,6 +63,8 @@ struct Life {
     /// The most that a payer has signed for, or may have when it redeems what it should not.
     signed: BTreeMap<VirtualId, u64>,
     fees: BTreeMap<usize, u64>,
+    /// What a payee has claimed, and undone itself by redeeming a newer voucher that its machine never got.
+    undone: BTreeMap<usize, u64>,
     /// Log time at which the hub is back.
     hub_back: u64,
     seen: Seen,
@@ -76,8 +80,8 @@ impl Life {
                 _ => world.open(HUB, wallet, [IN, IN], true),
             };
         }
-        let (ids, signed, fees) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Life { world, dice: Dice(seed), ids, signed, fees, hub_back: 0, seen: Seen::default() }
+        let (ids, signed, fees, undone) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Life { world, dice: Dice(seed), ids, signed, fees, undone, hub_back: 0, seen: Seen::default() }
     }
 
     fn wallet(&mut self) -> usize {
@@ -224,8 +228,14 @@ impl Life {
         }
         wanted.sort();
         wanted.dedup_by_key(|one| one.0);
+        let (wallet, end, voucher) = self.world.sent[at].clone();
+        let before =
+            rules::lane(&self.world.log.channels[&end.channel], voucher.terms.payer, voucher.terms.lane).cloned();
         if self.world.grab(at, &wanted).is_ok() {
             self.seen.grabs += 1;
+            if let Some(before) = before.filter(|before| before.nonce < voucher.terms.nonce) {
+                *self.undone.entry(wallet).or_default() += claimed(&before);
+            }
             for (id, amount) in wanted {
                 let signed = self.signed.entry(id).or_default();
                 *signed = amount.max(*signed);
@@ -338,7 +348,7 @@ impl Life {
             .map(|lane| {
                 let caps = self.world.caps.get(&(end.channel, lane.lane));
                 let of = |one: &crate::wire::ClaimedVirtual| {
-                    let amount = crate::channel::voucher::virtual_amount(one.amount.as_ref().unwrap()).unwrap();
+                    let amount = voucher::virtual_amount(one.amount.as_ref().unwrap()).unwrap();
                     caps.map_or(0, |caps| caps[&amount.id[..]].cap.saturating_sub(amount.amount))
                 };
                 lane.claimed.iter().map(of).sum::<u64>()
@@ -381,18 +391,24 @@ impl Life {
             let of_it = self.ids.iter().filter(|id| self.world.parties[*id].0 == wallet);
             let costs: u64 = of_it.map(|id| self.signed.get(id).copied().unwrap_or(0)).sum();
             let fees = self.fees.get(&wallet).copied().unwrap_or(0);
-            let least = i128::from(received[wallet]) - i128::from(costs) - i128::from(fees);
+            let undone = self.undone.get(&wallet).copied().unwrap_or(0);
+            let least = i128::from(received[wallet]) - i128::from(costs) - i128::from(fees) - i128::from(undone);
             assert!(got[wallet] >= least, "wallet {wallet} got {} and not at least {least}", got[wallet]);
         }
         self.seen
     }
 
-    /// What a payee has acknowledged, for those it did not rob others with.
+    /// What came of what a payee has acknowledged, as its machine has counted it.
     fn received(&self, node: usize) -> u64 {
         let of = &self.world.nodes[node].virtuals;
         let payee = of.channels.values().filter(|one| one.out.is_none());
         payee.map(|one| one.inc.as_ref().map_or(0, |inc| inc.over.unwrap_or(0).min(one.best()))).sum()
     }
+}
+
+fn claimed(lane: &ChannelLane) -> u64 {
+    let amounts = lane.claimed.iter().map(|one| voucher::virtual_amount(one.amount.as_ref().unwrap()).unwrap().amount);
+    amounts.sum()
 }
 
 fn live(seed: u64, turns: usize) -> Seen {
