@@ -2,15 +2,18 @@
 //!
 //! A frame for a peer that is away, or slower than we are, is lost: engine and signatures ask, or come, again.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use florin_core::wire::{OrderFrame, Signed};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::peer_service_client::PeerServiceClient;
+use futures::Stream;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::mpsc::error::TryRecvError;
 use tonic::transport::Channel;
 use tracing::debug;
 
@@ -62,33 +65,79 @@ impl Frames for Peers {
     }
 }
 
-async fn run(index: usize, mut client: PeerServiceClient<Channel>, mut frames: mpsc::Receiver<OrderFrame>) {
+/// What waits for a peer. Frames go from here into the stream that is open, without a task in between: there are
+/// authorities^2 of them every few milliseconds.
+struct Waiting {
+    frames: Mutex<mpsc::Receiver<OrderFrame>>,
+    /// Streams that were opened: an older one, not yet gone, takes nothing and wakes nobody.
+    streams: AtomicU64,
+}
+
+async fn run(index: usize, mut client: PeerServiceClient<Channel>, frames: mpsc::Receiver<OrderFrame>) {
+    let waiting = Arc::new(Waiting { frames: Mutex::new(frames), streams: AtomicU64::new(0) });
     let mut delay = RETRY_MIN;
     loop {
-        let (sender, stream) = mpsc::channel(16);
-        match client.order(ReceiverStream::new(stream)).await {
+        match client.order(stream(&waiting)).await {
             Ok(replies) => {
                 delay = RETRY_MIN;
-                let mut replies = replies.into_inner();
-                loop {
-                    tokio::select! {
-                        frame = frames.recv() => match frame {
-                            Some(frame) => if sender.send(frame).await.is_err() { break },
-                            None => return,
-                        },
-                        // Nothing ever comes; an end is one.
-                        end = replies.message() => {
-                            debug!(peer = index, "the stream of frames ended: {:?}", end.err().map(from_status));
-                            break;
-                        }
-                    }
-                }
+                // Nothing ever comes; an end is one.
+                let end = replies.into_inner().message().await;
+                debug!(peer = index, "the stream of frames ended: {:?}", end.err().map(from_status));
             }
             Err(e) => debug!(peer = index, "no stream of frames: {}", from_status(e)),
         }
+        waiting.streams.fetch_add(1, Ordering::SeqCst);
         // What waited while nobody listened is old.
-        while frames.try_recv().is_ok() {}
+        loop {
+            match waiting.lock().try_recv() {
+                Ok(_) => {}
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(RETRY_MAX);
+    }
+}
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, mpsc::Receiver<OrderFrame>> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stream(waiting: &Arc<Waiting>) -> impl Stream<Item = OrderFrame> + Send + use<> {
+    let waiting = waiting.clone();
+    let number = waiting.streams.fetch_add(1, Ordering::SeqCst) + 1;
+    futures::stream::poll_fn(move |cx| {
+        let mut frames = waiting.lock();
+        match waiting.streams.load(Ordering::SeqCst) == number {
+            true => frames.poll_recv(cx),
+            false => Poll::Ready(None),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_is_over_takes_nothing_from_the_next() {
+        let (sender, frames) = mpsc::channel(4);
+        let waiting = Arc::new(Waiting { frames: Mutex::new(frames), streams: AtomicU64::new(0) });
+        let frame = |session| OrderFrame { session, frame: Bytes::new(), signature: None };
+        let mut first = stream(&waiting);
+        sender.try_send(frame(1)).unwrap();
+        assert_eq!(first.next().now_or_never(), Some(Some(frame(1))));
+        assert_eq!(first.next().now_or_never(), None, "it waits");
+        let mut second = stream(&waiting);
+        sender.try_send(frame(2)).unwrap();
+        assert_eq!(first.next().now_or_never(), Some(None), "it has ended");
+        assert_eq!(second.next().now_or_never(), Some(Some(frame(2))));
+        drop(sender);
+        assert_eq!(second.next().now_or_never(), Some(None));
     }
 }

@@ -1,5 +1,6 @@
 //! `florin authority`: an operator's key and files, and the server itself.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
@@ -221,8 +222,7 @@ fn serve(args: RunArgs, out: Output) -> Result<()> {
         let text = format!("ready {name} shards {} at {}", numbers.join(","), addresses.join(","));
         out.data(text, &json!({"ready": name, "shards": shards, "addresses": addresses}));
     };
-    let runtime =
-        tokio::runtime::Runtime::new().map_err(|e| Error::new(Code::Io, format!("cannot start threads: {e}")))?;
+    let runtime = runtime().map_err(|e| Error::new(Code::Io, format!("cannot start threads: {e}")))?;
     runtime.block_on(async {
         let stop = |kind| signal(kind).map_err(|e| Error::new(Code::Io, format!("cannot wait for signals: {e}")));
         let (mut term, mut int) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
@@ -235,6 +235,17 @@ fn serve(args: RunArgs, out: Output) -> Result<()> {
         };
         node::run(config, &args.shards, ready, shutdown).await
     })
+}
+
+/// Threads for connections: half as many as cores, since shards and the log have threads of their own, and more of them wake
+/// each other more than they do. `TOKIO_WORKER_THREADS` sets another number.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        builder.worker_threads(cores.div_ceil(2));
+    }
+    builder.enable_all().build()
 }
 
 fn start_log(format: LogFormat, verbose: bool) -> Result<()> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use aleph_bft::{Hasher, Index, Keychain, MultiKeychain, NodeCount, NodeIndex, SignatureSet};
 use bytes::Bytes;
-use florin_core::signatures::{AuthorityKey, AuthorityPublicKey};
+use florin_core::signatures::{AuthorityKey, AuthorityPublicKey, PreparedKey};
 use parity_scale_codec::{Compact, Decode, Encode, Error as CodecError, Input, Output};
 use sha2::{Digest, Sha256};
 
@@ -89,7 +89,7 @@ pub(super) struct Keys(Arc<Inner>);
 struct Inner {
     index: u32,
     key: Arc<AuthorityKey>,
-    members: Vec<AuthorityPublicKey>,
+    members: Vec<PreparedKey>,
     quorum: usize,
     /// What stands before every signed message.
     prefix: Vec<u8>,
@@ -123,6 +123,7 @@ impl Keys {
     ) -> Keys {
         let prefix = [DOMAIN, committee_id, &epoch.to_be_bytes(), &session.to_be_bytes()].concat();
         let quorum = members.len() - (members.len() - 1) / 3;
+        let members = members.iter().map(AuthorityPublicKey::prepared).collect();
         Keys(Arc::new(Inner { index, key, members, quorum, prefix, token, known: Mutex::default() }))
     }
 

@@ -459,6 +459,14 @@ fn the_hub_never_pays_out_more_than_it_can_claim() {
     live_all(0..12, 500);
 }
 
+/// A hub that took no closing of what the log had ended; payees that undid their own claims.
+#[test]
+fn lives_that_once_found_something() {
+    for seed in [216, 700_027, 710_588] {
+        live(seed, 500);
+    }
+}
+
 #[test]
 #[ignore = "long: run it in release"]
 fn the_hub_never_pays_out_more_than_it_can_claim_in_many_lives() {
