@@ -40,6 +40,8 @@ pub struct Plan<'a> {
     pub issuer_limit: u64,
     /// Text of the genesis file, empty for none.
     pub genesis: &'a str,
+    /// Host to bind instead of the public one.
+    pub bind: Option<&'a str>,
 }
 
 /// The committee and its processes.
@@ -94,7 +96,7 @@ impl LocalCommittee {
                 data: format!("authority-{}", i + 1).into(),
                 genesis: has_genesis.then(|| "genesis.txt".into()),
                 http: Some(http[i].clone()),
-                bind: None,
+                bind: plan.bind.map(str::to_owned),
             };
             write_authority_file(&dir.join(format!("authority-{}.toml", i + 1)), &file)?;
         }

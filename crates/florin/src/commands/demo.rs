@@ -107,6 +107,7 @@ impl Demo {
                 issuer: Permission::single(issuer_key).encode(),
                 issuer_limit: 1_000_000_000_000,
                 genesis: &load.genesis(CURRENCY, DECIMALS),
+                bind: None,
             },
         )?;
         demo.step(format_args!("keys for {AUTHORITIES} authorities and 3 wallets in {}", dir.display()));

@@ -7,9 +7,12 @@ mod channels;
 mod cpu;
 mod download;
 mod envelopes;
+mod far;
 mod hub;
+mod latency;
 mod load;
 mod ordered;
+mod storage;
 mod transfers;
 
 use clap::Subcommand;
@@ -22,6 +25,8 @@ use crate::output::Output;
 pub enum Command {
     /// Settled durable transfers per second, CPU per transfer, latency of single payments
     Transfers(transfers::Args),
+    /// Latency of single payments beside disk syncs of the same run, also with authorities far away
+    Latency(latency::Args),
     /// Orders through the log a second and their latency, beside the bare ordering engine and plain payments
     Ordered(ordered::Args),
     /// CPU of checking one signed envelope by kind of key, beside the plain library call
@@ -31,6 +36,8 @@ pub enum Command {
     /// CPU of a voucher made and taken, journaled, beside the plain signature operations; payments over a hub; bytes of a
     /// channel; a paid download beside an unpaid one
     Channels(channels::Args),
+    /// A shard's storage: durable groups, a large table, opening it again, beside plain appends to a file
+    Storage(storage::Args),
     /// CPU of each operation of e-cash's cryptography, beside the plain library calls
     CashCrypto(cash_crypto::Args),
 }
@@ -39,10 +46,12 @@ pub enum Command {
 pub fn run(command: Command, out: Output) -> Result<()> {
     match command {
         Command::Transfers(args) => transfers::run(args, out),
+        Command::Latency(args) => latency::run(args, out),
         Command::Ordered(args) => ordered::run(args, out),
         Command::Envelopes(args) => envelopes::run(args, out),
         Command::Cash(args) => cash::run(args, out),
         Command::Channels(args) => channels::run(args, out),
+        Command::Storage(args) => storage::run(args, out),
         Command::CashCrypto(args) => cash_crypto::run(args, out),
     }
 }

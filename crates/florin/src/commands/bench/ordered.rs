@@ -91,6 +91,7 @@ async fn measure(args: &Args, authorities: usize, dir: &Path, out: Output) -> Re
             issuer: TestCommittee::issuer().permission.encode(),
             issuer_limit: 1 << 60,
             genesis: &genesis,
+            bind: None,
         },
     )?;
     local.start_all()?;

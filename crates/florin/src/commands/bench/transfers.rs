@@ -89,6 +89,7 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
             issuer: issuer.permission.encode(),
             issuer_limit: 1 << 60,
             genesis: &genesis,
+            bind: None,
         },
     )?;
     local.start_all()?;

@@ -92,6 +92,7 @@ async fn measure(args: &Args, cost: &authority::Cost, dir: &std::path::Path, out
             issuer: TestCommittee::issuer().permission.encode(),
             issuer_limit: 1 << 60,
             genesis: &accounts.genesis("flr", 2),
+            bind: None,
         },
     )?;
     local.start_all()?;

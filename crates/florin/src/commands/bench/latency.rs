@@ -1,0 +1,171 @@
+//! `florin bench latency`: how long one payment takes with nothing else going on, beside a sync of the same disk, and with
+//! authorities far away.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use florin_client::network::{Network, Patience};
+use florin_core::testing::{NETWORK_ID, TestCommittee, to};
+use florin_core::{Code, Error, Result};
+use serde_json::json;
+
+use super::cpu::percentile;
+use super::far::{BEHIND, Relays};
+use super::load::Accounts;
+use crate::commands::support::table;
+use crate::local::{LocalCommittee, Plan};
+use crate::output::Output;
+
+/// Accounts that pay in turn.
+const ACCOUNTS: usize = 20;
+/// Payments before those that count: connections are made, accounts opened.
+const WARM_UP: usize = 2 * ACCOUNTS;
+/// What an authority appends for a payment, about: an order, its account, a vote.
+const SYNCED_BYTES: usize = 1_024;
+/// What a payment may take beside its syncs, ms.
+const BESIDE_MS: f64 = 1.5;
+/// How long a payment, or the keys of e-cash, may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Options.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Sizes of committees
+    #[arg(long, value_delimiter = ',', default_values_t = [4, 10])]
+    authorities: Vec<usize>,
+    /// Between any two processes and one way, ms
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 20])]
+    delay: Vec<u64>,
+    /// Payments that count, one after the other
+    #[arg(long, default_value_t = 300)]
+    payments: usize,
+    /// Where committees keep their data; a temporary folder if not given
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// What one committee came to; milliseconds, ascending.
+struct Row {
+    authorities: usize,
+    delay: u64,
+    payments: Vec<f64>,
+    syncs: Vec<f64>,
+}
+
+/// Runs it.
+pub fn run(args: Args, out: Output) -> Result<()> {
+    if args.payments == 0
+        || args.authorities.is_empty()
+        || args.delay.is_empty()
+        || args.delay.iter().any(|d| *d > 1_000)
+    {
+        let message = "expected --authorities, --payments from 1 and --delay up to 1000";
+        return Err(Error::new(Code::Usage, message));
+    }
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| Error::new(Code::Io, e.to_string()))?;
+    let mut rows = Vec::new();
+    for authorities in &args.authorities {
+        for delay in &args.delay {
+            let made = match &args.dir {
+                Some(dir) => tempfile::tempdir_in(dir),
+                None => tempfile::tempdir(),
+            };
+            let dir = made.map_err(|e| Error::new(Code::Io, format!("a temporary folder: {e}")))?;
+            out.note(format_args!("{authorities} authorities, {delay} ms away"));
+            rows.push(runtime.block_on(measure(*authorities, *delay, args.payments, dir.path()))?);
+        }
+    }
+    report(rows, out);
+    Ok(())
+}
+
+async fn measure(authorities: usize, delay: u64, payments: usize, dir: &Path) -> Result<Row> {
+    let mut accounts = Accounts::make(ACCOUNTS, 1, NETWORK_ID);
+    let genesis = accounts.genesis("flr", 2);
+    let mut local = LocalCommittee::create(
+        dir,
+        &Plan {
+            authorities,
+            shards: 1,
+            network_id: NETWORK_ID,
+            currency: "flr",
+            decimals: 2,
+            issuer: TestCommittee::issuer().permission.encode(),
+            issuer_limit: 1 << 60,
+            genesis: &genesis,
+            bind: (delay > 0).then_some(BEHIND),
+        },
+    )?;
+    let committee = local.committee.clone();
+    let addresses = committee.authorities.iter().flat_map(|a| &a.addresses);
+    let _relays = match delay {
+        0 => None,
+        _ => Some(Relays::start(addresses, Duration::from_millis(delay)).await?),
+    };
+    local.start_all()?;
+    let patience = Patience { total: DEADLINE, request: DEADLINE, ..Patience::default() };
+    let network = Network::new(committee, patience);
+    accounts.wait_funded(&network, DEADLINE).await?;
+
+    let mut syncs = syncs(dir, payments)?;
+    let mut times = Vec::with_capacity(payments);
+    let payee = accounts.by_shard[0][0].address;
+    for i in 0..WARM_UP + payments {
+        let order = accounts.by_shard[0][i % ACCOUNTS].pay(&[to(payee, 1)], "");
+        let start = Instant::now();
+        network.submit(0, vec![order], |_| ()).await?.outcomes.remove(0)?;
+        if i >= WARM_UP {
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    syncs.extend(self::syncs(dir, payments)?);
+    [&mut times, &mut syncs].into_iter().for_each(|all| all.sort_by(f64::total_cmp));
+    Ok(Row { authorities, delay, payments: times, syncs })
+}
+
+/// Milliseconds of an append and a sync of its data, on the disk of the committee.
+fn syncs(dir: &Path, count: usize) -> Result<Vec<f64>> {
+    let sync = || -> std::io::Result<Vec<f64>> {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("syncs"))?;
+        let one = |_| {
+            let start = Instant::now();
+            file.write_all(&[7; SYNCED_BYTES])?;
+            file.sync_data()?;
+            Ok(start.elapsed().as_secs_f64() * 1e3)
+        };
+        (0..count).map(one).collect()
+    };
+    sync().map_err(|e| Error::new(Code::Io, format!("syncing a file in {}: {e}", dir.display())))
+}
+
+fn report(rows: Vec<Row>, out: Output) {
+    let head = ["authorities", "away", "p50 ms", "p90", "p99", "sync p50", "p99", "bar", "p50 by bar", "p99 by p50"];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    let mut values = Vec::new();
+    for row in rows {
+        let p = |percent| percentile(&row.payments, percent);
+        let sync = |percent| percentile(&row.syncs, percent);
+        // A vote and a settlement, each durable; far away two round trips are all that counts.
+        let bar = match row.delay {
+            0 => 2.0 * sync(50.0) + BESIDE_MS,
+            delay => 1.1 * 4.0 * delay as f64,
+        };
+        let ratios = [p(50.0) / bar, p(99.0) / p(50.0)];
+        let mut line = vec![row.authorities.to_string(), format!("{} ms", row.delay)];
+        line.extend([p(50.0), p(90.0), p(99.0)].map(|ms| format!("{ms:.1}")));
+        line.extend([sync(50.0), sync(99.0), bar, ratios[0], ratios[1]].map(|value| format!("{value:.2}")));
+        lines.push(line);
+        values.push(json!({
+            "authorities": row.authorities, "delay_ms": row.delay, "payments": row.payments.len(),
+            "p50_ms": p(50.0), "p90_ms": p(90.0), "p99_ms": p(99.0), "sync_p50_ms": sync(50.0), "sync_p99_ms": sync(99.0),
+            "bar_ms": bar, "ratio": ratios[0], "p99_by_p50": ratios[1],
+        }));
+    }
+    let text = format!(
+        "one payment at a time, from handing it in to its being final; storage synced\n\n{}\n\n\
+         sync: an append of {SYNCED_BYTES} bytes to the same disk, ms. bar: two syncs + {BESIDE_MS} ms, or two round trips + 10 %",
+        table(&lines)
+    );
+    out.data(text, &json!({"name": "latency", "committees": values}));
+}
