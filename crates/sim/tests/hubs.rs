@@ -8,7 +8,7 @@ fn lives(options: &Options) -> Report {
 
 #[test]
 fn a_hub_and_whoever_keeps_the_rules_lose_nothing() {
-    let report = lives(&Options::new(1, 60));
+    let report = lives(&Options::new(1_001, 100));
     assert!(report.broken.is_empty(), "{report}");
     for mark in [
         "forwarded and paid",
@@ -20,6 +20,8 @@ fn a_hub_and_whoever_keeps_the_rules_lose_nothing() {
         "crash between a group and what follows it",
         "old backup restored",
         "cancelled lock redeemed all the same",
+        "forgotten payment asked for again",
+        "collected channel forgotten",
     ] {
         assert!(report.marks.contains_key(mark), "no life has seen: {mark}: {report}");
     }
@@ -33,6 +35,17 @@ fn seeds_that_found_something_are_sound() {
         let report = lives(&Options::new(seed, 1));
         assert!(report.broken.is_empty(), "{report}");
     }
+}
+
+/// `FLORIN_HUB_SEED` and `FLORIN_HUB_COUNT` say which.
+#[test]
+#[ignore = "long: run it in release"]
+fn many_lives_break_nothing_and_reach_everything() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let report =
+        lives(&Options::new(number("FLORIN_HUB_SEED").unwrap_or(1), number("FLORIN_HUB_COUNT").unwrap_or(3_000)));
+    eprintln!("{report}");
+    assert!(report.broken.is_empty() && report.never.is_empty());
 }
 
 #[test]

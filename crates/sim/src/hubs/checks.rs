@@ -9,14 +9,14 @@
 //! - *Deposits* are those that were asked for.
 //! - *In the end* every party that looked after its money has what its vouchers and secrets give it, in each channel and in all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use florin_core::channel::hub::PaymentState;
 use florin_core::channel::manager::{EndId, EndState};
 use florin_core::channel::voucher::Voucher;
 use florin_core::merkle::Hash;
 use florin_core::wire::hub_message::Kind;
-use florin_core::wire::{self, ChannelRecord, ChannelSide, SignedVoucher};
+use florin_core::wire::{self, ChannelRecord, ChannelSide, SignedVoucher, hub_entry, hub_record};
 use sha2::{Digest, Sha256};
 
 use super::facts::{Facts, Key, Money, Paper, id, is_plain, key_of};
@@ -314,6 +314,28 @@ impl World {
         }
     }
 
+    /// Long after all is over nobody who looks has anything of payments, nor may it have forgotten any before.
+    pub fn check_forgotten(&mut self) {
+        for node in 0..self.nodes.len() {
+            let of = &self.nodes[node];
+            if !of.is_diligent() || of.restored {
+                continue;
+            }
+            let group = of.hub.snapshot(&of.manager);
+            let states = group.entries.iter().filter_map(|entry| match entry.kind.as_ref()? {
+                hub_entry::Kind::Hub(record) => record.kind.as_ref(),
+                _ => None,
+            });
+            let left = states.map(|state| match state {
+                hub_record::Kind::State(state) => (state.payments.len(), state.invoices.len(), state.own_locks.len()),
+                _ => (0, 0, 0),
+            });
+            if let Some(left) = left.filter(|left| *left != (0, 0, 0)).last() {
+                self.violation(format!("party {node}: payments, invoices and locks are left for ever: {left:?}"));
+            }
+        }
+    }
+
     /// A side of a channel has what its vouchers give it.
     fn check_share(&mut self, node: usize, end: EndId) {
         let Some(record) = self.ledger.record(&end.channel) else { return };
@@ -389,15 +411,26 @@ impl World {
     /// A party has lost nothing but what it paid for itself, and has all that it was told, and its fees.
     fn check_total(&mut self, node: usize, start: i128) {
         let of = &self.nodes[node];
-        let (mut cost, mut fees) = (0, 0);
+        let (mut cost, mut fees, mut paid) = (0, 0, BTreeSet::new());
         for payment in &of.durable.payments {
             let Some(lock) = &payment.lock else { continue };
-            if let Ok(PaymentState::Paid(secret)) = of.hub.payment(payment.payment) {
+            let receipt = of.durable.receipts.get(&payment.payment);
+            if let Some(secret) = receipt {
                 let hash: Hash = Sha256::digest(secret).into();
                 cost += i128::from(lock.amount);
-                if hash[..] != lock.secret_hash[..] {
-                    return self.violation(format!("party {node}: a receipt is none"));
+                if hash[..] != lock.secret_hash[..] || !paid.insert(hash) {
+                    return self.violation(format!("party {node}: a receipt is none, or pays an invoice twice"));
                 }
+            }
+            let told = match of.hub.payment(payment.payment) {
+                Ok(PaymentState::Paid(secret)) => Some(&secret[..]),
+                Ok(_) => None,
+                Err(_) if of.durable.forgotten.0.contains(&payment.payment) => continue,
+                Err(e) => return self.violation(format!("party {node}: {e}")),
+            };
+            if told != receipt.map(|secret| &secret[..]) {
+                return self
+                    .violation(format!("party {node}: payment {} is not what it is said to be", payment.payment));
             }
         }
         let handed = self.handed(node);

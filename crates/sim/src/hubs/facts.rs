@@ -52,6 +52,12 @@ pub struct Facts {
     pub invoices: BTreeSet<Hash>,
     /// Own payments.
     pub payments: Vec<wire::HubPayment>,
+    /// Those that were paid: the secret, by number.
+    pub receipts: BTreeMap<u64, Vec<u8>>,
+    /// The payment whose lock was the last one on a lane, if it was one's.
+    own: BTreeMap<(EndId, u32), u64>,
+    /// Payments and invoices that were forgotten again.
+    pub forgotten: (BTreeSet<u64>, BTreeSet<Hash>),
     /// Money that was asked into the log, by key of the request.
     pub asked: BTreeMap<Vec<u8>, u64>,
     /// The newest record of each channel, and the log time that counts for it.
@@ -137,14 +143,37 @@ impl Facts {
             Some(Kind::Invoice(made)) => {
                 self.invoices.insert(Sha256::digest(&made.secret).into());
             }
-            Some(Kind::Forward(forward)) => self.forwards.push(forward.clone()),
-            Some(Kind::Payment(payment)) => self.payments.push(payment.clone()),
+            Some(Kind::Forward(forward)) => {
+                if let Some(place) = forward.outgoing.as_ref().and_then(place) {
+                    self.own.remove(&place);
+                }
+                self.forwards.push(forward.clone());
+            }
+            Some(Kind::Payment(payment)) => {
+                if let Some(place) = payment.lock.as_ref().and_then(place) {
+                    self.own.insert(place, payment.payment);
+                }
+                self.payments.push(payment.clone());
+            }
             Some(Kind::Diverged(lock)) => {
                 self.diverged.insert(EndId { channel: id(&lock.channel), side: lock.side });
                 self.marks.push("restored backup noticed");
             }
             Some(Kind::Held(lock)) if !lock.hops.is_empty() => self.marks.push("lock kept for a forgotten way"),
-            Some(Kind::Learned(_)) => self.marks.push("secret learned"),
+            Some(Kind::Learned(learned)) => {
+                let own = learned.id.as_ref().and_then(|at| self.own.get(&place_of(at)));
+                if let Some(payment) = own {
+                    self.receipts.insert(*payment, learned.secret.to_vec());
+                }
+                self.marks.push("secret learned");
+            }
+            Some(Kind::Forgotten(all)) => {
+                self.forgotten.0.extend(&all.payments);
+                self.forgotten.1.extend(all.invoices.iter().map(|hash| id(hash)));
+                self.marks.extend(all.payments.iter().map(|_| "payment forgotten"));
+                self.marks.extend(all.invoices.iter().map(|_| "invoice forgotten"));
+                self.marks.extend(all.ends.iter().map(|_| "collected channel forgotten"));
+            }
             Some(Kind::Failing(_)) => self.marks.push("failed back upstream"),
             Some(Kind::Credit(_)) => self.marks.push("up-front fee taken"),
             Some(Kind::Over(over)) if over.outgoing && !over.paid && over.agreed => {
@@ -170,6 +199,14 @@ impl Facts {
     ) -> impl Iterator<Item = (&Key, &Paper)> {
         map.range((channel, payer, lane, 0, 0)..=(channel, payer, lane, u64::MAX, u32::MAX))
     }
+}
+
+fn place_of(at: &wire::HubLockId) -> (EndId, u32) {
+    (EndId { channel: id(&at.channel), side: at.side }, at.lane)
+}
+
+fn place(lock: &wire::HubLock) -> Option<(EndId, u32)> {
+    lock.id.as_ref().map(place_of)
 }
 
 /// The money of an end by its journal, minor units.

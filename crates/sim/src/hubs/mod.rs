@@ -144,7 +144,7 @@ pub struct Report {
 }
 
 /// What every long run has to reach.
-pub const SOMETIMES: [&str; 50] = [
+pub const SOMETIMES: [&str; 55] = [
     "HUB_CAPS",
     "HUB_FEE",
     "HUB_MARGIN",
@@ -154,6 +154,7 @@ pub const SOMETIMES: [&str; 50] = [
     "cancelled by the payee",
     "cancelled lock redeemed all the same",
     "channel opened in between",
+    "collected channel forgotten",
     "collected in between",
     "connection broken",
     "crash",
@@ -163,8 +164,10 @@ pub const SOMETIMES: [&str; 50] = [
     "failed back upstream",
     "false greeting",
     "forged voucher",
+    "forgotten payment asked for again",
     "forwarded and paid",
     "given back",
+    "invoice forgotten",
     "lock claimed in its last millisecond",
     "lock claimed in the log",
     "lock kept for a forgotten way",
@@ -179,6 +182,8 @@ pub const SOMETIMES: [&str; 50] = [
     "own lock expired",
     "paid",
     "payment",
+    "payment asked for twice",
+    "payment forgotten",
     "payment over two hubs",
     "redeemed too late, and refused",
     "LOCK_OVER",

@@ -117,6 +117,8 @@ pub struct Node {
     pub told: u64,
     /// It falls over at this entry of its journal, which is kept or lost.
     pub crash_at: Option<(usize, bool)>,
+    /// How often it has started.
+    starts: u64,
     /// Replies that are out.
     pub replies: Vec<(Wish, Reply)>,
 }
@@ -162,6 +164,7 @@ impl Node {
             retry_until: 0,
             told: 0,
             crash_at: None,
+            starts: 0,
             replies: Vec::new(),
         }
     }
@@ -308,6 +311,10 @@ impl Node {
         }
         (self.hub, self.manager) = Hub::load(self.config.clone(), self.channels.clone(), &self.journal)?;
         let mut forgotten = Vec::new();
+        self.starts += 1;
+        if self.starts.is_multiple_of(2) {
+            forgotten.extend(self.write_anew()?);
+        }
         let before = std::mem::take(&mut self.durable);
         for group in &self.journal {
             forgotten.extend(self.durable.learn(group, 0));
@@ -338,6 +345,16 @@ impl Node {
         self.unsynced.push(Unsynced { fx, at_ms: log_ms, wish: Wish::None });
         self.sync();
         Ok(forgotten)
+    }
+
+    /// Goes on as if its journal had been written anew. The whole one is kept, for the checks. What differs is returned.
+    fn write_anew(&mut self) -> Result<Option<String>> {
+        let group = self.hub.snapshot(&self.manager);
+        let group = wire::HubGroup::decode(&group.encode_to_vec()[..]).unwrap_or_default();
+        let (hub, manager) = Hub::load(self.config.clone(), self.channels.clone(), [&group])?;
+        let same = hub.snapshot(&manager) == group;
+        (self.hub, self.manager) = (hub, manager);
+        Ok((!same).then(|| "a journal that was written anew says something else".to_owned()))
     }
 
     /// What its orders under way will still take from its account, minor units.
