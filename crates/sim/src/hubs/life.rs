@@ -33,6 +33,8 @@ pub struct Life {
     pub(super) active: Vec<usize>,
     /// Payments that were asked for, and the number that each got.
     pub(super) payments: Vec<(usize, Pay, u64)>,
+    /// Virtual channels that were opened.
+    pub(super) virtuals: Vec<Hash>,
     /// Keys given out.
     pub(super) keys: u64,
     /// When each party last came back from an absence, ms.
@@ -73,6 +75,7 @@ impl Life {
             reserved: Vec::new(),
             active,
             payments: Vec::new(),
+            virtuals: Vec::new(),
             keys: 0,
             back,
             restores: 0,
@@ -99,7 +102,7 @@ impl Life {
     }
 
     fn turn(&mut self) {
-        match self.world.rng.below(100) {
+        match self.world.rng.below(120) {
             0..19 => self.pay(),
             19 => self.pay_again(),
             20..34 => self.work(),
@@ -112,7 +115,8 @@ impl Life {
             80 => self.restore(),
             81..88 => self.manage(),
             88..94 => super::liars::act(&mut self.world),
-            _ => self.time(),
+            94..100 => self.time(),
+            _ => self.virtual_turn(),
         }
     }
 
@@ -296,8 +300,11 @@ impl Life {
                     (0..2_u32).filter(|side| !link.mail[*side as usize].is_empty()).map(|side| (*channel, side))
                 })
                 .collect();
-            if waiting.is_empty() {
+            if waiting.is_empty() && self.world.peers.is_empty() {
                 return;
+            }
+            for (node, message) in std::mem::take(&mut self.world.peers) {
+                self.world.peer_arrives(node, message);
             }
             for (channel, side) in waiting {
                 while self.world.deliver(channel, side) {}

@@ -13,8 +13,8 @@
 //! | `template` | what every life begins with |
 //! | `node` | a party: hub, manager, journal |
 //! | `world`, `time` | connections, effects; the log, time, crashes |
-//! | `life`, `deeds`, `liars` | what happens |
-//! | `facts`, `checks` | what has to hold |
+//! | `life`, `deeds`, `virtual_deeds`, `liars` | what happens |
+//! | `facts`, `sets`, `checks`, `virtual_checks` | what has to hold |
 
 mod checks;
 mod deeds;
@@ -23,8 +23,11 @@ mod ledger;
 mod liars;
 mod life;
 mod node;
+mod sets;
 mod template;
 mod time;
+mod virtual_checks;
+mod virtual_deeds;
 mod world;
 
 use std::collections::BTreeMap;
@@ -144,7 +147,7 @@ pub struct Report {
 }
 
 /// What every long run has to reach.
-pub const SOMETIMES: [&str; 55] = [
+pub const SOMETIMES: [&str; 73] = [
     "HUB_CAPS",
     "HUB_FEE",
     "HUB_MARGIN",
@@ -189,6 +192,7 @@ pub const SOMETIMES: [&str; 55] = [
     "LOCK_OVER",
     "reservation that tops up",
     "restored backup noticed",
+    "restored backup noticed by virtual channels",
     "restored backup seen in the log",
     "secret learned",
     "secret learned from the log",
@@ -196,8 +200,25 @@ pub const SOMETIMES: [&str; 55] = [
     "secret shown late in the log",
     "settled by a liar",
     "settled in between",
+    "set of a liar refused",
+    "set redeemed by a liar",
+    "set that was given up claimed all the same",
     "settled with locks in flight",
     "up-front fee taken",
+    "virtual channel claimed in the log",
+    "virtual channel closed",
+    "virtual channel forgotten",
+    "virtual channel opened",
+    "virtual channel open up to the payee",
+    "virtual channel over by time",
+    "virtual channel over on the side that pays",
+    "virtual channel over two hubs",
+    "virtual channel passed on",
+    "virtual channel refused",
+    "virtual channel that never opened",
+    "virtual payment",
+    "virtual payment acknowledged",
+    "virtual payment lost",
     "voucher by hand",
     "withdrawal with a permit",
 ];
