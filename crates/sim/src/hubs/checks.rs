@@ -83,8 +83,12 @@ impl World {
             && let Some(old) = self.nodes[*peer].durable.held.get(&key).cloned()
             && old.terms != voucher.terms
         {
-            let what = format!("of restored: {}, {:?} instead of {:?}", self.nodes[node].restored, voucher.terms, old);
-            self.violation(format!("party {node}: the other side holds another voucher {key:?}: {what}"));
+            let (channel, lane, nonce) = (hex::encode(&key.0[..4]), key.2, key.3);
+            let sets = (voucher.terms.virtuals.is_some(), old.terms.virtuals.is_some());
+            let restored = self.nodes[node].restored;
+            self.violation(format!(
+                "party {node}: the other side holds another voucher: {channel}, lane {lane}, nonce {nonce}; new and old with a set: {sets:?}; restored: {restored}"
+            ));
         }
     }
 

@@ -100,6 +100,8 @@ pub enum Shell {
     SignsOrdersAnew,
     /// Hubs take a clock that is 45 minutes ahead for log time.
     ClockAhead,
+    /// Virtual channels of hubs never hear that the log has changed, or that time has passed.
+    NeverLooks,
 }
 
 /// What a life came to.

@@ -290,7 +290,8 @@ impl Node {
     /// Takes an input; what comes of it waits for a sync. What is wrong with the group is returned beside the reply.
     pub fn handle(&mut self, log_ms: u64, input: Input, wish: Wish, shell: Shell) -> (Result<Reply>, Option<String>) {
         let now = self.now(log_ms, shell);
-        let too = also(&input);
+        let deaf = shell == Shell::NeverLooks && self.manner == Manner::Hub;
+        let too = also(&input).filter(|too| !deaf || !matches!(too, virtuals::Input::Look));
         match self.hub.handle(now, input, &mut self.manager, &self.key) {
             Err(e) => (Err(e), None),
             Ok(fx) => {
