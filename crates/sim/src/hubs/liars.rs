@@ -13,7 +13,8 @@ use florin_core::wire::{self, HubLane, HubMessage, VirtualAmount, output};
 
 use super::node::{Manner, Wish};
 use super::virtual_deeds::bytes;
-use super::world::{MUTABLE, Mail, SentSet, World};
+use super::virtual_world::SentSet;
+use super::world::{MUTABLE, Mail, World};
 use crate::rng::Rng;
 
 /// A liar does something.

@@ -12,7 +12,7 @@
 //! | `ledger` | the log, and accounts |
 //! | `template` | what every life begins with |
 //! | `node` | a party: hub, manager, journal |
-//! | `world`, `time` | connections, effects; the log, time, crashes |
+//! | `world`, `virtual_world`, `time` | connections, effects; the log, time, crashes |
 //! | `life`, `deeds`, `virtual_deeds`, `liars` | what happens |
 //! | `facts`, `sets`, `checks`, `virtual_checks` | what has to hold |
 
@@ -28,6 +28,7 @@ mod template;
 mod time;
 mod virtual_checks;
 mod virtual_deeds;
+mod virtual_world;
 mod world;
 
 use std::collections::BTreeMap;

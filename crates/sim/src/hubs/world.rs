@@ -10,13 +10,12 @@ use florin_core::error::{Code, Result};
 use florin_core::merkle::Hash;
 use florin_core::wire::hub_message::Kind;
 use florin_core::wire::virtual_message::Kind as VirtualKind;
-use florin_core::wire::virtual_peer::Kind as PeerKind;
 use florin_core::wire::{self, HubMessage, VirtualMessage, VirtualPeer};
 use prost::Message as _;
 
 use super::ledger::Ledger;
 use super::node::{Deed, Manner, Node, Wish};
-use super::sets::State;
+use super::virtual_world::SentSet;
 use super::{Marks, Shell};
 use crate::rng::Rng;
 
@@ -34,19 +33,6 @@ pub enum Mail {
     Hub(Box<HubMessage>),
     /// Of virtual channels.
     Virtual(Box<VirtualMessage>),
-}
-
-/// A voucher with a set that a liar was sent.
-#[derive(Clone)]
-pub struct SentSet {
-    /// The liar.
-    pub node: usize,
-    /// Its end.
-    pub end: EndId,
-    /// What it was sent.
-    pub voucher: wire::SignedVoucher,
-    /// What the voucher says.
-    pub state: State,
 }
 
 /// The two sides of a channel, and what is on its way between them.
@@ -76,7 +62,7 @@ pub struct World {
     /// What liars have sent.
     pub sent_by_liars: Vec<(Hash, u32, Mail)>,
     /// What payers and payees of virtual channels say to each other: to whom.
-    pub peers: Vec<(usize, Box<VirtualPeer>)>,
+    pub peers: Vec<(usize, VirtualPeer)>,
     /// Payer and payee of virtual channels.
     pub parties: BTreeMap<Hash, (usize, usize)>,
     /// What their payees have acknowledged, minor units.
@@ -128,24 +114,6 @@ fn letter(kind: &Kind) -> u8 {
         Kind::Secret(_) => 6,
         Kind::Paid(_) => 7,
         Kind::PaidAck(_) => 8,
-    }
-}
-
-fn virtual_letter(kind: &VirtualKind) -> u8 {
-    match kind {
-        VirtualKind::Hello(_) => 10,
-        VirtualKind::Update(_) => 11,
-        VirtualKind::Ack(_) => 12,
-        VirtualKind::Opened(_) => 13,
-        VirtualKind::Close(_) => 14,
-    }
-}
-
-fn peer_letter(kind: &PeerKind) -> u8 {
-    match kind {
-        PeerKind::Paid(_) => 15,
-        PeerKind::Ack(_) => 16,
-        PeerKind::Close(_) => 17,
     }
 }
 
@@ -224,28 +192,7 @@ impl World {
         reply
     }
 
-    /// The same for virtual channels.
-    pub fn tell_virtual(&mut self, node: usize, input: virtuals::Input) -> Result<virtuals::Reply> {
-        if !self.nodes[node].is_up() {
-            return Err(florin_core::Error::new(Code::HubOffline, "it is down"));
-        }
-        let (now, shell) = (self.time(), self.shell);
-        let of = &mut self.nodes[node];
-        of.known_ms = of.known_ms.max(now - self.rng.below(LOOK_MS).min(now - super::ledger::START));
-        let (reply, twice) = of.handle_virtual(now, input, shell);
-        if let Some(what) = twice
-            && self.nodes[node].is_honest()
-        {
-            self.violation(format!("party {node}: {what}"));
-        }
-        if reply.is_ok() {
-            let ends: Vec<EndId> = self.nodes[node].ends.keys().copied().collect();
-            self.check_after(node, &ends);
-        }
-        reply
-    }
-
-    fn check_after(&mut self, node: usize, ends: &[EndId]) {
+    pub(super) fn check_after(&mut self, node: usize, ends: &[EndId]) {
         self.check_money(node, ends);
         self.check_bound(node, ends);
         let of = &self.nodes[node];
@@ -321,59 +268,6 @@ impl World {
             },
         }
         true
-    }
-
-    fn step_virtual(&mut self, node: usize, effect: virtuals::Effect) {
-        match effect {
-            virtuals::Effect::Channel(_) => {}
-            virtuals::Effect::Send { end, connection, message } => {
-                let Some(kind) = &message.kind else { return };
-                if self.muted.get(&node).is_some_and(|muted| muted.contains(&virtual_letter(kind))) {
-                    return self.mark("message that a liar kept to itself");
-                }
-                self.check_virtual_said(node, end, kind);
-                if let VirtualKind::Update(update) = kind {
-                    self.sent_set(node, end, update);
-                }
-                self.put(node, end, connection, Mail::Virtual(message));
-            }
-            virtuals::Effect::Tell(message) => {
-                let Some(kind) = &message.kind else { return };
-                if self.muted.get(&node).is_some_and(|muted| muted.contains(&peer_letter(kind))) {
-                    return self.mark("message that a liar kept to itself");
-                }
-                self.check_told(node, &message);
-                let Some((payer, payee)) = self.parties.get(&super::facts::id(&message.id)).copied() else { return };
-                self.peers.push((if node == payer { payee } else { payer }, message));
-            }
-            virtuals::Effect::Event(event) => match event {
-                virtuals::Event::Opened(_) => self.mark("virtual channel open up to the payee"),
-                virtuals::Event::Acknowledged { .. } => self.mark("virtual payment acknowledged"),
-                virtuals::Event::Accepted(_) | virtuals::Event::Over { .. } | virtuals::Event::Diverged(_) => {}
-            },
-        }
-    }
-
-    /// What is to be looked at later, and what a liar may use.
-    fn sent_set(&mut self, node: usize, end: EndId, update: &wire::VirtualUpdate) {
-        for cap in update.opens.iter().filter_map(|open| open.cap.as_ref()) {
-            self.lock_moments(end.channel, cap.not_after_ms);
-        }
-        let peer = self.nodes[node].ends.get(&end).copied().unwrap_or(node);
-        let Some(voucher) = update.voucher.clone().filter(|_| self.nodes[peer].manner == Manner::Liar) else { return };
-        let Ok(terms) = wire::Voucher::decode(&voucher.voucher[..]) else { return };
-        let states = self.nodes[node].durable.sets.outs.get(&(end, terms.lane)).map(|all| &all[..]).unwrap_or_default();
-        if let Some(state) = states.iter().find(|state| state.nonce == terms.nonce).cloned() {
-            let end = EndId { side: 1 - end.side, ..end };
-            self.sent_sets.push(SentSet { node: peer, end, voucher, state });
-        }
-    }
-
-    /// What a payer or payee has said arrives.
-    pub fn peer_arrives(&mut self, node: usize, message: Box<VirtualPeer>) {
-        if let Err(e) = self.tell_virtual(node, virtuals::Input::Peer(*message)) {
-            self.refusal(e.code);
-        }
     }
 
     /// Carries out all that a party has to do.
@@ -455,7 +349,7 @@ impl World {
     }
 
     /// Puts a message on its way.
-    fn put(&mut self, node: usize, end: EndId, connection: u64, message: Mail) {
+    pub(super) fn put(&mut self, node: usize, end: EndId, connection: u64, message: Mail) {
         let to = 1 - end.side;
         if self.nodes[node].manner == Manner::Liar {
             self.sent_by_liars.push((end.channel, to, message.clone()));
@@ -530,7 +424,7 @@ impl World {
         }
     }
 
-    fn refusal(&mut self, code: Code) {
+    pub(super) fn refusal(&mut self, code: Code) {
         *self.marks.entry(super::refusal_mark(code)).or_default() += 1;
     }
 
