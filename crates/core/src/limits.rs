@@ -86,6 +86,10 @@ pub const HUB_GRACE_MS: u64 = 600_000;
 pub const HUB_FINAL_MS: u64 = 3_600_000;
 /// Ms of log time after its time limit until the lane of an expired lock is used for another: the other side has to see that it is over.
 pub const HUB_REST_MS: u64 = 600_000;
+/// Ms of log time after its expiry and its end until an invoice or a payment over hubs is forgotten.
+pub const HUB_KEEP_MS: u64 = 24 * 3_600_000;
+/// Payments, and as many invoices, that are forgotten at once.
+pub const HUB_FORGET_MAX: usize = 4_096;
 /// Vouchers that a side of a channel compares after connecting.
 pub const HUB_LANES_SHOWN_MAX: usize = 2_048;
 /// Bytes of a frame between the two sides of a channel.
@@ -155,6 +159,8 @@ const _: () = assert!(
     CONTENT_BYTES_MAX + 1_024 + COMMITTEE_MAX * (ORDERS_PER_BATCH_MAX / 8 + 96) * 2 / 3 + 12 * 34 < UNIT_BYTES_MAX
 );
 const _: () = assert!(COMMITTEE_MIN >= 4 && COMMITTEE_MAX >= COMMITTEE_MIN);
+// What is forgotten is over on every channel by far, and no restart hears a log time that is older by so much.
+const _: () = assert!(HUB_KEEP_MS > 2 * (HUB_MARGIN_MS + HUB_FINAL_MS + HUB_REST_MS));
 // Whoever pays a hub has the time to be seen by it.
 // Both sides' locks in one go after a reconnect, and what vouchers are compared in one frame.
 const _: () = assert!(HUB_QUEUE_MAX >= 4 * HUB_LOCKS_MAX && HUB_FRAME_BYTES_MAX >= 20 * HUB_LANES_SHOWN_MAX);

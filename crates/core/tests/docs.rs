@@ -89,6 +89,8 @@ fn wire_md_has_every_limit() {
         HUB_GRACE_MS,
         HUB_FINAL_MS,
         HUB_REST_MS,
+        HUB_KEEP_MS,
+        HUB_FORGET_MAX,
         HUB_LANES_SHOWN_MAX,
         HUB_FRAME_BYTES_MAX,
         HUB_QUEUE_MAX,

@@ -8,7 +8,7 @@ fn lives(options: &Options) -> Report {
 
 #[test]
 fn a_hub_and_whoever_keeps_the_rules_lose_nothing() {
-    let report = lives(&Options::new(1, 60));
+    let report = lives(&Options::new(1_001, 100));
     assert!(report.broken.is_empty(), "{report}");
     for mark in [
         "forwarded and paid",
@@ -20,6 +20,15 @@ fn a_hub_and_whoever_keeps_the_rules_lose_nothing() {
         "crash between a group and what follows it",
         "old backup restored",
         "cancelled lock redeemed all the same",
+        "payment forgotten",
+        "payment asked for twice",
+        "collected channel forgotten",
+        "virtual channel over two hubs",
+        "virtual channel closed",
+        "virtual channel claimed in the log",
+        "virtual channel over by time",
+        "virtual payment acknowledged",
+        "set redeemed by a liar",
     ] {
         assert!(report.marks.contains_key(mark), "no life has seen: {mark}: {report}");
     }
@@ -35,6 +44,20 @@ fn seeds_that_found_something_are_sound() {
     }
 }
 
+/// A hub with `FLORIN_HUB_CHANNELS` channels; which lives `FLORIN_HUB_SEED` and `FLORIN_HUB_COUNT` say, and whether with a crash at each
+/// entry of a journal, `FLORIN_HUB_POINTS=1`.
+#[test]
+#[ignore = "long: run it in release"]
+fn many_lives_break_nothing_and_reach_everything() {
+    let number = |name: &str, usual| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(usual);
+    let options = Options::new(number("FLORIN_HUB_SEED", 1), number("FLORIN_HUB_COUNT", 3_000));
+    let options = Options { channels: number("FLORIN_HUB_CHANNELS", 20) as usize, ..options };
+    let points = number("FLORIN_HUB_POINTS", 0) > 0;
+    let report = if points { run_every_point(&options, |_, _| {}) } else { lives(&options) };
+    eprintln!("{report}");
+    assert!(report.broken.is_empty() && (points || report.never.is_empty()));
+}
+
 #[test]
 fn a_seed_decides_a_life() {
     let options = Options { channels: 8, steps: 120, ..Options::new(7, 3) };
@@ -45,7 +68,7 @@ fn a_seed_decides_a_life() {
 
 #[test]
 fn a_crash_at_any_entry_of_a_journal_loses_nothing() {
-    let options = Options { channels: 6, steps: 60, ..Options::new(3, 1) };
+    let options = Options { channels: 6, steps: 60, ..Options::new(3, 3) };
     let report = run_every_point(&options, |_, _| {});
     assert!(report.broken.is_empty(), "{report}");
     assert!(report.points > 50, "{report}");
@@ -108,4 +131,15 @@ fn an_order_that_is_signed_twice_is_caught() {
 #[test]
 fn a_clock_that_is_taken_for_log_time_is_caught() {
     caught(Shell::ClockAhead, 20, "is owed");
+}
+
+#[test]
+fn too_small_a_margin_of_a_virtual_channel_is_caught() {
+    caught(Shell::SmallMargin, 40, "passes on a virtual channel with");
+}
+
+#[test]
+fn virtual_channels_that_hear_nothing_of_the_log_are_caught() {
+    caught(Shell::NeverLooks, 60, "virtual channels are not over in the end");
+    caught(Shell::NeverLooks, 200, "and not");
 }

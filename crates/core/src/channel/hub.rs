@@ -24,6 +24,7 @@
 //! | `offer` | locks out, locks in, passing on |
 //! | `claim` | secrets, payment for good, giving back, ends of locks |
 //! | `link` | connections: comparing vouchers, saying again |
+//! | `forget` | what is long over |
 //! | `state` | what the records make of the state |
 //! | `snapshot` | the state as one group, to write the journal anew |
 //! | `query` | what users of hubs ask |
@@ -32,6 +33,7 @@
 
 mod claim;
 mod effect;
+mod forget;
 mod input;
 pub mod introduction;
 mod link;
@@ -79,6 +81,8 @@ pub struct Hub {
     credit: BTreeMap<EndId, u64>,
     invoices: BTreeMap<Hash, Invoice>,
     payments: BTreeMap<PaymentId, Payment>,
+    /// The highest number of one.
+    last_payment: PaymentId,
     /// By idempotency key.
     keys: BTreeMap<Bytes, PaymentId>,
     /// The newest payment of a secret's hash.
@@ -142,6 +146,7 @@ impl Hub {
             credit: BTreeMap::new(),
             invoices: BTreeMap::new(),
             payments: BTreeMap::new(),
+            last_payment: 0,
             keys: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             diverged: BTreeSet::new(),
@@ -220,6 +225,7 @@ impl Hub {
         let reply = turn.call(input)?;
         turn.fx.reply = Reply::Channel(reply);
         if tick {
+            self.forget(turn);
             self.touch_all(turn);
         }
         for end in ends {

@@ -3260,7 +3260,10 @@ pub mod hub_entry {
 /// One change of a hub's state; the state is the fold of all of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HubRecord {
-    #[prost(oneof = "hub_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(
+        oneof = "hub_record::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+    )]
     pub kind: ::core::option::Option<hub_record::Kind>,
 }
 /// Nested message and enum types in `HubRecord`.
@@ -3295,6 +3298,8 @@ pub mod hub_record {
         /// Of a journal that was written anew: what the records before came to.
         #[prost(message, tag = "12")]
         State(super::HubState),
+        #[prost(message, tag = "13")]
+        Forgotten(super::HubForgotten),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3393,6 +3398,21 @@ pub struct HubOver {
     pub code: u32,
     #[prost(string, tag = "6")]
     pub message: ::prost::alloc::string::String,
+    /// log time; 0 in journals of before
+    #[prost(fixed64, tag = "7")]
+    pub at_ms: u64,
+}
+/// Long over: nothing depends on it any more.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HubForgotten {
+    #[prost(uint64, repeated, tag = "1")]
+    pub payments: ::prost::alloc::vec::Vec<u64>,
+    /// hashes of their secrets
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub invoices: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// of collected channels: all their lanes
+    #[prost(message, repeated, tag = "3")]
+    pub ends: ::prost::alloc::vec::Vec<HubLockId>,
 }
 /// All of a hub's state. What is keyed by hashes or keys follows from it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3415,6 +3435,9 @@ pub struct HubState {
     pub diverged: ::prost::alloc::vec::Vec<HubLockId>,
     #[prost(message, optional, tag = "9")]
     pub earned: ::core::option::Option<HubEarned>,
+    /// highest number given out
+    #[prost(uint64, tag = "10")]
+    pub last_payment: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HubOwnLock {
@@ -3474,6 +3497,9 @@ pub struct HubKeptInvoice {
     pub taken: bool,
     #[prost(bool, tag = "3")]
     pub paid: bool,
+    /// log time at which its lock was over
+    #[prost(fixed64, tag = "4")]
+    pub over_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HubKeptPayment {
@@ -3491,6 +3517,9 @@ pub struct HubKeptPayment {
     pub code: u32,
     #[prost(string, tag = "6")]
     pub message: ::prost::alloc::string::String,
+    /// log time at which its last lock was over
+    #[prost(fixed64, tag = "7")]
+    pub over_ms: u64,
 }
 /// What passing on has brought so far.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

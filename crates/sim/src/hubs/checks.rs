@@ -9,22 +9,23 @@
 //! - *Deposits* are those that were asked for.
 //! - *In the end* every party that looked after its money has what its vouchers and secrets give it, in each channel and in all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use florin_core::channel::hub::PaymentState;
 use florin_core::channel::manager::{EndId, EndState};
 use florin_core::channel::voucher::Voucher;
 use florin_core::merkle::Hash;
 use florin_core::wire::hub_message::Kind;
-use florin_core::wire::{self, ChannelRecord, ChannelSide, SignedVoucher};
+use florin_core::wire::{self, ChannelRecord, ChannelSide, SignedVoucher, hub_entry, hub_record};
 use sha2::{Digest, Sha256};
 
 use super::facts::{Facts, Key, Money, Paper, id, is_plain, key_of};
 use super::node::{Manner, Node};
+use super::virtual_checks::claimed;
 use super::world::{CLAIM_MS, World};
 
 /// What an incoming lock of a hub lives longer, by its documentation: grace + submit + margin.
-const MARGIN_MS: u64 = florin_core::limits::HUB_GRACE_MS + CLAIM_MS;
+pub const MARGIN_MS: u64 = florin_core::limits::HUB_GRACE_MS + CLAIM_MS;
 
 fn side(record: &ChannelRecord, of: u32) -> ChannelSide {
     if of == 0 { &record.opener } else { &record.other }.clone().unwrap_or_default()
@@ -46,11 +47,13 @@ impl World {
                 committed: status.committed.into(),
                 locked: status.locked.into(),
             };
-            let own = of.memory.money(*end);
             let left = i128::from(status.available) + i128::from(status.reserved) + told.committed + told.locked;
+            let put = told.confirmed + told.received;
+            let told = told.less(&of.virtual_money(*end));
+            let own = of.memory.money(*end);
             if own != told {
                 found = Some(format!("party {node}: the journal says {own:?}, the manager {told:?}"));
-            } else if told.confirmed + told.received != left {
+            } else if put != left {
                 found = Some(format!("party {node}: confirmed + received is not the sum of its parts: {status:?}"));
             }
         }
@@ -77,14 +80,19 @@ impl World {
         if honest
             && own
             && let Some(peer) = self.nodes[node].ends.get(&end)
-            && let Some(old) = self.nodes[*peer].durable.held.get(&key)
+            && let Some(old) = self.nodes[*peer].durable.held.get(&key).cloned()
             && old.terms != voucher.terms
         {
-            self.violation(format!("party {node}: the other side holds another voucher {key:?}"));
+            let (channel, lane, nonce) = (hex::encode(&key.0[..4]), key.2, key.3);
+            let sets = (voucher.terms.virtuals.is_some(), old.terms.virtuals.is_some());
+            let restored = self.nodes[node].restored;
+            self.violation(format!(
+                "party {node}: the other side holds another voucher: {channel}, lane {lane}, nonce {nonce}; new and old with a set: {sets:?}; restored: {restored}"
+            ));
         }
     }
 
-    fn acknowledged(&mut self, node: usize, end: EndId, lock: &wire::HubLane) {
+    pub fn acknowledged(&mut self, node: usize, end: EndId, lock: &wire::HubLane) {
         let (channel, of) = (end.channel, &mut self.nodes[node]);
         let key = (channel, lock.payer, lock.lane, lock.nonce, lock.payer);
         if of.durable.held.contains_key(&key) {
@@ -203,6 +211,7 @@ impl World {
                     continue;
                 }
                 all.push((lane.nonce, lane.redeemed));
+                self.check_claims(&lane);
                 self.check_redeemed(place, &lane, now);
             }
         }
@@ -219,7 +228,8 @@ impl World {
             }
             self.nodes[sides[1 - signer as usize]].durable.held.get(&key).map(|paper| (true, paper.terms.clone()))
         });
-        let Some((said, terms)) = papers.find(|(_, terms)| terms.amount == lane.redeemed) else {
+        let more: u64 = claimed(lane).iter().map(|(_, amount)| amount).sum();
+        let Some((said, terms)) = papers.find(|(_, terms)| terms.amount + more == lane.redeemed) else {
             let honest = sides.iter().all(|node| self.nodes[*node].is_honest() && !self.nodes[*node].restored);
             if honest {
                 self.violation(format!("the log has redeemed what nobody has signed: {place:?}, {lane:?}"));
@@ -311,6 +321,29 @@ impl World {
                 self.violation(format!("party {node}: locks are left in the end: {left:?}"));
             }
             self.check_asked(node);
+            self.check_virtual_end(node);
+        }
+    }
+
+    /// Long after all is over nobody who looks has anything of payments, nor may it have forgotten any before.
+    pub fn check_forgotten(&mut self) {
+        for node in 0..self.nodes.len() {
+            let of = &self.nodes[node];
+            if !of.is_diligent() || of.restored {
+                continue;
+            }
+            let group = of.hub.snapshot(&of.manager);
+            let states = group.entries.iter().filter_map(|entry| match entry.kind.as_ref()? {
+                hub_entry::Kind::Hub(record) => record.kind.as_ref(),
+                _ => None,
+            });
+            let left = states.map(|state| match state {
+                hub_record::Kind::State(state) => (state.payments.len(), state.invoices.len(), state.own_locks.len()),
+                _ => (0, 0, 0),
+            });
+            if let Some(left) = left.filter(|left| *left != (0, 0, 0)).last() {
+                self.violation(format!("party {node}: payments, invoices and locks are left for ever: {left:?}"));
+            }
         }
     }
 
@@ -342,6 +375,12 @@ impl World {
         for (key, paper) in Facts::of(&of.durable.signed, end.channel) {
             let (channel, payer, lane, nonce, signer) = *key;
             if payer != end.side || signer != end.side || !of.said.contains(key) {
+                continue;
+            }
+            if of.durable.sets.has(end, payer, lane) {
+                let last = self.redeemed.get(&(channel, payer, lane)).and_then(|all| all.last());
+                let most = lanes.entry(lane).or_default();
+                *most = (*most).max(paper.terms.amount).max(last.map_or(0, |(_, amount)| *amount));
                 continue;
             }
             let amount = paper.terms.amount;
@@ -389,15 +428,26 @@ impl World {
     /// A party has lost nothing but what it paid for itself, and has all that it was told, and its fees.
     fn check_total(&mut self, node: usize, start: i128) {
         let of = &self.nodes[node];
-        let (mut cost, mut fees) = (0, 0);
+        let (mut cost, mut fees, mut paid) = (0, 0, BTreeSet::new());
         for payment in &of.durable.payments {
             let Some(lock) = &payment.lock else { continue };
-            if let Ok(PaymentState::Paid(secret)) = of.hub.payment(payment.payment) {
+            let receipt = of.durable.receipts.get(&payment.payment);
+            if let Some(secret) = receipt {
                 let hash: Hash = Sha256::digest(secret).into();
                 cost += i128::from(lock.amount);
-                if hash[..] != lock.secret_hash[..] {
-                    return self.violation(format!("party {node}: a receipt is none"));
+                if hash[..] != lock.secret_hash[..] || !paid.insert(hash) {
+                    return self.violation(format!("party {node}: a receipt is none, or pays an invoice twice"));
                 }
+            }
+            let told = match of.hub.payment(payment.payment) {
+                Ok(PaymentState::Paid(secret)) => Some(&secret[..]),
+                Ok(_) => None,
+                Err(_) if of.durable.forgotten.0.contains(&payment.payment) => continue,
+                Err(e) => return self.violation(format!("party {node}: {e}")),
+            };
+            if told != receipt.map(|secret| &secret[..]) {
+                return self
+                    .violation(format!("party {node}: payment {} is not what it is said to be", payment.payment));
             }
         }
         let handed = self.handed(node);
@@ -409,12 +459,15 @@ impl World {
         }
         let upfront = of.durable.payments.iter().filter_map(|payment| self.upfront.get(&payment.key[..]));
         let upfront: i128 = upfront.map(|amount| i128::from(*amount)).sum();
-        let due = start + i128::from(of.told) + fees - cost - upfront - handed;
+        let by_virtuals = self.virtual_due(node);
+        let due = start + i128::from(of.told) + fees - cost - upfront - handed + by_virtuals;
         let has = self.wealth(node);
         if has < due {
             let told = of.told;
             let (manner, paid) = (of.manner, cost + upfront + handed);
-            let what = format!("it began with {start}, was told {told}, earned {fees}, paid {paid}");
+            let what = format!(
+                "it began with {start}, was told {told}, earned {fees}, paid {paid}, and by virtual channels {by_virtuals}"
+            );
             self.violation(format!("party {node} ({manner:?}) has {has} and not {due}: {what}"));
         }
     }

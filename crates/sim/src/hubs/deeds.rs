@@ -42,7 +42,8 @@ impl Life {
             super::liars::bend(&mut self.world.rng, &mut pay);
         }
         self.world.upfront.insert(pay.key.to_vec(), pay.route.upfront);
-        if let Ok(Reply::Payment(_)) = self.world.tell(payer, Input::Pay(pay), Wish::None) {
+        if let Ok(Reply::Payment(number)) = self.world.tell(payer, Input::Pay(pay.clone()), Wish::None) {
+            self.payments.push((payer, pay, number));
             self.world.mark("payment");
             if hubs.len() > 1 {
                 self.world.mark("payment over two hubs");
@@ -50,6 +51,41 @@ impl Life {
         }
         if self.world.rng.chance(500) {
             self.world.flush(payer);
+        }
+    }
+
+    /// Somebody asks once more for a payment of before, by its key or by another: it is the same one, or is refused.
+    pub(super) fn pay_again(&mut self) {
+        let honest = |of: &(usize, Pay, u64)| {
+            let node = &self.world.nodes[of.0];
+            node.is_up() && node.is_honest() && !node.restored
+        };
+        let known: Vec<usize> = (0..self.payments.len()).filter(|at| honest(&self.payments[*at])).collect();
+        if known.is_empty() {
+            return;
+        }
+        let (payer, mut pay, number) = self.payments[known[self.world.rng.index(known.len())]].clone();
+        // A crash may have taken the first.
+        let facts = &self.world.nodes[payer].memory;
+        let was_made = facts.payments.iter().any(|made| made.payment == number && made.key == pay.key);
+        let is_forgotten = facts.forgotten.0.contains(&number);
+        let same_key = self.world.rng.chance(500);
+        if !same_key {
+            pay.key = self.key();
+        }
+        self.world.upfront.entry(pay.key.to_vec()).or_insert(pay.route.upfront);
+        let reply = self.world.tell(payer, Input::Pay(pay.clone()), Wish::None);
+        match reply {
+            Ok(Reply::Payment(again)) if was_made && same_key && (again != number || is_forgotten) => {
+                self.world.violation(format!("party {payer}: payment {number} is made again, as {again}"));
+            }
+            Ok(Reply::Payment(again)) if again != number => {
+                self.payments.push((payer, pay, again));
+                self.world.mark("failed payment tried again");
+            }
+            Ok(_) => self.world.mark("payment asked for twice"),
+            Err(_) if is_forgotten => self.world.mark("forgotten payment asked for again"),
+            Err(_) => {}
         }
     }
 

@@ -9,6 +9,8 @@ use florin_core::merkle::Hash;
 use florin_core::wire::{self, ChannelRecord, hub_entry, hub_record, manager_intent, manager_record};
 use sha2::{Digest, Sha256};
 
+use super::sets::Sets;
+
 /// A voucher's place: channel, payer, lane, nonce, and the side that signed.
 pub type Key = (Hash, u32, u32, u64, u32);
 
@@ -52,12 +54,20 @@ pub struct Facts {
     pub invoices: BTreeSet<Hash>,
     /// Own payments.
     pub payments: Vec<wire::HubPayment>,
+    /// Those that were paid: the secret, by number.
+    pub receipts: BTreeMap<u64, Vec<u8>>,
+    /// The payment whose lock was the last one on a lane, if it was one's.
+    own: BTreeMap<(EndId, u32), u64>,
+    /// Payments and invoices that were forgotten again.
+    pub forgotten: (BTreeSet<u64>, BTreeSet<Hash>),
     /// Money that was asked into the log, by key of the request.
     pub asked: BTreeMap<Vec<u8>, u64>,
     /// The newest record of each channel, and the log time that counts for it.
     pub seen: BTreeMap<Hash, (ChannelRecord, u64)>,
     /// Ends whose other side holds vouchers that the journal does not.
     pub diverged: BTreeSet<EndId>,
+    /// Of virtual channels.
+    pub sets: Sets,
     /// Rare records.
     pub marks: Vec<&'static str>,
 }
@@ -70,8 +80,8 @@ impl Facts {
             match &entry.kind {
                 Some(hub_entry::Kind::Channel(record)) => twice = self.channel(record, now_ms).or(twice),
                 Some(hub_entry::Kind::Hub(record)) => self.hub(record),
-                // Virtual channels live no lives here.
-                Some(hub_entry::Kind::Virtual(_)) | None => {}
+                Some(hub_entry::Kind::Virtual(record)) => self.sets.learn(record, &mut self.marks),
+                None => {}
             }
         }
         twice
@@ -98,6 +108,15 @@ impl Facts {
             Kind::Secret(secret) => {
                 let end = EndId { channel: id(&secret.channel), side: secret.side };
                 self.secret(end, secret.lane, &secret.secret, now_ms);
+            }
+            Kind::Virtual(one) => {
+                let voucher = Voucher::decode(one.voucher.as_ref()?).ok()?;
+                let own = voucher.signer == one.side;
+                let (key, paper) = (key_of(&voucher), Paper { terms: voucher.terms, at_ms: now_ms });
+                let old = if own { &mut self.signed } else { &mut self.held }.insert(key, paper.clone());
+                if let Some(old) = old.filter(|old| own && old.terms != paper.terms) {
+                    return Some(format!("signed twice: {:?} and {:?}", old.terms, paper.terms));
+                }
             }
             Kind::Seen(seen) => self.record(seen),
             Kind::Outcome(outcome) => outcome.seen.iter().for_each(|seen| self.record(seen)),
@@ -137,14 +156,37 @@ impl Facts {
             Some(Kind::Invoice(made)) => {
                 self.invoices.insert(Sha256::digest(&made.secret).into());
             }
-            Some(Kind::Forward(forward)) => self.forwards.push(forward.clone()),
-            Some(Kind::Payment(payment)) => self.payments.push(payment.clone()),
+            Some(Kind::Forward(forward)) => {
+                if let Some(place) = forward.outgoing.as_ref().and_then(place) {
+                    self.own.remove(&place);
+                }
+                self.forwards.push(forward.clone());
+            }
+            Some(Kind::Payment(payment)) => {
+                if let Some(place) = payment.lock.as_ref().and_then(place) {
+                    self.own.insert(place, payment.payment);
+                }
+                self.payments.push(payment.clone());
+            }
             Some(Kind::Diverged(lock)) => {
                 self.diverged.insert(EndId { channel: id(&lock.channel), side: lock.side });
                 self.marks.push("restored backup noticed");
             }
             Some(Kind::Held(lock)) if !lock.hops.is_empty() => self.marks.push("lock kept for a forgotten way"),
-            Some(Kind::Learned(_)) => self.marks.push("secret learned"),
+            Some(Kind::Learned(learned)) => {
+                let own = learned.id.as_ref().and_then(|at| self.own.get(&place_of(at)));
+                if let Some(payment) = own {
+                    self.receipts.insert(*payment, learned.secret.to_vec());
+                }
+                self.marks.push("secret learned");
+            }
+            Some(Kind::Forgotten(all)) => {
+                self.forgotten.0.extend(&all.payments);
+                self.forgotten.1.extend(all.invoices.iter().map(|hash| id(hash)));
+                self.marks.extend(all.payments.iter().map(|_| "payment forgotten"));
+                self.marks.extend(all.invoices.iter().map(|_| "invoice forgotten"));
+                self.marks.extend(all.ends.iter().map(|_| "collected channel forgotten"));
+            }
             Some(Kind::Failing(_)) => self.marks.push("failed back upstream"),
             Some(Kind::Credit(_)) => self.marks.push("up-front fee taken"),
             Some(Kind::Over(over)) if over.outgoing && !over.paid && over.agreed => {
@@ -172,6 +214,15 @@ impl Facts {
     }
 }
 
+/// Lane of an id.
+pub fn place_of(at: &wire::HubLockId) -> (EndId, u32) {
+    (EndId { channel: id(&at.channel), side: at.side }, at.lane)
+}
+
+fn place(lock: &wire::HubLock) -> Option<(EndId, u32)> {
+    lock.id.as_ref().map(place_of)
+}
+
 /// The money of an end by its journal, minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Money {
@@ -185,6 +236,18 @@ pub struct Money {
     pub locked: i128,
 }
 
+impl Money {
+    /// Without a part of it.
+    pub fn less(&self, other: &Money) -> Money {
+        Money {
+            confirmed: self.confirmed - other.confirmed,
+            received: self.received - other.received,
+            committed: self.committed - other.committed,
+            locked: self.locked - other.locked,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Lane {
     firm: u64,
@@ -195,7 +258,7 @@ struct Lane {
 }
 
 impl Facts {
-    /// What an end has, by vouchers and the last record.
+    /// What an end has, by vouchers and the last record, but for lanes of virtual channels.
     pub fn money(&self, end: EndId) -> Money {
         let empty = (ChannelRecord::default(), 0);
         let (record, seen_ms) = self.seen.get(&end.channel).unwrap_or(&empty);
@@ -203,12 +266,15 @@ impl Facts {
         let (own, other) = (side(end.side), side(1 - end.side));
         let mut out: BTreeMap<u32, Lane> = BTreeMap::new();
         let mut paid: BTreeMap<u32, Lane> = BTreeMap::new();
-        for lane in &record.lanes {
+        for lane in record.lanes.iter().filter(|lane| !self.sets.has(end, lane.payer, lane.lane)) {
             let lanes = if lane.payer == end.side { &mut out } else { &mut paid };
             lanes.entry(lane.lane).or_default().chain = (lane.nonce, lane.redeemed);
         }
         for (key, paper) in Facts::of(&self.signed, end.channel).chain(Facts::of(&self.held, end.channel)) {
             let (_, payer, lane, nonce, signer) = *key;
+            if self.sets.has(end, payer, lane) {
+                continue;
+            }
             let lane = if payer == end.side { &mut out } else { &mut paid }.entry(lane).or_default();
             let amount = paper.terms.amount;
             if signer != payer {

@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use florin_core::channel::hub::Pay;
 use florin_core::channel::manager::{self, EndId, Message};
-use florin_core::channel::voucher::Voucher;
-use florin_core::merkle::Hash;
+use florin_core::channel::voucher::{self, Voucher};
+use florin_core::merkle::{Hash, Tree};
 use florin_core::wire::hub_message::Kind;
-use florin_core::wire::{self, HubLane, HubMessage, output};
+use florin_core::wire::{self, HubLane, HubMessage, VirtualAmount, output};
 
 use super::node::{Manner, Wish};
-use super::world::{MUTABLE, World};
+use super::virtual_deeds::bytes;
+use super::virtual_world::SentSet;
+use super::world::{MUTABLE, Mail, World};
 use crate::rng::Rng;
 
 /// A liar does something.
@@ -25,7 +27,7 @@ pub fn act(world: &mut World) {
     let liar = liars[world.rng.index(liars.len())];
     let ends: Vec<EndId> = world.nodes[liar].ends.keys().copied().collect();
     let Some(end) = ends.first().map(|_| ends[world.rng.index(ends.len())]) else { return };
-    match world.rng.below(12) {
+    match world.rng.below(14) {
         0..3 => mute(world, liar),
         3 => false_hello(world, liar, end),
         4 => again(world),
@@ -33,7 +35,8 @@ pub fn act(world: &mut World) {
         7 => last_moment(world),
         8 => gives_back_and_takes(world),
         9 => forge(world, liar, end),
-        10 => {
+        10 | 11 => take_set(world),
+        12 => {
             let amount = world.rng.between(1, 10_000);
             drop(world.channel(liar, manager::Input::Leave { end, amount }, Wish::None));
             world.flush(liar);
@@ -57,7 +60,7 @@ fn mute(world: &mut World, liar: usize) {
 fn says(world: &mut World, end: EndId, kind: Kind) {
     let message = HubMessage { channel: Bytes::copy_from_slice(&end.channel), kind: Some(kind) };
     if let Some(link) = world.links.get_mut(&end.channel).filter(|link| link.up) {
-        link.mail[1 - end.side as usize].push_back(Box::new(message));
+        link.mail[1 - end.side as usize].push_back(Mail::Hub(Box::new(message)));
     }
 }
 
@@ -178,6 +181,73 @@ fn redeem(world: &mut World, node: usize, voucher: &Voucher, secret: &[u8]) {
     }
 }
 
+/// It redeems a set that it was sent, perhaps long given up, and claims of it what its payers have signed: one that helps it
+/// signs whatever it wants.
+fn take_set(world: &mut World) {
+    if world.sent_sets.is_empty() {
+        return;
+    }
+    let at = world.rng.index(world.sent_sets.len());
+    let one = world.sent_sets[at].clone();
+    redeem_set(world, &one);
+}
+
+fn redeem_set(world: &mut World, one: &SentSet) {
+    let SentSet { node, end, voucher, state } = one;
+    let Ok(terms) = Voucher::decode(voucher).map(|voucher| voucher.terms) else { return };
+    if !world.nodes[*node].is_up() {
+        return;
+    }
+    let hashes: Vec<Hash> = state.leaves.values().map(voucher::virtual_leaf).collect();
+    let mut claims = Vec::new();
+    for (index, (about, cap)) in state.leaves.iter().enumerate() {
+        if world.rng.chance(300) || cap.not_after_ms < world.time() {
+            continue;
+        }
+        let Some((payer, _)) = world.parties.get(about).copied() else { continue };
+        let amount = match world.nodes[payer].manner {
+            Manner::Liar => {
+                let amount = VirtualAmount { id: bytes(about), amount: world.rng.between(1, cap.cap) };
+                Some(voucher::sign_virtual(&amount, &[&world.nodes[payer].key.0]))
+            }
+            _ => world.nodes[*node].durable.sets.best.get(about).map(|(_, signed)| signed.clone()),
+        };
+        let Some(amount) = amount else { continue };
+        let path = Tree::new(&hashes).path(index);
+        claims.push(wire::VirtualClaim {
+            channel: terms.channel.clone(),
+            payer: terms.payer,
+            lane: terms.lane,
+            cap: Some(cap.clone()),
+            index: index as u32,
+            path: path.iter().map(bytes).collect(),
+            amount: Some(amount),
+            watch: None,
+        });
+    }
+    claims.truncate(4);
+    let record = world.ledger.record(&end.channel);
+    let known = record.is_some_and(|record| {
+        let lanes = &record.lanes;
+        lanes.iter().any(|lane| (lane.payer, lane.lane, lane.nonce) == (terms.payer, terms.lane, terms.nonce))
+    });
+    let redemption = wire::Redemption { voucher: Some(voucher.clone()), ..Default::default() };
+    let redemptions = if known { Vec::new() } else { vec![redemption] };
+    if redemptions.is_empty() && claims.is_empty() {
+        return;
+    }
+    let old = world.nodes[*node].durable.sets.ins.get(&(*end, terms.lane)).and_then(|all| all.last());
+    let given_up = old.is_some_and(|newest| newest.nonce > terms.nonce);
+    let claimed = !claims.is_empty();
+    let all = wire::ChannelRedeem { redemptions, claims };
+    match orders(world, *node, output::Kind::ChannelRedeem(all)) {
+        Some(None) if given_up && claimed => world.mark("set that was given up claimed all the same"),
+        Some(None) => world.mark("set redeemed by a liar"),
+        Some(Some(_)) => world.mark("set of a liar refused"),
+        None => {}
+    }
+}
+
 /// An order of its own making is ordered at once. What it failed with, if it did.
 fn orders(world: &mut World, node: usize, kind: output::Kind) -> Option<Option<u32>> {
     world.flush(node);
@@ -250,5 +320,8 @@ pub fn old_states(world: &mut World) {
         let hash = Hash::try_from(&voucher.terms.secret_hash[..]).unwrap_or_default();
         let secret = world.secrets.get(&hash).copied().unwrap_or_default();
         redeem(world, node, &voucher, &secret);
+    }
+    for _ in 0..3 {
+        take_set(world);
     }
 }

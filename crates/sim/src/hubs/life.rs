@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use florin_core::channel::hub::Policy;
+use florin_core::channel::hub::{Pay, Policy};
 use florin_core::channel::manager::{self, EndId, EndState};
-use florin_core::limits::HUB_GRACE_MS;
+use florin_core::limits::{HUB_GRACE_MS, HUB_KEEP_MS};
 use florin_core::merkle::Hash;
 
 use super::checks::Starts;
@@ -31,6 +31,10 @@ pub struct Life {
     pub(super) reserved: Vec<Reserved>,
     /// Users with whom most of it happens.
     pub(super) active: Vec<usize>,
+    /// Payments that were asked for, and the number that each got.
+    pub(super) payments: Vec<(usize, Pay, u64)>,
+    /// Virtual channels that were opened.
+    pub(super) virtuals: Vec<Hash>,
     /// Keys given out.
     pub(super) keys: u64,
     /// When each party last came back from an absence, ms.
@@ -70,6 +74,8 @@ impl Life {
             streams,
             reserved: Vec::new(),
             active,
+            payments: Vec::new(),
+            virtuals: Vec::new(),
             keys: 0,
             back,
             restores: 0,
@@ -96,8 +102,9 @@ impl Life {
     }
 
     fn turn(&mut self) {
-        match self.world.rng.below(100) {
-            0..20 => self.pay(),
+        match self.world.rng.below(120) {
+            0..19 => self.pay(),
+            19 => self.pay_again(),
             20..34 => self.work(),
             34..68 => self.mail(),
             68..73 => self.reconnect(),
@@ -108,7 +115,8 @@ impl Life {
             80 => self.restore(),
             81..88 => self.manage(),
             88..94 => super::liars::act(&mut self.world),
-            _ => self.time(),
+            94..100 => self.time(),
+            _ => self.virtual_turn(),
         }
     }
 
@@ -292,8 +300,11 @@ impl Life {
                     (0..2_u32).filter(|side| !link.mail[*side as usize].is_empty()).map(|side| (*channel, side))
                 })
                 .collect();
-            if waiting.is_empty() {
+            if waiting.is_empty() && self.world.peers.is_empty() {
                 return;
+            }
+            for (node, message) in std::mem::take(&mut self.world.peers) {
+                self.world.peer_arrives(node, message);
             }
             for (channel, side) in waiting {
                 while self.world.deliver(channel, side) {}
@@ -312,6 +323,8 @@ impl Life {
                 if moments.is_empty() { now + MINUTE } else { moments[self.world.rng.index(moments.len())] }
             }
             _ if self.world.rng.chance(150) => now + self.world.rng.between(60 * MINUTE, 420 * MINUTE),
+            // Long enough that what was before is forgotten.
+            _ if self.world.rng.chance(150) => now + HUB_KEEP_MS + self.world.rng.between(60 * MINUTE, 300 * MINUTE),
             _ => now + self.world.rng.between(MINUTE, 40 * MINUTE),
         };
         self.world.pass(to.max(now + 1));
@@ -346,6 +359,11 @@ impl Life {
         if self.world.violations.is_empty() {
             self.world.check_end(&self.starts);
         }
+        // Invoices are of two hours at most.
+        let now = self.world.time();
+        self.world.pass(now + HUB_KEEP_MS + 121 * MINUTE);
+        (0..self.world.nodes.len()).for_each(|node| self.world.look(node));
+        self.world.check_forgotten();
     }
 
     fn over_all_locks(&mut self) {

@@ -12,9 +12,9 @@
 //! | `ledger` | the log, and accounts |
 //! | `template` | what every life begins with |
 //! | `node` | a party: hub, manager, journal |
-//! | `world`, `time` | connections, effects; the log, time, crashes |
-//! | `life`, `deeds`, `liars` | what happens |
-//! | `facts`, `checks` | what has to hold |
+//! | `world`, `virtual_world`, `time` | connections, effects; the log, time, crashes |
+//! | `life`, `deeds`, `virtual_deeds`, `liars` | what happens |
+//! | `facts`, `sets`, `checks`, `virtual_checks` | what has to hold |
 
 mod checks;
 mod deeds;
@@ -23,8 +23,12 @@ mod ledger;
 mod liars;
 mod life;
 mod node;
+mod sets;
 mod template;
 mod time;
+mod virtual_checks;
+mod virtual_deeds;
+mod virtual_world;
 mod world;
 
 use std::collections::BTreeMap;
@@ -97,6 +101,8 @@ pub enum Shell {
     SignsOrdersAnew,
     /// Hubs take a clock that is 45 minutes ahead for log time.
     ClockAhead,
+    /// Virtual channels of hubs never hear that the log has changed, or that time has passed.
+    NeverLooks,
 }
 
 /// What a life came to.
@@ -144,7 +150,7 @@ pub struct Report {
 }
 
 /// What every long run has to reach.
-pub const SOMETIMES: [&str; 50] = [
+pub const SOMETIMES: [&str; 73] = [
     "HUB_CAPS",
     "HUB_FEE",
     "HUB_MARGIN",
@@ -154,6 +160,7 @@ pub const SOMETIMES: [&str; 50] = [
     "cancelled by the payee",
     "cancelled lock redeemed all the same",
     "channel opened in between",
+    "collected channel forgotten",
     "collected in between",
     "connection broken",
     "crash",
@@ -163,8 +170,10 @@ pub const SOMETIMES: [&str; 50] = [
     "failed back upstream",
     "false greeting",
     "forged voucher",
+    "forgotten payment asked for again",
     "forwarded and paid",
     "given back",
+    "invoice forgotten",
     "lock claimed in its last millisecond",
     "lock claimed in the log",
     "lock kept for a forgotten way",
@@ -179,11 +188,14 @@ pub const SOMETIMES: [&str; 50] = [
     "own lock expired",
     "paid",
     "payment",
+    "payment asked for twice",
+    "payment forgotten",
     "payment over two hubs",
     "redeemed too late, and refused",
     "LOCK_OVER",
     "reservation that tops up",
     "restored backup noticed",
+    "restored backup noticed by virtual channels",
     "restored backup seen in the log",
     "secret learned",
     "secret learned from the log",
@@ -191,8 +203,25 @@ pub const SOMETIMES: [&str; 50] = [
     "secret shown late in the log",
     "settled by a liar",
     "settled in between",
+    "set of a liar refused",
+    "set redeemed by a liar",
+    "set that was given up claimed all the same",
     "settled with locks in flight",
     "up-front fee taken",
+    "virtual channel claimed in the log",
+    "virtual channel closed",
+    "virtual channel forgotten",
+    "virtual channel opened",
+    "virtual channel open up to the payee",
+    "virtual channel over by time",
+    "virtual channel over on the side that pays",
+    "virtual channel over two hubs",
+    "virtual channel passed on",
+    "virtual channel refused",
+    "virtual channel that never opened",
+    "virtual payment",
+    "virtual payment acknowledged",
+    "virtual payment lost",
     "voucher by hand",
     "withdrawal with a permit",
 ];

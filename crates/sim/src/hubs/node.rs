@@ -6,6 +6,7 @@ use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::channel::hub::{Config, Effect, Effects, Event, Hub, Input, Policy, Reply};
 use florin_core::channel::manager::{self, EndId, Manager, Now, Signer};
+use florin_core::channel::virtuals::{self, VirtualSigner, Virtuals};
 use florin_core::channel::voucher::{self, Voucher};
 use florin_core::envelope::{Order, next_hash};
 use florin_core::error::Result;
@@ -17,7 +18,7 @@ use florin_core::wire::{self, hub_entry, manager_record};
 use prost::Message as _;
 
 use super::Shell;
-use super::facts::{Facts, Key as Place};
+use super::facts::{Facts, Key as Place, Money};
 use super::ledger::{Ledger, START, Tip};
 
 /// How a party goes about it.
@@ -48,11 +49,43 @@ impl Signer for Key {
     }
 }
 
+impl VirtualSigner for Key {
+    fn virtual_amount(&self, _: &Bytes, amount: &wire::VirtualAmount) -> Result<wire::SignedPermit> {
+        Ok(voucher::sign_virtual(amount, &[&self.0]))
+    }
+}
+
+/// Something to do, for one of the two machines.
+pub enum Deed {
+    /// The hub's, or the manager's.
+    Hub(Effect),
+    /// Of virtual channels.
+    Virtual(virtuals::Effect),
+}
+
 /// What waits for a sync.
 struct Unsynced {
-    fx: Effects,
+    group: wire::HubGroup,
+    deeds: Vec<Deed>,
+    reply: Reply,
     at_ms: u64,
     wish: Wish,
+}
+
+impl Unsynced {
+    fn of_hub(fx: Effects, at_ms: u64, wish: Wish) -> Unsynced {
+        let deeds = fx.effects.into_iter().map(Deed::Hub).collect();
+        Unsynced { group: fx.group, deeds, reply: fx.reply, at_ms, wish }
+    }
+
+    fn of_virtuals(fx: virtuals::Effects, at_ms: u64) -> Unsynced {
+        let deed = |effect| match effect {
+            virtuals::Effect::Channel(of_manager) => Deed::Hub(Effect::Channel(of_manager)),
+            other => Deed::Virtual(other),
+        };
+        let deeds = fx.effects.into_iter().map(deed).collect();
+        Unsynced { group: fx.group, deeds, reply: Reply::Done, at_ms, wish: Wish::None }
+    }
 }
 
 /// For whom a reply is.
@@ -73,9 +106,12 @@ pub struct Node {
     pub manner: Manner,
     /// Its hub.
     pub hub: Hub,
+    /// Its virtual channels, over the same manager and journal.
+    pub virtuals: Virtuals,
     /// Its manager.
     pub manager: Manager,
     config: Config,
+    virtual_config: virtuals::Config,
     channels: manager::Config,
     /// Its keys.
     pub key: Key,
@@ -87,7 +123,7 @@ pub struct Node {
     pub journal: Vec<wire::HubGroup>,
     unsynced: Vec<Unsynced>,
     /// To be carried out.
-    pub effects: VecDeque<Effect>,
+    pub effects: VecDeque<Deed>,
     /// What the durable journal says.
     pub durable: Facts,
     /// And with what is not synced.
@@ -117,6 +153,8 @@ pub struct Node {
     pub told: u64,
     /// It falls over at this entry of its journal, which is kept or lost.
     pub crash_at: Option<(usize, bool)>,
+    /// How often it has started.
+    starts: u64,
     /// Replies that are out.
     pub replies: Vec<(Wish, Reply)>,
 }
@@ -134,12 +172,17 @@ impl Node {
             (times.submit_ms, times.margin_ms, policy.grace_ms, policy.terms.margin_ms) = (1, 1, 1, 30_000);
         }
         let channels = manager::Config { committee_id: [0; 32], accounts, policy: times.clone() };
+        let (grace_ms, margin_ms) = (policy.grace_ms, policy.terms.margin_ms);
+        let of_virtuals = virtuals::Policy { grace_ms, margin_ms, cap_min: 5, ..virtuals::Policy::default() };
+        let virtual_config = virtuals::Config { channels: times.clone(), policy: of_virtuals };
         let config = Config { network_id: NETWORK_ID, channels: times, policy };
         Node {
             manner,
             hub: Hub::new(config.clone()),
+            virtuals: Virtuals::new(virtual_config.clone()),
             manager: Manager::new(channels.clone()),
             config,
+            virtual_config,
             channels,
             key: Key(key),
             account,
@@ -162,6 +205,7 @@ impl Node {
             retry_until: 0,
             told: 0,
             crash_at: None,
+            starts: 0,
             replies: Vec::new(),
         }
     }
@@ -180,6 +224,11 @@ impl Node {
     /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Its configuration for virtual channels.
+    pub fn virtual_config(&self) -> &virtuals::Config {
+        &self.virtual_config
     }
 
     /// Whether it keeps to what is needed for its money to be safe.
@@ -203,6 +252,30 @@ impl Node {
         self.durable.invoices.contains(hash)
     }
 
+    /// What its manager counts for lanes of virtual channels.
+    pub fn virtual_money(&self, end: EndId) -> Money {
+        let (all, mut money) = ((end, 0)..=(end, u32::MAX), Money::default());
+        for ((_, lane), _) in self.memory.sets.outs.range(all.clone()) {
+            let (Ok(view), Ok(of)) =
+                (self.manager.virtual_lane(&end, end.side, *lane), self.manager.out_lane(&end, *lane))
+            else {
+                continue;
+            };
+            money.committed += i128::from(of.paid);
+            money.locked += i128::from(view.exposed.most.saturating_sub(of.paid));
+        }
+        for ((_, lane), _) in self.memory.sets.ins.range(all) {
+            let payer = 1 - end.side;
+            let (Ok(view), Ok(of)) =
+                (self.manager.virtual_lane(&end, payer, *lane), self.manager.paid_lane(&end, *lane))
+            else {
+                continue;
+            };
+            money.received += i128::from(of.paid) - view.chain.map_or(0, |chain| i128::from(chain.redeemed));
+        }
+        money
+    }
+
     /// Whether it is there.
     pub fn is_up(&self) -> bool {
         self.down_until.is_none()
@@ -217,19 +290,48 @@ impl Node {
     /// Takes an input; what comes of it waits for a sync. What is wrong with the group is returned beside the reply.
     pub fn handle(&mut self, log_ms: u64, input: Input, wish: Wish, shell: Shell) -> (Result<Reply>, Option<String>) {
         let now = self.now(log_ms, shell);
+        let deaf = shell == Shell::NeverLooks && self.manner == Manner::Hub;
+        let too = also(&input).filter(|too| !deaf || !matches!(too, virtuals::Input::Look));
         match self.hub.handle(now, input, &mut self.manager, &self.key) {
             Err(e) => (Err(e), None),
             Ok(fx) => {
                 let reply = fx.reply.clone();
-                let twice = self.memory.learn(&fx.group, log_ms);
-                let early = shell == Shell::SendsBeforeDurable;
-                self.unsynced.push(Unsynced { fx, at_ms: log_ms, wish });
-                if early && let Some(last) = self.unsynced.last_mut() {
-                    self.effects.extend(last.fx.effects.drain(..));
+                let mut twice = self.add(Unsynced::of_hub(fx, log_ms, wish), shell);
+                if let Some(input) = too {
+                    // Both machines hear of it; each makes an entry of its own.
+                    let (told, again) = self.handle_virtual(log_ms, input, shell);
+                    twice = twice.or(again).or(told.err().map(|e| format!("virtual channels: {e}")));
                 }
                 (Ok(reply), twice)
             }
         }
+    }
+
+    /// The same for the machine of virtual channels.
+    pub fn handle_virtual(
+        &mut self,
+        log_ms: u64,
+        input: virtuals::Input,
+        shell: Shell,
+    ) -> (Result<virtuals::Reply>, Option<String>) {
+        let now = self.now(log_ms, shell);
+        match self.virtuals.handle(now, input, &mut self.manager, &self.key) {
+            Err(e) => (Err(e), None),
+            Ok(fx) => {
+                let reply = fx.reply.clone();
+                let twice = self.add(Unsynced::of_virtuals(fx, log_ms), shell);
+                (Ok(reply), twice)
+            }
+        }
+    }
+
+    fn add(&mut self, mut new: Unsynced, shell: Shell) -> Option<String> {
+        let twice = self.memory.learn(&new.group, new.at_ms);
+        if shell == Shell::SendsBeforeDurable {
+            self.effects.extend(new.deeds.drain(..));
+        }
+        self.unsynced.push(new);
+        twice
     }
 
     /// Groups that wait for a sync.
@@ -248,20 +350,20 @@ impl Node {
         while let Some(one) = all.next() {
             if let Some((at, kept)) = self.crash_at
                 && self.journal.len() + 1 == at
-                && !one.fx.group.entries.is_empty()
+                && !one.group.entries.is_empty()
             {
                 self.crash_at = None;
                 self.unsynced = std::iter::once(one).chain(all).collect();
                 self.crash(usize::from(kept), false);
                 return true;
             }
-            self.replies.push((one.wish, one.fx.reply));
-            self.write(one.fx.group, one.at_ms);
-            for effect in one.fx.effects {
-                if let Effect::Event(Event::InvoicePaid { amount, .. }) = &effect {
+            self.replies.push((one.wish, one.reply));
+            self.write(one.group, one.at_ms);
+            for deed in one.deeds {
+                if let Deed::Hub(Effect::Event(Event::InvoicePaid { amount, .. })) = &deed {
                     self.told += amount;
                 }
-                self.effects.push_back(effect);
+                self.effects.push_back(deed);
             }
         }
         self.replies.retain(|(wish, _)| !matches!(wish, Wish::None));
@@ -282,7 +384,7 @@ impl Node {
         let lost = unsynced.len().saturating_sub(kept);
         unsynced.truncate(kept);
         for one in unsynced {
-            self.write(one.fx.group, one.at_ms);
+            self.write(one.group, one.at_ms);
         }
         if lose_durable {
             self.journal.pop();
@@ -307,7 +409,12 @@ impl Node {
             *group = wire::HubGroup::decode(&group.encode_to_vec()[..]).unwrap_or_default();
         }
         (self.hub, self.manager) = Hub::load(self.config.clone(), self.channels.clone(), &self.journal)?;
+        self.virtuals = Virtuals::load(self.virtual_config.clone(), &self.journal)?;
         let mut forgotten = Vec::new();
+        self.starts += 1;
+        if self.starts.is_multiple_of(2) {
+            forgotten.extend(self.write_anew()?);
+        }
         let before = std::mem::take(&mut self.durable);
         for group in &self.journal {
             forgotten.extend(self.durable.learn(group, 0));
@@ -334,10 +441,25 @@ impl Node {
         }
         let now = self.now(log_ms, shell);
         let fx = self.hub.resume(now, &mut self.manager, &self.key);
-        forgotten.extend(self.memory.learn(&fx.group, log_ms));
-        self.unsynced.push(Unsynced { fx, at_ms: log_ms, wish: Wish::None });
+        forgotten.extend(self.add(Unsynced::of_hub(fx, log_ms, Wish::None), Shell::Sound));
+        let fx = self.virtuals.resume(now, &mut self.manager, &self.key);
+        forgotten.extend(self.add(Unsynced::of_virtuals(fx, log_ms), Shell::Sound));
         self.sync();
         Ok(forgotten)
+    }
+
+    /// Goes on as if its journal had been written anew. The whole one is kept, for the checks. What differs is returned.
+    fn write_anew(&mut self) -> Result<Option<String>> {
+        let mut group = self.hub.snapshot(&self.manager);
+        group.entries.push(self.virtuals.snapshot());
+        let group = wire::HubGroup::decode(&group.encode_to_vec()[..]).unwrap_or_default();
+        let (hub, manager) = Hub::load(self.config.clone(), self.channels.clone(), [&group])?;
+        let virtuals = Virtuals::load(self.virtual_config.clone(), [&group])?;
+        let mut again = hub.snapshot(&manager);
+        again.entries.push(virtuals.snapshot());
+        let same = again == group;
+        (self.hub, self.manager, self.virtuals) = (hub, manager, virtuals);
+        Ok((!same).then(|| "a journal that was written anew says something else".to_owned()))
     }
 
     /// What its orders under way will still take from its account, minor units.
@@ -353,5 +475,19 @@ impl Node {
     /// It has signed an order.
     pub fn advance(&mut self, tip: Tip) {
         self.tip = tip;
+    }
+}
+
+/// What the machine of virtual channels is told when the hub is told something.
+fn also(input: &Input) -> Option<virtuals::Input> {
+    match input {
+        Input::Connected(end, connection) => Some(virtuals::Input::Connected(*end, *connection)),
+        Input::Disconnected(end) => Some(virtuals::Input::Disconnected(*end)),
+        Input::Channel(input) => {
+            use manager::Input as Of;
+            let news = matches!(**input, Of::Seen { .. } | Of::Outcome { .. } | Of::Settle(_) | Of::Tick);
+            news.then_some(virtuals::Input::Look)
+        }
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use super::Shell;
 use super::ledger::Ledger;
+use super::node::Deed;
 use super::world::{LOOK_MS, Link, World};
 
 impl World {
@@ -122,6 +123,9 @@ impl World {
     pub(super) fn goes_down(&mut self, node: usize, until: u64) {
         let ends: Vec<Hash> = self.nodes[node].ends.keys().map(|end| end.channel).collect();
         self.nodes[node].down_until = Some(until);
+        if until > self.time() {
+            self.absences.push((node, self.time(), until));
+        }
         ends.into_iter().for_each(|channel| self.disconnect(channel, true));
     }
 
@@ -162,7 +166,7 @@ impl World {
         let effects = std::mem::take(&mut self.nodes[node].effects);
         for effect in effects {
             let effect = match effect {
-                Effect::Channel(manager::Effect::Broadcast { op, order }) => {
+                Deed::Hub(Effect::Channel(manager::Effect::Broadcast { op, order })) => {
                     let account = self.nodes[node].account;
                     let again = florin_core::envelope::Order::decode_body(order.clone()).ok();
                     let call = again.and_then(|order| wire::Call::decode(order.content).ok()).unwrap_or_default();
@@ -176,7 +180,7 @@ impl World {
                         self.nodes[node].advance(tip);
                         self.ledger.submit(&body, self.time());
                     }
-                    Effect::Channel(manager::Effect::Broadcast { op, order })
+                    Deed::Hub(Effect::Channel(manager::Effect::Broadcast { op, order }))
                 }
                 other => other,
             };

@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use florin_core::channel::hub::{Effect, Event, Input, Reply};
 use florin_core::channel::manager::{self, EndId, Outcome};
+use florin_core::channel::virtuals;
 use florin_core::error::{Code, Result};
 use florin_core::merkle::Hash;
 use florin_core::wire::hub_message::Kind;
-use florin_core::wire::{self, HubMessage};
+use florin_core::wire::virtual_message::Kind as VirtualKind;
+use florin_core::wire::{self, HubMessage, VirtualMessage, VirtualPeer};
 use prost::Message as _;
 
 use super::ledger::Ledger;
-use super::node::{Manner, Node, Wish};
+use super::node::{Deed, Manner, Node, Wish};
+use super::virtual_world::SentSet;
 use super::{Marks, Shell};
 use crate::rng::Rng;
 
@@ -23,6 +26,15 @@ pub const ORDER_MS: u64 = 20_000;
 /// What is due so long before a time limit, ms: submit + margin of the manager.
 pub const CLAIM_MS: u64 = 60_000;
 
+/// A message between the two sides of a channel.
+#[derive(Clone)]
+pub enum Mail {
+    /// Of hubs.
+    Hub(Box<HubMessage>),
+    /// Of virtual channels.
+    Virtual(Box<VirtualMessage>),
+}
+
 /// The two sides of a channel, and what is on its way between them.
 pub struct Link {
     /// Party by side.
@@ -32,7 +44,7 @@ pub struct Link {
     /// Of the connection: each time another one.
     pub number: u64,
     /// Messages to each side, in their order.
-    pub mail: [VecDeque<Box<HubMessage>>; 2],
+    pub mail: [VecDeque<Mail>; 2],
 }
 
 /// All of one life.
@@ -46,9 +58,19 @@ pub struct World {
     /// By channel.
     pub links: BTreeMap<Hash, Link>,
     /// Messages of connections that are gone, still on their way: channel, to side.
-    pub stale: Vec<(Hash, u32, Box<HubMessage>)>,
+    pub stale: Vec<(Hash, u32, Mail)>,
     /// What liars have sent.
-    pub sent_by_liars: Vec<(Hash, u32, Box<HubMessage>)>,
+    pub sent_by_liars: Vec<(Hash, u32, Mail)>,
+    /// What payers and payees of virtual channels say to each other: to whom.
+    pub peers: Vec<(usize, VirtualPeer)>,
+    /// Payer and payee of virtual channels.
+    pub parties: BTreeMap<Hash, (usize, usize)>,
+    /// What their payees have acknowledged, minor units.
+    pub acked_to: BTreeMap<Hash, u64>,
+    /// Sets that liars were sent.
+    pub sent_sets: Vec<SentSet>,
+    /// When parties were away: from, to, ms.
+    pub absences: Vec<(usize, u64, u64)>,
     /// Kinds of messages that a liar does not send.
     pub muted: BTreeMap<usize, BTreeSet<u8>>,
     /// What hubs have offered liars: party, voucher.
@@ -96,7 +118,7 @@ fn letter(kind: &Kind) -> u8 {
 }
 
 /// Messages that a liar may keep to itself.
-pub const MUTABLE: [u8; 5] = [4, 5, 6, 7, 8];
+pub const MUTABLE: [u8; 12] = [4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17];
 
 impl World {
     /// One in which nothing has happened.
@@ -108,6 +130,11 @@ impl World {
             links: BTreeMap::new(),
             stale: Vec::new(),
             sent_by_liars: Vec::new(),
+            peers: Vec::new(),
+            parties: BTreeMap::new(),
+            acked_to: BTreeMap::new(),
+            sent_sets: Vec::new(),
+            absences: Vec::new(),
             muted: BTreeMap::new(),
             offers: Vec::new(),
             given_back: BTreeSet::new(),
@@ -160,14 +187,21 @@ impl World {
             self.violation(format!("party {node}: {what}"));
         }
         if reply.is_ok() {
-            self.check_money(node, &ends);
-            let of = &self.nodes[node];
-            if of.is_honest() && !of.restored {
-                // Core's own word, beside the others; it panics.
-                of.hub.check(of.now(now, shell), &of.manager);
-            }
+            self.check_after(node, &ends);
         }
         reply
+    }
+
+    pub(super) fn check_after(&mut self, node: usize, ends: &[EndId]) {
+        self.check_money(node, ends);
+        self.check_bound(node, ends);
+        let of = &self.nodes[node];
+        if of.is_honest() && !of.restored {
+            // Core's own word, beside the others; it panics.
+            let now = of.now(self.time(), self.shell);
+            of.hub.check(now, &of.manager);
+            of.virtuals.check(now, &of.manager);
+        }
     }
 
     /// For the manager of a party.
@@ -212,7 +246,14 @@ impl World {
         if self.shell != Shell::SendsBeforeDurable || self.nodes[node].effects.is_empty() {
             self.sync(node);
         }
-        let Some(effect) = self.nodes[node].effects.pop_front() else { return false };
+        let Some(deed) = self.nodes[node].effects.pop_front() else { return false };
+        let effect = match deed {
+            Deed::Hub(effect) => effect,
+            Deed::Virtual(effect) => {
+                self.step_virtual(node, effect);
+                return true;
+            }
+        };
         match effect {
             Effect::Channel(manager::Effect::Prepare { op, message }) => self.prepare(node, op, &message),
             Effect::Channel(manager::Effect::Broadcast { op, order }) => self.broadcast(node, op, &order),
@@ -301,12 +342,17 @@ impl World {
             return self.mark("message that a liar kept to itself");
         }
         self.check_said(node, end, kind);
+        if let Kind::Offer(offer) = kind {
+            self.offered(node, end, offer);
+        }
+        self.put(node, end, connection, Mail::Hub(message));
+    }
+
+    /// Puts a message on its way.
+    pub(super) fn put(&mut self, node: usize, end: EndId, connection: u64, message: Mail) {
         let to = 1 - end.side;
         if self.nodes[node].manner == Manner::Liar {
             self.sent_by_liars.push((end.channel, to, message.clone()));
-        }
-        if let Kind::Offer(offer) = kind {
-            self.offered(node, end, offer);
         }
         match self.links.get_mut(&end.channel) {
             Some(link) if link.up && link.number == connection => link.mail[to as usize].push_back(message),
@@ -344,8 +390,23 @@ impl World {
     }
 
     /// A message arrives.
-    pub fn arrives(&mut self, channel: Hash, side: u32, mut message: Box<HubMessage>) {
+    pub fn arrives(&mut self, channel: Hash, side: u32, mail: Mail) {
         let node = self.links[&channel].sides[side as usize];
+        let end = EndId { channel, side };
+        let mut message = match mail {
+            Mail::Hub(message) => message,
+            Mail::Virtual(mut message) => {
+                if let Some(VirtualKind::Hello(hello)) = &mut message.kind
+                    && self.shell == Shell::BlindToHello
+                {
+                    hello.lanes.clear();
+                }
+                if let Err(e) = self.tell_virtual(node, virtuals::Input::Message { end, message }) {
+                    self.refusal(e.code);
+                }
+                return;
+            }
+        };
         let hub = self.nodes[node].manner == Manner::Hub;
         match &mut message.kind {
             Some(Kind::Hello(hello)) if self.shell == Shell::BlindToHello => hello.lanes.clear(),
@@ -357,13 +418,13 @@ impl World {
             Some(Kind::Secret(_)) => self.mark("secret shown"),
             _ => {}
         }
-        let input = Input::Message { end: EndId { channel, side }, message };
+        let input = Input::Message { end, message };
         if let Err(e) = self.tell(node, input, Wish::None) {
             self.refusal(e.code);
         }
     }
 
-    fn refusal(&mut self, code: Code) {
+    pub(super) fn refusal(&mut self, code: Code) {
         *self.marks.entry(super::refusal_mark(code)).or_default() += 1;
     }
 

@@ -196,7 +196,8 @@ impl Hub {
 
     fn over(&mut self, key: &LockKey, outgoing: bool, paid: bool, agreed: bool, why: (u32, String), turn: &mut Turn) {
         let (code, message) = why;
-        self.commit(Record::Over(HubOver { id: id(key), outgoing, paid, agreed, code, message }), turn);
+        let at_ms = turn.now.log_ms;
+        self.commit(Record::Over(HubOver { id: id(key), outgoing, paid, agreed, code, message, at_ms }), turn);
     }
 
     /// The channel is gone; what the log did not say before stays unknown, so nothing is given back for it.

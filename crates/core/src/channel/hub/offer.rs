@@ -36,6 +36,11 @@ impl Hub {
         match self.invoices.get(&hash) {
             Some(old) if read_invoice(&invoice)? == old.terms && old.end == ask.end => {}
             Some(_) => return Err(Error::new(Code::InvoiceOver, "the secret was used for another invoice")),
+            // Perhaps it was made before, and is forgotten.
+            None if turn.now.log_ms > ask.expires_ms => {
+                let expected = format!("at most {} ms", ask.expires_ms);
+                return Err(Error::expected(Code::InvoiceOver, "log time", expected, turn.now.log_ms));
+            }
             None => {
                 let secret = Bytes::copy_from_slice(&ask.secret);
                 let made = wire::HubSecretInvoice { invoice: invoice.clone(), secret, side: ask.end.side };
@@ -72,7 +77,7 @@ impl Hub {
             hops: &route.hops,
         };
         let (lock, offer) = self.lock(&wanted, turn)?;
-        let payment = self.payments.last_key_value().map_or(1, |(last, _)| last + 1);
+        let payment = self.last_payment + 1;
         let made = wire::HubPayment { payment, key: pay.key, invoice: pay.invoice, lock: Some(lock) };
         self.commit(Record::Payment(made), turn);
         self.send(route.end, Kind::Offer(offer), turn);

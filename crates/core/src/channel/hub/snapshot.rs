@@ -4,10 +4,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::state::{In, Invoice, Out, Payment, PaymentState, Purpose, Source, end, hash, id, key, parts};
-use super::{Hub, LockKey, corrupt, route};
+use super::{Hub, LockKey, corrupt};
 use crate::channel::manager::Manager;
 use crate::error::Result;
-use crate::merkle::Hash;
 use crate::wire::hub_record::Kind as Record;
 use crate::wire::{self, HubLock, hub_entry};
 
@@ -37,6 +36,7 @@ impl Hub {
             payments: self.payments.iter().map(|(number, payment)| kept_payment(*number, payment)).collect(),
             diverged: self.diverged.iter().map(|end| lane(&(*end, 0))).collect(),
             earned: Some(self.earned),
+            last_payment: self.last_payment,
         }
     }
 
@@ -63,7 +63,7 @@ impl Hub {
             let made = kept.made.as_ref().ok_or_else(|| corrupt("an invoice without its terms"))?;
             let hash = self.apply_invoice(made)?;
             if let Some(invoice) = self.invoices.get_mut(&hash) {
-                (invoice.taken, invoice.paid) = (kept.taken, kept.paid);
+                (invoice.taken, invoice.paid, invoice.over_ms) = (kept.taken, kept.paid, kept.over_ms);
             }
         }
         for kept in &state.payments {
@@ -73,22 +73,17 @@ impl Hub {
             self.diverged.insert(key(Some(lane))?.0);
         }
         self.earned = state.earned.unwrap_or_default();
+        self.last_payment = self.last_payment.max(state.last_payment);
         Ok(())
     }
 
     fn read_payment(&mut self, kept: &wire::HubKeptPayment) -> Result<()> {
-        let invoice = route::read_invoice(&kept.invoice).map_err(|e| corrupt(&format!("an invoice: {e}")))?;
-        let hash = Hash::try_from(&invoice.secret_hash[..]).map_err(|_| corrupt("an invoice without a hash"))?;
         let state = match kept.code {
             0 if kept.secret.is_empty() => PaymentState::InFlight,
             0 => PaymentState::Paid(kept.secret.clone()),
             code => PaymentState::Failed { code, message: kept.message.clone() },
         };
-        self.by_hash.insert(hash, kept.payment);
-        self.keys.insert(kept.key.clone(), kept.payment);
-        let payment = Payment { key: kept.key.clone(), invoice: kept.invoice.clone(), state };
-        self.payments.insert(kept.payment, payment);
-        Ok(())
+        self.add_payment(kept.payment, kept.key.clone(), kept.invoice.clone(), state, kept.over_ms)
     }
 }
 
@@ -185,7 +180,7 @@ fn read_other(other: &wire::HubOtherLock, lock: &HubLock) -> Result<In> {
 fn kept_invoice(invoice: &Invoice) -> wire::HubKeptInvoice {
     let bytes = Bytes::from(invoice.terms.encode_to_vec());
     let made = wire::HubSecretInvoice { invoice: bytes, secret: invoice.secret.clone(), side: invoice.end.side };
-    wire::HubKeptInvoice { made: Some(made), taken: invoice.taken, paid: invoice.paid }
+    wire::HubKeptInvoice { made: Some(made), taken: invoice.taken, paid: invoice.paid, over_ms: invoice.over_ms }
 }
 
 fn kept_payment(number: u64, payment: &Payment) -> wire::HubKeptPayment {
@@ -195,5 +190,5 @@ fn kept_payment(number: u64, payment: &Payment) -> wire::HubKeptPayment {
         PaymentState::Failed { code, message } => (Bytes::new(), *code, message.clone()),
     };
     let (key, invoice) = (payment.key.clone(), payment.invoice.clone());
-    wire::HubKeptPayment { payment: number, key, invoice, secret, code, message }
+    wire::HubKeptPayment { payment: number, key, invoice, secret, code, message, over_ms: payment.over_ms }
 }

@@ -87,6 +87,8 @@ pub struct Invoice {
     pub taken: bool,
     /// And it was paid.
     pub paid: bool,
+    /// Log time at which that lock was over, ms; 0 before.
+    pub over_ms: u64,
 }
 
 /// An own payment.
@@ -96,6 +98,10 @@ pub struct Payment {
     pub key: Bytes,
     pub invoice: Bytes,
     pub state: PaymentState,
+    /// Its invoice can be paid up to then, log time in ms.
+    pub expires_ms: u64,
+    /// Log time at which its lock was over, ms; 0 before.
+    pub over_ms: u64,
 }
 
 /// How a payment is doing.
@@ -191,6 +197,7 @@ impl Hub {
                 self.diverged.insert(key(Some(lane))?.0);
             }
             Record::State(state) => self.apply_state(state)?,
+            Record::Forgotten(all) => self.apply_forgotten(all)?,
         }
         Ok(())
     }
@@ -199,7 +206,7 @@ impl Hub {
         let terms = route::read_invoice(&made.invoice).map_err(|e| corrupt(&format!("an invoice: {e}")))?;
         let hash = Hash::try_from(&terms.secret_hash[..]).map_err(|_| corrupt("an invoice without a hash"))?;
         let end = end(&terms.channel, made.side)?;
-        let invoice = Invoice { terms, end, secret: made.secret.clone(), taken: false, paid: false };
+        let invoice = Invoice { terms, end, secret: made.secret.clone(), taken: false, paid: false, over_ms: 0 };
         self.invoices.insert(hash, invoice);
         Ok(hash)
     }
@@ -243,10 +250,24 @@ impl Hub {
     fn apply_payment(&mut self, made: &wire::HubPayment) -> Result<()> {
         let (key, lock) = parts(made.lock.as_ref())?;
         self.add_out(key, lock, Source::Payment(made.payment), &HubLock::default())?;
-        self.by_hash.insert(hash(lock)?, made.payment);
-        self.keys.insert(made.key.clone(), made.payment);
-        let (key, invoice) = (made.key.clone(), made.invoice.clone());
-        self.payments.insert(made.payment, Payment { key, invoice, state: PaymentState::InFlight });
+        self.add_payment(made.payment, made.key.clone(), made.invoice.clone(), PaymentState::InFlight, 0)
+    }
+
+    pub(super) fn add_payment(
+        &mut self,
+        payment: PaymentId,
+        key: Bytes,
+        invoice: Bytes,
+        state: PaymentState,
+        over_ms: u64,
+    ) -> Result<()> {
+        let terms = route::read_invoice(&invoice).map_err(|e| corrupt(&format!("an invoice: {e}")))?;
+        let hash = Hash::try_from(&terms.secret_hash[..]).map_err(|_| corrupt("an invoice without a hash"))?;
+        self.by_hash.insert(hash, payment);
+        self.keys.insert(key.clone(), payment);
+        self.last_payment = self.last_payment.max(payment);
+        let expires_ms = terms.expires_ms;
+        self.payments.insert(payment, Payment { key, invoice, state, expires_ms, over_ms });
         Ok(())
     }
 
@@ -279,7 +300,7 @@ impl Hub {
                 out.covered = true;
             }
             if let Some(invoice) = self.invoices.get_mut(&one.secret_hash).filter(|_| one.purpose == Purpose::Invoice) {
-                invoice.paid = over.paid;
+                (invoice.paid, invoice.over_ms) = (over.paid, over.at_ms);
             }
             return Ok(());
         }
@@ -291,10 +312,13 @@ impl Hub {
             self.earned.fees = self.earned.fees.saturating_add(out.fee);
         }
         if let Source::Payment(payment) = out.source
-            && let Some(payment) = self.payments.get_mut(&payment).filter(|p| p.state == PaymentState::InFlight)
+            && let Some(payment) = self.payments.get_mut(&payment)
         {
-            let code = if over.code == 0 { Code::LockOver as u32 } else { over.code };
-            payment.state = PaymentState::Failed { code, message: over.message.clone() };
+            payment.over_ms = over.at_ms;
+            if payment.state == PaymentState::InFlight {
+                let code = if over.code == 0 { Code::LockOver as u32 } else { over.code };
+                payment.state = PaymentState::Failed { code, message: over.message.clone() };
+            }
         }
         Ok(())
     }

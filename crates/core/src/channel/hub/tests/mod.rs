@@ -1,5 +1,6 @@
 //! Tests of hubs: wallets whose messages get lost, repeated and mixed up, and whose journals lose what is not synced.
 
+mod forget;
 mod payments;
 mod random;
 mod trouble;
