@@ -327,7 +327,8 @@ impl Shared {
             *lock(&self.tail) = tail;
         }
         let mut layers = self.layers.write().expect("no panic under this lock");
-        let frozen = Arc::new(std::mem::take(&mut layers.active));
+        let next = layers.active.next();
+        let frozen = Arc::new(std::mem::replace(&mut layers.active, next));
         layers.frozen = Some(frozen.clone());
         drop(layers);
         // Fails only if the flusher died, which it reported.
