@@ -22,8 +22,10 @@
 
 pub mod audit;
 pub(crate) mod changes;
+mod decoded;
 pub(crate) mod deliver;
 pub mod effect;
+mod encode;
 mod evidence;
 pub mod input;
 pub mod mint;
@@ -50,6 +52,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits::CERTIFICATES_PER_BATCH;
 use crate::signatures::AuthorityKey;
 use changes::Changes;
+use decoded::Decoded;
 use effect::{Effects, Reply};
 use input::Input;
 use state::State;
@@ -93,6 +96,8 @@ pub struct Authority {
     lately: Lately,
     /// Keys of accounts that have sent lately.
     known: KnownKeys,
+    /// Batches that it has voted on lately.
+    decoded: Decoded,
 }
 
 impl Authority {
@@ -115,6 +120,7 @@ impl Authority {
             mint: RwLock::new(None),
             lately: Lately::default(),
             known: KnownKeys::default(),
+            decoded: Decoded::default(),
         }
     }
 

@@ -78,7 +78,7 @@ impl Authority {
         }
         let permission_of = |actor| {
             let kept = changes.account(order.network_id, actor)?.permission.clone();
-            if kept.is_empty() { Ok(None) } else { Permission::decode_kept(kept).map(Some) }
+            if kept.is_empty() { Ok(None) } else { Permission::decode_kept(&kept).map(Some) }
         };
         match suspect {
             _ if admitted => {}

@@ -6,15 +6,17 @@
 //! instead of one a level. Only flushes, audits and `inspect` want their order, and sort for it.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use florin_core::authority::state::Table;
+use foldhash::fast::RandomState;
 
 /// A key in the order of its bytes. The first 16 bytes compare as one number, which for account keys
 /// saves the cache miss that a pointer would cost; keys of orders fit without one, too.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     head: u128,
     middle: u64,
@@ -39,6 +41,16 @@ impl Key {
             middle: u64::from_be_bytes(middle),
             rest: bytes[len..].into(),
             len: len as u8,
+        }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.head);
+        state.write_u64(self.middle);
+        if !self.rest.is_empty() {
+            state.write(&self.rest);
         }
     }
 }
@@ -70,11 +82,14 @@ fn is_hashed(table: Table) -> bool {
     matches!(table, Table::Accounts | Table::Orders | Table::Roots | Table::Notes | Table::Issued)
 }
 
+/// Hashed with a seed of this process: whoever chooses keys can't choose where they go.
+type Places = HashMap<Key, Place, RandomState>;
+
 /// Keys of one table.
 enum Index {
     Sorted(BTreeMap<Key, Place>),
     Hashed {
-        places: HashMap<Key, Place>,
+        places: Places,
         /// All keys, ascending, once somebody has asked; forgotten with the next new one.
         order: OnceLock<Vec<Key>>,
     },
@@ -83,7 +98,7 @@ enum Index {
 impl Index {
     fn of(table: Table) -> Index {
         match is_hashed(table) {
-            true => Index::Hashed { places: HashMap::new(), order: OnceLock::new() },
+            true => Index::Hashed { places: Places::default(), order: OnceLock::new() },
             false => Index::Sorted(BTreeMap::new()),
         }
     }
@@ -129,7 +144,7 @@ impl Index {
 /// Entries of an index, ascending.
 enum Entries<'a> {
     Sorted(btree_map::Range<'a, Key, Place>),
-    Hashed(std::slice::Iter<'a, Key>, &'a HashMap<Key, Place>),
+    Hashed(std::slice::Iter<'a, Key>, &'a Places),
 }
 
 impl<'a> Iterator for Entries<'a> {
