@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 use prost::Message;
 
 use super::encode::{encode_batch_record, encode_order_record, put_credit_record};
+use super::hot::{Hot, Written};
 use super::progress::{Progress, load_progress, settled_entry};
 use super::state::{
     Account, Holding, LOG, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64,
@@ -36,6 +37,8 @@ pub(crate) struct Changes<'a> {
     /// The same for further addresses of actors, which are rare.
     further: BTreeMap<SlotKey, usize>,
     slots: Vec<Slot>,
+    /// What earlier steps have written, decoded.
+    pub hot: Option<&'a mut Hot>,
     /// The two that were looked at last, an order's payer and payee: most looks are at one of them.
     recent: [Option<(SlotKey, usize)>; 2],
     progress: BTreeMap<u64, Progress>,
@@ -77,7 +80,7 @@ type SlotKey = (u64, u64, Option<Address>);
 /// An account that the step has looked at.
 struct Slot {
     key: SlotKey,
-    account: Account,
+    account: Box<Account>,
     dirty: bool,
 }
 
@@ -102,6 +105,7 @@ pub(crate) struct Outcome {
     pub writes: Vec<Write>,
     pub outbox: Vec<(u32, u64)>,
     pub settled_end: Option<u64>,
+    pub accounts: Written,
 }
 
 impl<'a> Changes<'a> {
@@ -118,6 +122,7 @@ impl<'a> Changes<'a> {
             accounts: HashMap::default(),
             further: BTreeMap::new(),
             slots: Vec::new(),
+            hot: None,
             recent: [None; 2],
             progress: BTreeMap::new(),
             credits: (Vec::new(), 0),
@@ -187,11 +192,16 @@ impl<'a> Changes<'a> {
 
     fn load_slot(&mut self, key: SlotKey) -> Result<usize> {
         let account = match key {
-            (network_id, actor, None) => Account::find(self.state, &account_key(network_id, actor)),
-            (network_id, _, Some(address)) => Account::find(self.state, &holding_key(network_id, &address)),
+            (network_id, actor, None) => match self.hot.as_mut().and_then(|hot| hot.take((network_id, actor))) {
+                Some(account) => account,
+                None => Box::new(Account::load(self.state, network_id, actor)?),
+            },
+            (network_id, _, Some(address)) => {
+                Box::new(Account::find(self.state, &holding_key(network_id, &address))?.unwrap_or_default())
+            }
         };
         let place = self.slots.len();
-        self.slots.push(Slot { key, account: account?.unwrap_or_default(), dirty: false });
+        self.slots.push(Slot { key, account, dirty: false });
         match key.2 {
             None => self.accounts.insert((key.0, key.1), place),
             Some(_) => self.further.insert(key, place),
@@ -573,15 +583,20 @@ impl<'a> Changes<'a> {
             settled_end = Some(self.totals.next.1);
         }
         self.writes.reserve(self.slots.len() + 1);
-        for slot in std::mem::take(&mut self.slots).iter().filter(|slot| slot.dirty) {
+        let mut accounts = Written::default();
+        accounts.reserve(self.slots.len());
+        for slot in std::mem::take(&mut self.slots).into_iter().filter(|slot| slot.dirty) {
             self.put(Table::Accounts, record_key(&slot.key), slot.account.encode());
+            if let (network_id, actor, None) = slot.key {
+                accounts.push((network_id, actor), slot.account);
+            }
         }
         assert_eq!(self.totals.sum(), 0, "the postings of a step sum to zero");
         if self.totals != self.before {
             let record = self.totals.encode().encode_to_vec();
             self.put(Table::Meta, TOTALS_KEY, record);
         }
-        Ok(Outcome { writes: self.writes, outbox, settled_end })
+        Ok(Outcome { writes: self.writes, outbox, settled_end, accounts })
     }
 
     fn put_settled(&mut self, mut entry: wire::SettledEntry) {
