@@ -70,7 +70,7 @@ proptest::proptest! {
             ..Account::default()
         };
         let mut bytes = account.encode();
-        proptest::prop_assert_eq!(read_account(&bytes).as_ref(), Some(&account));
+        proptest::prop_assert_eq!(read_account(&bytes), Some(account));
         if let Some(byte) = byte {
             let at = at.index(bytes.len());
             bytes[at] = byte;
