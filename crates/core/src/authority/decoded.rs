@@ -13,6 +13,9 @@ use crate::canonical::{self as tag, Reader};
 use crate::limits::{MESSAGE_BYTES_MAX, ORDERS_PER_BATCH_MAX};
 use crate::merkle::Hash;
 
+/// Batches that are kept at most. Their orders are parts of the messages that they came in, and one keeps all of a message in
+/// memory: with what the largest message has, 64 MiB for all.
+const BATCHES_MAX: usize = 16;
 /// Orders that are kept at most, some 400 bytes each beside their own.
 const ORDERS_MAX: usize = 4 * ORDERS_PER_BATCH_MAX;
 /// Bytes of orders that are kept at most.
@@ -24,7 +27,7 @@ struct Kept {
     batch: DecodedBatch,
 }
 
-/// The batches, oldest first; bounded by [`ORDERS_MAX`] and [`BYTES_MAX`].
+/// The batches, oldest first; bounded by [`BATCHES_MAX`], [`ORDERS_MAX`] and [`BYTES_MAX`].
 #[derive(Default)]
 pub(super) struct Decoded(Mutex<VecDeque<Kept>>);
 
@@ -35,7 +38,7 @@ impl Decoded {
         kept.push_back(Kept { raw, batch });
         let size = |of: fn(&Kept) -> usize| kept.iter().map(of).sum::<usize>();
         let (mut orders, mut bytes) = (size(|k| k.raw.len()), size(bytes_of));
-        while orders > ORDERS_MAX || bytes > BYTES_MAX {
+        while kept.len() > BATCHES_MAX || orders > ORDERS_MAX || bytes > BYTES_MAX {
             let Some(oldest) = kept.pop_front() else { return };
             (orders, bytes) = (orders - oldest.raw.len(), bytes - bytes_of(&oldest));
         }
@@ -101,6 +104,11 @@ mod tests {
             decoded.keep(raw.clone(), decode_batch(&raw).unwrap());
         }
         assert_eq!(decoded.0.lock().unwrap().len(), 4);
+        let small = vec![Bytes::from_static(b"none")];
+        for _ in 0..2 * BATCHES_MAX {
+            decoded.keep(small.clone(), decode_batch(&small).unwrap());
+        }
+        assert_eq!(decoded.0.lock().unwrap().len(), BATCHES_MAX);
         let large = vec![Bytes::from(vec![0; MESSAGE_BYTES_MAX])];
         for _ in 0..6 {
             decoded.keep(large.clone(), decode_batch(&large).unwrap());

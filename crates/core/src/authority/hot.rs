@@ -4,6 +4,8 @@
 //! takes an account out, and only what the step changed comes back, with [`Hot::written`], after its writes are applied. A step
 //! that fails, or whose writes do, leaves nothing behind, and the account is read from the tables the next time. Whoever
 //! changes the tables in another way (a crash that takes back what was not synced) begins with an empty one.
+//!
+//! Bytes in accounts are copies, never parts of a request: one small account would keep all of a message in memory.
 
 use std::collections::HashMap;
 

@@ -316,11 +316,12 @@ impl Authority {
         let mut before = (Bytes::new(), 0);
         if let Some(open) = &content.open {
             account.address = Some(Permission::address_of(order.network_id, open));
-            account.permission = open.clone();
+            account.permission = Bytes::copy_from_slice(open);
         }
         match &content.action {
             Action::SetPermission(permission) => {
-                let new = planted::when(Bug::OldKeyKept, account.permission.clone(), permission.clone());
+                let new =
+                    planted::when(Bug::OldKeyKept, account.permission.clone(), Bytes::copy_from_slice(permission));
                 before.0 = std::mem::replace(&mut account.permission, new);
             }
             Action::Call { .. } => before.1 = std::mem::replace(&mut account.last_call, order.seqnum),

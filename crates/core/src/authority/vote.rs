@@ -232,7 +232,7 @@ impl Authority {
             amount: content.total,
             set_permission: matches!(content.action, Action::SetPermission(_)),
             call: matches!(content.action, Action::Call { .. }),
-            open: content.open.unwrap_or_default(),
+            open: content.open.map(|open| Bytes::copy_from_slice(&open)).unwrap_or_default(),
         });
         pass.locked.push((order.network_id, order.actor));
         Ok(Ok(()))
