@@ -10,6 +10,7 @@ use prost::Message;
 
 use crate::address::Address;
 use crate::bearer::{self, Bearer, NoteAsked};
+use crate::canonical::{self as tag, Reader};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{AMOUNT_MAX, CALL_BYTES_MAX, INPUTS_MAX, MEMO_BYTES_MAX, OUTPUTS_MAX};
@@ -107,19 +108,10 @@ impl Content {
     pub fn decode(order: &Order) -> Result<Content> {
         let mut notes = Vec::new();
         let (action, open, total) = match order.transaction_type {
-            TYPE_PAY => {
-                let pay: wire::Pay = canonical(&order.content)?;
-                let (outputs, total) = outputs(&pay, &mut notes)?;
-                if pay.memo.len() > MEMO_BYTES_MAX {
-                    return Err(Error::expected(
-                        Code::Limit,
-                        "bytes of the memo",
-                        format!("at most {MEMO_BYTES_MAX}"),
-                        pay.memo.len(),
-                    ));
-                }
-                (Action::Pay { outputs, memo: pay.memo }, pay.open, total)
-            }
+            TYPE_PAY => match read_pay(&order.content) {
+                Some(pay) => pay,
+                None => check_pay(&order.content, &mut notes)?,
+            },
             TYPE_SET_PERMISSION => {
                 let set: wire::SetPermission = canonical(&order.content)?;
                 Permission::decode_account(&set.permission)?;
@@ -318,6 +310,49 @@ pub fn check_address(what: &str, bytes: &[u8]) -> Result<Address> {
         .map_err(|_| Error::expected(Code::BadContent, &format!("bytes of the {what}"), 32, bytes.len()))
 }
 
+/// A usual payment, without notes and with nothing wrong; `None` for any other. A test holds it to [`check_pay`].
+fn read_pay(content: &Bytes) -> Option<(Action, Bytes, u64)> {
+    let mut reader = Reader::new(content);
+    let mut outputs = Vec::with_capacity(1);
+    let mut total: u64 = 0;
+    while let Some(part) = reader.bytes_field(tag::bytes(1), content.len())? {
+        let mut output = Reader::within(content, part.clone());
+        let credit = output.bytes_field(tag::bytes(1), content.len())??;
+        if credit.end != part.end || outputs.len() == OUTPUTS_MAX {
+            return None;
+        }
+        let mut credit = Reader::within(content, credit);
+        let (address, amount) = (Address::new(credit.array(tag::bytes(1))?), credit.uint64_field(tag::varint(2))?);
+        if !credit.is_done() || amount == 0 || amount > AMOUNT_MAX {
+            return None;
+        }
+        total = total.checked_add(amount).filter(|total| *total <= AMOUNT_MAX)?;
+        outputs.push(Credit { address, amount });
+    }
+    let memo = reader.slice(tag::bytes(2))?;
+    let open = match reader.bytes_field(tag::bytes(15), content.len())? {
+        Some(range) if range.is_empty() => return None,
+        Some(range) => content.slice(range),
+        None => Bytes::new(),
+    };
+    if !reader.is_done() || outputs.is_empty() || memo.len() > MEMO_BYTES_MAX {
+        return None;
+    }
+    let memo = std::str::from_utf8(memo).ok()?.to_owned();
+    Some((Action::Pay { outputs, memo }, open, total))
+}
+
+/// Any payment: what it does, `open`, and what it costs. Errors: as [`Content::decode`].
+fn check_pay(content: &Bytes, notes: &mut Vec<NoteAsked>) -> Result<(Action, Bytes, u64)> {
+    let pay: wire::Pay = canonical(content)?;
+    let (outputs, total) = outputs(&pay, notes)?;
+    if pay.memo.len() > MEMO_BYTES_MAX {
+        let expected = format!("at most {MEMO_BYTES_MAX}");
+        return Err(Error::expected(Code::Limit, "bytes of the memo", expected, pay.memo.len()));
+    }
+    Ok((Action::Pay { outputs, memo: pay.memo }, pay.open, total))
+}
+
 /// Credits of a PAY, with the notes that come after them.
 fn outputs(pay: &wire::Pay, notes: &mut Vec<NoteAsked>) -> Result<(Vec<Credit>, u64)> {
     if pay.outputs.is_empty() || pay.outputs.len() > OUTPUTS_MAX {
@@ -370,3 +405,7 @@ pub(crate) fn canonical<M: Message + Default>(bytes: &Bytes) -> Result<M> {
     }
     Ok(message)
 }
+
+#[cfg(test)]
+#[path = "content_tests.rs"]
+mod tests;

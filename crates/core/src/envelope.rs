@@ -10,6 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::canonical::{Reader, put_bytes, put_fixed64, put_uint32, put_varint};
 use crate::error::{Code, Error, Result};
 use crate::keys::Signature;
 use crate::limits::{
@@ -205,39 +206,11 @@ fn sign_extended(number: i32) -> u64 {
     i64::from(number) as u64
 }
 
-fn put_fixed64(out: &mut Vec<u8>, tag: u8, value: u64) {
-    if value != 0 {
-        out.push(tag);
-        out.extend_from_slice(&value.to_le_bytes());
-    }
-}
-
-fn put_uint32(out: &mut Vec<u8>, tag: u8, value: u32) {
-    if value != 0 {
-        out.push(tag);
-        put_varint(out, u64::from(value));
-    }
-}
-
-fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    out.push(tag);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 /// Body and authorities of canonical bytes within the limits; None for any others.
 fn read_envelope(raw: &Bytes) -> Option<(Bytes, Vec<Authority>)> {
-    let mut reader = Reader { bytes: raw, at: 0 };
+    let mut reader = Reader::new(raw);
     let body = reader.bytes_field(BODY, BODY_BYTES_MAX)?.filter(|range| !range.is_empty())?;
-    let mut authorities = Vec::new();
+    let mut authorities = Vec::with_capacity(1);
     while let Some(range) = reader.bytes_field(AUTHORITIES, usize::MAX)? {
         if authorities.len() == AUTHORITIES_MAX {
             return None;
@@ -248,7 +221,7 @@ fn read_envelope(raw: &Bytes) -> Option<(Bytes, Vec<Authority>)> {
 }
 
 fn read_authority(raw: &Bytes, range: Range<usize>) -> Option<Authority> {
-    let mut reader = Reader { bytes: &raw[..range.end], at: range.start };
+    let mut reader = Reader::within(raw, range);
     let mut authority = Authority::default();
     if reader.take_tag(KEY_TYPE) {
         let value = reader.varint()?;
@@ -257,6 +230,7 @@ fn read_authority(raw: &Bytes, range: Range<usize>) -> Option<Authority> {
             return None;
         }
     }
+    authority.sigs.reserve_exact(1);
     while let Some(range) = reader.bytes_field(SIGS, SIG_BYTES_MAX)? {
         if authority.sigs.len() == SIGS_PER_AUTHORITY_MAX {
             return None;
@@ -268,7 +242,7 @@ fn read_authority(raw: &Bytes, range: Range<usize>) -> Option<Authority> {
 
 /// The fields of a canonical body within the limits; None for any others.
 fn read_body(body: &Bytes) -> Option<Order> {
-    let mut reader = Reader { bytes: body, at: 0 };
+    let mut reader = Reader::new(body);
     let network_id = reader.fixed64_field(NETWORK_ID)?;
     let actor = reader.fixed64_field(ACTOR)?;
     let mut cosignors = Vec::new();
@@ -300,74 +274,6 @@ fn read_body(body: &Bytes) -> Option<Order> {
         content,
         authorities: Vec::new(),
     })
-}
-
-/// Reads canonical fields in ascending order. None: not canonical here. A field that is absent has its default;
-/// whatever stands out of order is left over at the end.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn is_done(&self) -> bool {
-        self.at == self.bytes.len()
-    }
-
-    fn take_tag(&mut self, tag: u8) -> bool {
-        let found = self.bytes.get(self.at) == Some(&tag);
-        self.at += usize::from(found);
-        found
-    }
-
-    /// A varint in its shortest form.
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = *self.bytes.get(self.at)?;
-            self.at += 1;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return None;
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return (byte != 0 || shift == 0).then_some(value);
-            }
-        }
-        None
-    }
-
-    fn fixed64_field(&mut self, tag: u8) -> Option<u64> {
-        if !self.take_tag(tag) {
-            return Some(0);
-        }
-        let value = u64::from_le_bytes(*self.bytes[self.at..].first_chunk()?);
-        self.at += 8;
-        (value != 0).then_some(value)
-    }
-
-    fn uint32_field(&mut self, tag: u8) -> Option<u32> {
-        if !self.take_tag(tag) {
-            return Some(0);
-        }
-        let value = u32::try_from(self.varint()?).ok()?;
-        (value != 0).then_some(value)
-    }
-
-    /// Where the bytes of a length-delimited field are, if it comes next.
-    fn bytes_field(&mut self, tag: u8, max: usize) -> Option<Option<Range<usize>>> {
-        if !self.take_tag(tag) {
-            return Some(None);
-        }
-        let length = usize::try_from(self.varint()?).ok()?;
-        if length > max || length > self.bytes.len() - self.at {
-            return None;
-        }
-        let start = self.at;
-        self.at += length;
-        Some(Some(start..self.at))
-    }
 }
 
 /// What is wrong with an envelope that is not canonical within the limits.

@@ -8,6 +8,7 @@ pub mod authority;
 pub mod batch;
 pub mod bearer;
 pub mod bitmap;
+mod canonical;
 pub mod cash;
 pub mod certificate;
 pub mod channel;

@@ -5,8 +5,9 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::address::Address;
+use crate::canonical::{self as tag, Reader};
 use crate::error::{Code, Error, Result};
-use crate::keys::PublicKey;
+use crate::keys::{PUBLIC_KEY_BYTES, PublicKey};
 use crate::limits::{ID_MAX, KEYS_MAX};
 use crate::pbtx;
 
@@ -80,9 +81,12 @@ impl Permission {
     }
 
     /// A permission from this authority's own records, which was checked before it was kept. `STORAGE_CORRUPT`.
-    pub(crate) fn decode_kept(bytes: Bytes) -> Result<Permission> {
+    pub(crate) fn decode_kept(bytes: &Bytes) -> Result<Permission> {
+        if let Some(permission) = read_lone(bytes) {
+            return Ok(permission);
+        }
         let corrupt = || Error::new(Code::StorageCorrupt, "a permission that does not decode");
-        let message = pbtx::Permission::decode(bytes).map_err(|_| corrupt())?;
+        let message = pbtx::Permission::decode(bytes.clone()).map_err(|_| corrupt())?;
         let mut keys = Vec::with_capacity(message.keys.len());
         for key in &message.keys {
             let bytes = key.key.as_ref().map_or(&[][..], |k| &k.key_bytes);
@@ -137,6 +141,21 @@ impl Permission {
         let hash = Sha256::new().chain_update(ACCOUNT_TAG).chain_update(network_id.to_be_bytes());
         Address::new(hash.chain_update(encoded).finalize().into())
     }
+}
+
+/// The permission of one key, of a payment network, as most are; `None` for any other.
+fn read_lone(bytes: &[u8]) -> Option<Permission> {
+    let mut reader = Reader::new(bytes);
+    let threshold = reader.uint32_field(tag::varint(2))?;
+    let lone = reader.bytes_field(tag::bytes(3), bytes.len())??;
+    let mut weighted = Reader::within(bytes, lone);
+    let key = weighted.bytes_field(tag::bytes(1), bytes.len())??;
+    let weight = weighted.uint32_field(tag::varint(2))?;
+    let mut key = Reader::within(bytes, key);
+    let public: [u8; PUBLIC_KEY_BYTES] = key.array(tag::bytes(2))?;
+    let done = key.is_done() && weighted.is_done() && reader.is_done();
+    let key = PublicKey::kept(&public)?;
+    done.then(|| Permission { threshold, keys: vec![(key, weight)], actor: 0 })
 }
 
 fn check_limits(message: &pbtx::Permission) -> Result<()> {

@@ -93,3 +93,27 @@ fn an_address_binds_network_and_permission_but_not_the_actor() {
     let named = Permission { actor: first.address(network_id).actor(), ..first.clone() };
     assert_eq!(named.address(network_id), first.address(network_id));
 }
+
+proptest::proptest! {
+    #[test]
+    fn a_kept_permission_is_read_as_the_generated_code_would(
+        threshold in 0..3u32,
+        weights in proptest::collection::vec(0..300u32, 0..3),
+        at in proptest::arbitrary::any::<proptest::sample::Index>(),
+        byte in proptest::option::of(proptest::arbitrary::any::<u8>()),
+    ) {
+        let keys: Vec<(u8, u32)> = weights.iter().zip(1..).map(|(weight, n)| (n, *weight)).collect();
+        let mut bytes = permission(threshold, &keys).encode().to_vec();
+        if let (Some(byte), false) = (byte, bytes.is_empty()) {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(read) = read_lone(&bytes) {
+            let message = pbtx::Permission::decode(&bytes[..]).unwrap();
+            let keys = message.keys.iter().map(|k| (&k.key.as_ref().unwrap().key_bytes[..], k.weight));
+            let read_keys = read.keys.iter().map(|(key, weight)| (&key.as_bytes()[..], *weight));
+            proptest::prop_assert!(keys.eq(read_keys));
+            proptest::prop_assert_eq!((message.threshold, message.actor), (read.threshold, read.actor));
+        }
+    }
+}

@@ -193,8 +193,8 @@ impl Many {
 #[derive(Default)]
 pub struct Batch {
     jobs: Vec<(usize, Job)>,
-    /// By tag: Ok so far, or the error of a cheap check, which counts if all of the tag's `jobs` are true.
-    results: BTreeMap<usize, Result<()>>,
+    /// By tag, ascending: Ok so far, or the error of a cheap check, which counts if all of the tag's `jobs` are true.
+    results: Vec<(usize, Result<()>)>,
 }
 
 /// What a batch came to.
@@ -217,31 +217,45 @@ impl Batch {
     /// authorities of an order go under one tag. Cheap checks ([`check_authority`]) happen here; curve arithmetic
     /// waits for [`Batch::verify`], and what comes after a failed check costs none.
     pub fn push(&mut self, tag: usize, order: &Order, authority: usize, permission: &Permission) {
-        let result = self.results.entry(tag).or_insert(Ok(()));
-        if result.is_err() {
+        if self.result(tag).is_err() {
             return;
         }
         let cosignor = || authority.checked_sub(1).and_then(|i| order.cosignors.get(i));
         let actor = cosignor().copied().unwrap_or(order.actor);
         match check_authority(order, authority, permission, actor) {
             Ok(job) => self.jobs.push((tag, job)),
-            Err(error) => *result = Err(error),
+            Err(error) => *self.result(tag) = Err(error),
         }
+    }
+
+    /// What is known of a tag. Tags mostly come in their order.
+    fn result(&mut self, tag: usize) -> &mut Result<()> {
+        let at = match self.results.last() {
+            Some((last, _)) if *last == tag => self.results.len() - 1,
+            Some((last, _)) if *last > tag => {
+                let found = self.results.binary_search_by_key(&tag, |(tag, _)| *tag);
+                found.inspect_err(|at| self.results.insert(*at, (tag, Ok(())))).unwrap_or_else(|at| at)
+            }
+            _ => {
+                self.results.push((tag, Ok(())));
+                self.results.len() - 1
+            }
+        };
+        &mut self.results[at].1
     }
 
     /// Adds the signatures of something else than an order, by [`check_signed`].
     pub fn push_job(&mut self, tag: usize, job: Result<Job>) {
-        let result = self.results.entry(tag).or_insert(Ok(()));
         match job {
-            _ if result.is_err() => {}
+            _ if self.result(tag).is_err() => {}
             Ok(job) => self.jobs.push((tag, job)),
-            Err(error) => *result = Err(error),
+            Err(error) => *self.result(tag) = Err(error),
         }
     }
 
     /// Refuses an order for `error`, unless something is wrong with what was pushed under its tag before.
     pub fn refuse(&mut self, tag: usize, error: Error) {
-        let result = self.results.entry(tag).or_insert(Ok(()));
+        let result = self.result(tag);
         if result.is_ok() {
             *result = Err(error);
         }
@@ -300,8 +314,12 @@ impl Batch {
                 failed.entry(tag).or_insert(Err(e));
             }
         }
-        results.append(&mut failed);
-        Outcome { results: results.into_iter().collect(), verifications }
+        for (tag, result) in &mut results {
+            if let Some(error) = failed.remove(tag) {
+                *result = error;
+            }
+        }
+        Outcome { results, verifications }
     }
 }
 

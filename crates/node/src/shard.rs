@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use florin_core::authority::Authority;
 use florin_core::authority::effect::{Effects, Reply};
+use florin_core::authority::hot::Hot;
 use florin_core::authority::input::Input;
 use florin_core::authority::mint::NoteChecks;
 use florin_core::authority::query::settled_by;
@@ -168,6 +169,7 @@ impl Shard {
         let step = Step {
             authority: authority.clone(),
             store: store.clone(),
+            hot: Hot::default(),
             release,
             fault: fault_sender.clone(),
             counters: counters.clone(),
@@ -385,13 +387,15 @@ fn stopped() -> Error {
 struct Step {
     authority: Arc<Authority>,
     store: Store,
+    /// Nobody else writes accounts to the store.
+    hot: Hot,
     release: std::sync::mpsc::Sender<Release>,
     fault: Arc<watch::Sender<Option<Error>>>,
     counters: Arc<Counters>,
 }
 
 impl Step {
-    fn run(self, mut commands: mpsc::Receiver<Command>) {
+    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(command) = commands.blocking_recv() {
             let release = match command {
                 Command::Input(input, respond) => self.input(input, respond),
@@ -412,7 +416,7 @@ impl Step {
         }
     }
 
-    fn input(&self, input: Input, respond: oneshot::Sender<Result<Reply>>) -> Release {
+    fn input(&mut self, input: Input, respond: oneshot::Sender<Result<Reply>>) -> Release {
         self.count(&input);
         let mut release = Release { written: false, outbox: Vec::new(), settled_end: None, send: None };
         let reply = self.step(input).map(|(effects, written)| {
@@ -428,12 +432,12 @@ impl Step {
         release
     }
 
-    fn step(&self, input: Input) -> Result<(Effects, bool)> {
+    fn step(&mut self, input: Input) -> Result<(Effects, bool)> {
         if let Some(fault) = self.fault.borrow().clone() {
             return Err(fault);
         }
         let mut meter = ThreadMeter::start(self.counters.cpu.clone());
-        let mut effects = self.authority.handle(now_us(), input, &self.store, &mut meter)?;
+        let mut effects = self.authority.handle_hot(now_us(), input, &self.store, &mut self.hot, &mut meter)?;
         meter.begin_storage();
         let writes = std::mem::take(&mut effects.writes);
         let written = !writes.is_empty();
@@ -445,6 +449,7 @@ impl Step {
             }
             return Err(e);
         }
+        self.hot.written(std::mem::take(&mut effects.accounts));
         Ok((effects, written))
     }
 

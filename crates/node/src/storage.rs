@@ -178,17 +178,7 @@ impl Store {
 
     /// The newest value of a key. Errors: `STORAGE_CORRUPT`, `STORAGE_FAILED`.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        let shared = &*self.0.shared;
-        let known = {
-            let layers = shared.layers.read().expect("no panic under this lock");
-            let frozen = || layers.frozen.as_ref().and_then(|m| m.get(table as usize, key));
-            layers.active.get(table as usize, key).or_else(frozen)
-        };
-        let value = match known {
-            Some(value) => value,
-            None => shared.trees.get(table as usize, key)?,
-        };
-        Ok(value.map(copy_small))
+        Ok(self.0.shared.find(table, key)?.map(copy_small))
     }
 
     /// Entries with `from <= key < to`, ascending, at most `limit`; without `to`, up to the last key.
@@ -277,6 +267,11 @@ impl State for Store {
         Store::get(self, table, key)
     }
 
+    fn look(&self, table: Table, key: &[u8], look: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let value = self.0.shared.find(table, key)?;
+        Ok(value.map(|value| look(&value)).is_some())
+    }
+
     fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         self.range(table, from, None, limit)
     }
@@ -285,6 +280,19 @@ impl State for Store {
 impl Shared {
     fn check(&self) -> Result<()> {
         self.failed.get().map_or(Ok(()), |e| Err(e.clone()))
+    }
+
+    /// The newest value of a key, as a part of whatever it lies in.
+    fn find(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        let known = {
+            let layers = self.layers.read().expect("no panic under this lock");
+            let frozen = || layers.frozen.as_ref().and_then(|m| m.get(table as usize, key));
+            layers.active.get(table as usize, key).or_else(frozen)
+        };
+        match known {
+            Some(value) => Ok(value),
+            None => self.trees.get(table as usize, key),
+        }
     }
 
     /// Stops all writing. The first error is the one that everybody gets.
@@ -327,7 +335,8 @@ impl Shared {
             *lock(&self.tail) = tail;
         }
         let mut layers = self.layers.write().expect("no panic under this lock");
-        let frozen = Arc::new(std::mem::take(&mut layers.active));
+        let next = layers.active.next();
+        let frozen = Arc::new(std::mem::replace(&mut layers.active, next));
         layers.frozen = Some(frozen.clone());
         drop(layers);
         // Fails only if the flusher died, which it reported.

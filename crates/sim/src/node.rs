@@ -13,6 +13,7 @@ use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::authority::audit::{ShardAudit, audit_shard};
 use florin_core::authority::effect::Reply;
+use florin_core::authority::hot::Hot;
 use florin_core::authority::input::Input;
 use florin_core::authority::state::{LOG, Table};
 use florin_core::authority::{Authority, NoMeter};
@@ -59,6 +60,8 @@ pub struct Node {
     authority: u32,
     shard: u32,
     core: Authority,
+    /// In memory, as in a real shard: a crash takes it.
+    hot: Hot,
     disk: Disk,
     genesis: Arc<Vec<(Address, u64)>>,
     shell: Shell,
@@ -95,6 +98,7 @@ impl Node {
             authority,
             shard,
             core: Authority::new(committee, authority, shard, key),
+            hot: Hot::default(),
             disk: Disk::default(),
             genesis,
             shell,
@@ -183,6 +187,7 @@ impl Node {
         if !self.held.is_empty() {
             world.mark("crash before a promise left");
         }
+        self.hot = Hot::default();
         self.held.clear();
         self.ends.clear();
         self.sent.clear();
@@ -255,7 +260,11 @@ impl Node {
     fn step(&mut self, world: &mut World, input: Input) -> Result<Reply> {
         let stale = self.shell == Shell::ReadsMissUnsynced && matches!(input, Input::Vote { .. });
         let view = if stale { self.disk.synced() } else { self.disk.current() };
-        let mut effects = self.core.handle(world.clock_ms(self.authority) * 1_000, input, view, &mut NoMeter)?;
+        if stale {
+            self.hot = Hot::default();
+        }
+        let now_us = world.clock_ms(self.authority) * 1_000;
+        let mut effects = self.core.handle_hot(now_us, input, view, &mut self.hot, &mut NoMeter)?;
         if self.shell == Shell::ForgetsNotes && matches!(effects.reply, Reply::Vote(_)) {
             effects.writes.retain(|w| w.table != Table::Notes);
         }
@@ -267,6 +276,7 @@ impl Node {
                 world.trace(w.value.as_deref().unwrap_or_default());
             }
             self.disk.write(&effects.writes);
+            self.hot.written(std::mem::take(&mut effects.accounts));
             world.checks.wrote(self.id(), &self.disk, &effects.writes);
             if world.crashes_at(Point::Written) {
                 world.timer(self.addr(), self.life, 0, Timer::Crash);

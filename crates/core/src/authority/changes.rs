@@ -1,10 +1,13 @@
 //! One step in memory: reads through to the state, keeps what changed, and turns it into writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use prost::Message;
 
+use super::encode::{encode_batch_record, encode_order_record, put_credit_record};
+use super::hot::{Hot, Written};
 use super::progress::{Progress, load_progress, settled_entry};
 use super::state::{
     Account, Holding, LOG, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64,
@@ -29,13 +32,18 @@ pub(crate) struct Changes<'a> {
     pub state: &'a dyn State,
     pub totals: Totals,
     before: Totals,
-    /// Place in `slots` by (network, actor): moving numbers in the tree is cheaper than moving accounts.
-    accounts: BTreeMap<SlotKey, usize>,
+    /// Place in `slots` by (network, actor). Only looked up: what is written has the order of `slots`.
+    accounts: HashMap<(u64, u64), usize, RandomState>,
+    /// The same for further addresses of actors, which are rare.
+    further: BTreeMap<SlotKey, usize>,
     slots: Vec<Slot>,
+    /// What earlier steps have written, decoded.
+    pub hot: Option<&'a mut Hot>,
     /// The two that were looked at last, an order's payer and payee: most looks are at one of them.
     recent: [Option<(SlotKey, usize)>; 2],
     progress: BTreeMap<u64, Progress>,
-    credits: Vec<wire::CreditRecord>,
+    /// Credits of this step: full `CreditsRecord`s, encoded, and how many there are in all.
+    credits: (Vec<Vec<u8>>, usize),
     /// Batch and index of orders taken back.
     undone: Vec<(u64, usize)>,
     /// Orders that this step has settled or undone.
@@ -71,7 +79,8 @@ type SlotKey = (u64, u64, Option<Address>);
 
 /// An account that the step has looked at.
 struct Slot {
-    account: Account,
+    key: SlotKey,
+    account: Box<Account>,
     dirty: bool,
 }
 
@@ -96,6 +105,7 @@ pub(crate) struct Outcome {
     pub writes: Vec<Write>,
     pub outbox: Vec<(u32, u64)>,
     pub settled_end: Option<u64>,
+    pub accounts: Written,
 }
 
 impl<'a> Changes<'a> {
@@ -109,11 +119,13 @@ impl<'a> Changes<'a> {
             streamed: false,
             before: totals.clone(),
             totals,
-            accounts: BTreeMap::new(),
+            accounts: HashMap::default(),
+            further: BTreeMap::new(),
             slots: Vec::new(),
+            hot: None,
             recent: [None; 2],
             progress: BTreeMap::new(),
-            credits: Vec::new(),
+            credits: (Vec::new(), 0),
             undone: Vec::new(),
             orders: BTreeMap::new(),
             notes: BTreeMap::new(),
@@ -163,21 +175,44 @@ impl<'a> Changes<'a> {
     }
 
     fn slot(&mut self, key: SlotKey) -> Result<&mut Slot> {
-        use std::collections::btree_map::Entry;
         if let Some((_, place)) = self.recent.iter().flatten().find(|(recent, _)| *recent == key) {
             return Ok(&mut self.slots[*place]);
         }
-        let place = match self.accounts.entry(key) {
-            Entry::Occupied(e) => *e.get(),
-            Entry::Vacant(e) => {
-                let record: Option<wire::AccountRecord> = get_record(self.state, Table::Accounts, &record_key(&key))?;
-                let account = record.map(Account::decode).transpose()?.unwrap_or_default();
-                self.slots.push(Slot { account, dirty: false });
-                *e.insert(self.slots.len() - 1)
-            }
+        let found = match key.2 {
+            None => self.accounts.get(&(key.0, key.1)),
+            Some(_) => self.further.get(&key),
+        };
+        let place = match found {
+            Some(place) => *place,
+            None => self.load_slot(key)?,
         };
         self.recent = [Some((key, place)), self.recent[0]];
         Ok(&mut self.slots[place])
+    }
+
+    fn load_slot(&mut self, key: SlotKey) -> Result<usize> {
+        let account = match key {
+            (network_id, actor, None) => match self.hot.as_mut().and_then(|hot| hot.take((network_id, actor))) {
+                Some(account) => account,
+                None => Box::new(Account::load(self.state, network_id, actor)?),
+            },
+            (network_id, _, Some(address)) => {
+                Box::new(Account::find(self.state, &holding_key(network_id, &address))?.unwrap_or_default())
+            }
+        };
+        let place = self.slots.len();
+        self.slots.push(Slot { key, account, dirty: false });
+        match key.2 {
+            None => self.accounts.insert((key.0, key.1), place),
+            Some(_) => self.further.insert(key, place),
+        };
+        Ok(place)
+    }
+
+    /// Makes room for as many accounts.
+    pub fn expect_accounts(&mut self, count: usize) {
+        self.accounts.reserve(count);
+        self.slots.reserve(count);
     }
 
     /// Takes the newest lock of an account back, in a step that has changed nothing else of it.
@@ -215,7 +250,7 @@ impl<'a> Changes<'a> {
             true => drop(self.orders.insert(key, Some(record))),
             // Thousands of orders a step, of which hardly any is looked at again.
             false => {
-                self.put(Table::Orders, key, record.encode_to_vec());
+                self.put(Table::Orders, key, encode_order_record(&record));
                 self.fresh.push((key, record.order_id));
             }
         }
@@ -336,8 +371,7 @@ impl<'a> Changes<'a> {
             self.added.insert(number, orders.to_vec());
         }
         self.totals.next.0 += 1;
-        let record = wire::BatchRecord { orders: orders.to_vec() };
-        self.put(Table::Batches, number.to_be_bytes(), record.encode_to_vec());
+        self.put(Table::Batches, number.to_be_bytes(), encode_batch_record(orders));
         self.put(Table::Roots, root, number.to_be_bytes());
         let mut progress = Progress::new(root, orders.len());
         progress.dirty = true;
@@ -359,19 +393,19 @@ impl<'a> Changes<'a> {
 
     /// Credits an address of this shard and remembers where the money came from.
     pub fn credit(&mut self, network_id: u64, address: &Address, amount: u64, entry: wire::CreditEntry) -> Result<()> {
-        let batch = self.totals.next.2 + (self.credits.len() / CREDITS_PER_RECORD) as u64;
-        let index = (self.credits.len() % CREDITS_PER_RECORD) as u32;
+        let batch = self.totals.next.2 + (self.credits.1 / CREDITS_PER_RECORD) as u64;
+        let index = (self.credits.1 % CREDITS_PER_RECORD) as u32;
         let holding = self.holding_mut(network_id, address)?;
         let previous = std::mem::replace(&mut holding.newest, (batch + 1, index));
         holding.balance += amount as i128;
         holding.credits += 1;
         self.totals.accounts += planted::when(Bug::CreditUnposted, 0, amount as i128);
-        self.credits.push(wire::CreditRecord {
-            address: bytes::Bytes::copy_from_slice(address.as_bytes()),
-            entry: Some(entry),
-            previous_batch: previous.0,
-            previous_index: previous.1,
-        });
+        if index == 0 {
+            self.credits.0.push(Vec::new());
+        }
+        let record = self.credits.0.last_mut().expect("one is begun for the first credit");
+        put_credit_record(record, address, &entry, previous);
+        self.credits.1 += 1;
         Ok(())
     }
 
@@ -474,12 +508,10 @@ impl<'a> Changes<'a> {
         if !self.calls.is_empty() {
             outbox.push((LOG, self.write_calls(shard)?));
         }
-        let mut credits = std::mem::take(&mut self.credits).into_iter();
-        while credits.len() > 0 {
-            let record = wire::CreditsRecord { credits: credits.by_ref().take(CREDITS_PER_RECORD).collect() };
+        for record in std::mem::take(&mut self.credits).0 {
             let number = self.totals.next.2;
             self.totals.next.2 += 1;
-            self.put(Table::Credits, number.to_be_bytes(), record.encode_to_vec());
+            self.put(Table::Credits, number.to_be_bytes(), record);
         }
         let mut settled_end = None;
         for (number, index) in std::mem::take(&mut self.undone) {
@@ -551,10 +583,12 @@ impl<'a> Changes<'a> {
             settled_end = Some(self.totals.next.1);
         }
         self.writes.reserve(self.slots.len() + 1);
-        for (key, place) in std::mem::take(&mut self.accounts) {
-            if self.slots[place].dirty {
-                let record = self.slots[place].account.encode();
-                self.put(Table::Accounts, record_key(&key), record);
+        let mut accounts = Written::default();
+        accounts.reserve(self.slots.len());
+        for slot in std::mem::take(&mut self.slots).into_iter().filter(|slot| slot.dirty) {
+            self.put(Table::Accounts, record_key(&slot.key), slot.account.encode());
+            if let (network_id, actor, None) = slot.key {
+                accounts.push((network_id, actor), slot.account);
             }
         }
         assert_eq!(self.totals.sum(), 0, "the postings of a step sum to zero");
@@ -562,7 +596,7 @@ impl<'a> Changes<'a> {
             let record = self.totals.encode().encode_to_vec();
             self.put(Table::Meta, TOTALS_KEY, record);
         }
-        Ok(Outcome { writes: self.writes, outbox, settled_end })
+        Ok(Outcome { writes: self.writes, outbox, settled_end, accounts })
     }
 
     fn put_settled(&mut self, mut entry: wire::SettledEntry) {

@@ -3,6 +3,7 @@
 //! The shell runs effects in this order: all `writes` atomically, then one sync that may cover many
 //! steps, and only then the reply. That order is what makes a vote a promise.
 
+use super::hot::Written;
 use super::state::Write;
 use crate::wire;
 
@@ -20,6 +21,8 @@ pub struct Effects {
     /// New end of the settled stream. Peers may see only what is durable, or their cursors would skip
     /// what replaces a forgotten entry.
     pub settled_end: Option<u64>,
+    /// For [`super::hot::Hot::written`], after the writes.
+    pub accounts: Written,
 }
 
 /// The answer to an input.

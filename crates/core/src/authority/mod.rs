@@ -22,9 +22,12 @@
 
 pub mod audit;
 pub(crate) mod changes;
+mod decoded;
 pub(crate) mod deliver;
 pub mod effect;
+mod encode;
 mod evidence;
+pub mod hot;
 pub mod input;
 pub mod mint;
 mod pbtx;
@@ -50,7 +53,9 @@ use crate::error::{Code, Error, Result};
 use crate::limits::CERTIFICATES_PER_BATCH;
 use crate::signatures::AuthorityKey;
 use changes::Changes;
+use decoded::Decoded;
 use effect::{Effects, Reply};
+use hot::Hot;
 use input::Input;
 use state::State;
 
@@ -93,6 +98,8 @@ pub struct Authority {
     lately: Lately,
     /// Keys of accounts that have sent lately.
     known: KnownKeys,
+    /// Batches that it has voted on lately.
+    decoded: Decoded,
 }
 
 impl Authority {
@@ -115,6 +122,7 @@ impl Authority {
             mint: RwLock::new(None),
             lately: Lately::default(),
             known: KnownKeys::default(),
+            decoded: Decoded::default(),
         }
     }
 
@@ -136,7 +144,20 @@ impl Authority {
     /// One step at `now_us` (us since 1970), which goes into the history of networks and decides nothing. Errors leave
     /// no change behind; errors of single orders are in the reply.
     pub fn handle(&self, now_us: u64, input: Input, state: &dyn State, meter: &mut dyn Meter) -> Result<Effects> {
+        self.handle_hot(now_us, input, state, &mut Hot::default(), meter)
+    }
+
+    /// The same, with a memory of accounts that this state's tables hold.
+    pub fn handle_hot(
+        &self,
+        now_us: u64,
+        input: Input,
+        state: &dyn State,
+        hot: &mut Hot,
+        meter: &mut dyn Meter,
+    ) -> Result<Effects> {
         let mut changes = Changes::new(now_us, state)?;
+        changes.hot = Some(hot);
         let reply = match input {
             Input::Vote { orders, checks } => Reply::Vote(self.vote(orders, checks, &mut changes, meter)?),
             Input::Settle { certificate, orders } => {
@@ -163,7 +184,8 @@ impl Authority {
         };
         meter.begin(Phase::State);
         let outcome = changes.finish(self.shard)?;
-        Ok(Effects { writes: outcome.writes, reply, outbox: outcome.outbox, settled_end: outcome.settled_end })
+        let changes::Outcome { writes, outbox, settled_end, accounts } = outcome;
+        Ok(Effects { writes, reply, outbox, settled_end, accounts })
     }
 
     /// Whether it votes and settles at all: not before its genesis file is loaded. Errors: `BUSY`, `STORAGE_*`.

@@ -78,7 +78,7 @@ impl Authority {
         }
         let permission_of = |actor| {
             let kept = changes.account(order.network_id, actor)?.permission.clone();
-            if kept.is_empty() { Ok(None) } else { Permission::decode_kept(kept).map(Some) }
+            if kept.is_empty() { Ok(None) } else { Permission::decode_kept(&kept).map(Some) }
         };
         match suspect {
             _ if admitted => {}
@@ -183,11 +183,11 @@ impl Authority {
     /// What the log says of an actor: its permission, and whether it is frozen or removed. Its sequence stays.
     pub(super) fn log_actor(&self, step: wire::LogActor, changes: &mut Changes<'_>) -> Result<()> {
         let account = changes.account_mut(step.network_id, step.actor)?;
-        let before = std::mem::replace(&mut account.permission, step.permission.clone());
+        let before = std::mem::replace(&mut account.permission, Bytes::copy_from_slice(&step.permission));
         account.barred = step.frozen;
         account.generation = step.generation;
         if !step.admitted.is_empty() {
-            account.admitted = step.admitted;
+            account.admitted = Bytes::copy_from_slice(&step.admitted);
         }
         account.rotation.1 = account.rotation.1.max(step.rotated);
         let event = match (step.removed, before == step.permission) {

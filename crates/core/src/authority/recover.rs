@@ -151,7 +151,7 @@ impl Authority {
             account.pending.clear();
             if !resolve.open.is_empty() {
                 account.address = Some(Address::from_slice(&resolve.account)?);
-                account.permission = resolve.open.clone();
+                account.permission = Bytes::copy_from_slice(&resolve.open);
             }
             changes.put_order_record(order_key(network_id, actor, seqnum), wire::OrderRecord::default());
             changes.totals.voided += 1;

@@ -16,13 +16,14 @@ use super::state::{
     Account, State, TOTALS_KEY, Table, corrupt, get_record, get_u64, order_id_key, order_key, short_hash,
 };
 use super::{Authority, Meter, Phase};
-use crate::batch::decode_batch;
+use crate::batch::{DecodedBatch, decode_batch};
 use crate::bitmap::Bitmap;
 use crate::certificate::{BatchId, Promise, check_certificate, check_shape, sign};
 use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{FOLLOWERS_MAX, PENDING_WINDOW};
+use crate::merkle::Hash;
 use crate::permission::Permission;
 use crate::planted::{self, Bug};
 use crate::wire;
@@ -66,11 +67,11 @@ impl Authority {
         meter.begin(Phase::Votes);
         let (_, certified) = check_certificate(&self.committee, &certificate)?;
         meter.begin(Phase::Decode);
-        let (number, orders) = match known {
-            Some(number) => (number, stored_orders(changes.state, number)?),
-            None => (changes.totals.next.0, raw.clone()),
+        let number = known.unwrap_or(changes.totals.next.0);
+        let decoded = match known {
+            Some(number) => self.decoded_batch(changes.state, number, &batch.root)?,
+            None => decode_batch(&raw)?,
         };
-        let decoded = decode_batch(&orders)?;
         if decoded.id != batch && !planted::is(Bug::RootUnchecked) {
             return Err(Error::expected(
                 Code::BadRoot,
@@ -80,6 +81,7 @@ impl Authority {
             ));
         }
         meter.begin(Phase::State);
+        changes.expect_accounts(2 * batch.count);
         let mut due = Vec::with_capacity(batch.count);
         for i in certified.iter() {
             let order = decoded.orders[i].as_ref().map_err(|e| impossible(i, e))?;
@@ -92,7 +94,7 @@ impl Authority {
             if self.all_settled(changes.state, &due)? {
                 return Ok(self.signed_acknowledgement(&batch, &certified, Vec::new(), meter));
             }
-            changes.add_batch(batch.root, &orders);
+            changes.add_batch(batch.root, &raw);
         }
         self.record_certificate(number, certificate, &certified, certificates_max, changes)?;
         // Predecessors first: then an order that is kept as early never waits for one of its own batch.
@@ -114,6 +116,16 @@ impl Authority {
             }
         }
         self.acknowledge(number, &batch, waiting, changes, meter)
+    }
+
+    /// A stored batch.
+    fn decoded_batch(&self, state: &dyn State, number: u64, root: &Hash) -> Result<DecodedBatch> {
+        let mut kept = None;
+        state.look(Table::Batches, &number.to_be_bytes(), &mut |record| kept = self.decoded.take(root, record))?;
+        match kept {
+            Some(batch) => Ok(batch),
+            None => decode_batch(&stored_orders(state, number)?),
+        }
     }
 
     /// Whether all that the certificate could certify is settled. Nothing is verified for this: it only
@@ -304,11 +316,12 @@ impl Authority {
         let mut before = (Bytes::new(), 0);
         if let Some(open) = &content.open {
             account.address = Some(Permission::address_of(order.network_id, open));
-            account.permission = open.clone();
+            account.permission = Bytes::copy_from_slice(open);
         }
         match &content.action {
             Action::SetPermission(permission) => {
-                let new = planted::when(Bug::OldKeyKept, account.permission.clone(), permission.clone());
+                let new =
+                    planted::when(Bug::OldKeyKept, account.permission.clone(), Bytes::copy_from_slice(permission));
                 before.0 = std::mem::replace(&mut account.permission, new);
             }
             Action::Call { .. } => before.1 = std::mem::replace(&mut account.last_call, order.seqnum),

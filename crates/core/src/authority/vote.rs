@@ -96,6 +96,7 @@ impl Authority {
         let batch = decode_batch(&raw)?;
         meter.begin(Phase::State);
         self.check_genesis(&changes.totals)?;
+        changes.expect_accounts(raw.len());
         let known = get_u64(changes.state, Table::Roots, &batch.id.root)?;
         let number = known.unwrap_or(changes.totals.next.0);
 
@@ -131,13 +132,13 @@ impl Authority {
             meter.begin(Phase::Signatures);
             let signatures = std::mem::take(&mut pass.signatures).verify_knowing(&self.known).results;
             meter.begin(Phase::State);
+            if signatures.iter().all(|(_, result)| result.is_ok()) {
+                break (pass.accepted, pass.errors, !pass.locked.is_empty() || pass.notes_locked);
+            }
             suspects.verified.extend(signatures.iter().map(|(i, _)| *i));
             let bad = signatures.iter().filter(|(_, result)| result.is_err());
             let who = bad.filter_map(|(i, _)| batch.orders[*i].as_ref().ok().map(|o| (o.network_id, o.actor)));
             suspects.accounts.extend(who);
-            if signatures.iter().all(|(_, result)| result.is_ok()) {
-                break (pass.accepted, pass.errors, !pass.locked.is_empty() || pass.notes_locked);
-            }
             changes.forget_notes();
             for (network_id, actor) in pass.locked {
                 changes.unlock(network_id, actor)?;
@@ -149,12 +150,14 @@ impl Authority {
         }
         // A batch that locks nothing new is not kept: whoever repeats orders costs no disk. Its certificate
         // comes with the orders then.
+        let id = batch.id;
         if known.is_none() && locked {
-            let given = changes.add_batch(batch.id.root, &raw);
+            let given = changes.add_batch(id.root, &raw);
             assert_eq!(given, number, "one batch a step");
+            self.decoded.keep(raw, batch);
         }
         meter.begin(Phase::Votes);
-        let vote = sign(Promise::Vote, &self.committee, self.index, &self.key, &batch.id, &accepted);
+        let vote = sign(Promise::Vote, &self.committee, self.index, &self.key, &id, &accepted);
         Ok(wire::VoteReply { vote: Some(vote), errors })
     }
 
@@ -200,11 +203,9 @@ impl Authority {
             covered =
                 Err(Error::expected(Code::InsufficientFunds, "minor units of an account to recover", "some", balance));
         }
-        let covered = covered.and_then(|()| self.check_asked(&content.notes, pass));
-        let permission = match covered.and_then(|()| Permission::decode_kept(permission)) {
-            Ok(permission) => permission,
-            Err(e) => return Ok(Err(e)),
-        };
+        if let Err(e) = covered.and_then(|()| self.check_asked(&content.notes, pass)) {
+            return Ok(Err(e));
+        }
         match suspects.suspect(order, index) {
             Some(true) => {
                 let mut alone = Batch::new();
@@ -219,14 +220,19 @@ impl Authority {
         if recover {
             return Ok(Ok(()));
         }
-        changes.account_mut(order.network_id, order.actor)?.pending.push(wire::PendingRecord {
+        let pending = &mut changes.account_mut(order.network_id, order.actor)?.pending;
+        if pending.is_empty() {
+            // Most accounts have one at a time.
+            pending.reserve_exact(1);
+        }
+        pending.push(wire::PendingRecord {
             order_id: Bytes::copy_from_slice(&order.id),
             batch: pass.batch,
             index: index as u32,
             amount: content.total,
             set_permission: matches!(content.action, Action::SetPermission(_)),
             call: matches!(content.action, Action::Call { .. }),
-            open: content.open.unwrap_or_default(),
+            open: content.open.map(|open| Bytes::copy_from_slice(&open)).unwrap_or_default(),
         });
         pass.locked.push((order.network_id, order.actor));
         Ok(Ok(()))
@@ -255,7 +261,12 @@ impl Authority {
 
     /// Check 6 of an order that has the account's next seqnum. Returns the address that pays, the permission
     /// that must be satisfied, and what pending orders reserve.
-    fn check_account(&self, order: &Order, content: &Content, account: &Account) -> Result<(Address, Bytes, i128)> {
+    fn check_account(
+        &self,
+        order: &Order,
+        content: &Content,
+        account: &Account,
+    ) -> Result<(Address, Permission, i128)> {
         let expected = account.next_prev_hash();
         if order.prev_hash != expected && !planted::is(Bug::PrevHashUnchecked) {
             return Err(Error::expected(Code::BadPrevHash, "prev_hash", expected, order.prev_hash));
@@ -278,8 +289,8 @@ impl Authority {
         let opening =
             content.open.as_ref().or(account.pending.first().map(|p| &p.open).filter(|open| !open.is_empty()));
         let (address, permission) = match (opening, account.address) {
-            (Some(open), _) => (Permission::address_of(order.network_id, open), open.clone()),
-            (None, Some(address)) => (address, account.permission.clone()),
+            (Some(open), _) => (Permission::address_of(order.network_id, open), open),
+            (None, Some(address)) => (address, &account.permission),
             (None, None) => {
                 return Err(Error::new(Code::UnknownActor, format!("actor {} has no settled order", order.actor)));
             }
@@ -297,11 +308,17 @@ impl Authority {
             }
             check_own(claimed, &address)?;
         }
-        Ok((address, permission, planted::when(Bug::PendingUnreserved, 0, account.reserved())))
+        let reserved = planted::when(Bug::PendingUnreserved, 0, account.reserved());
+        Ok((address, Permission::decode_kept(permission)?, reserved))
     }
 
     /// The same for a RECOVER: it names the first seqnum that is not settled, whatever is pending there.
-    fn check_recover(&self, order: &Order, content: &Content, account: &Account) -> Result<(Address, Bytes, i128)> {
+    fn check_recover(
+        &self,
+        order: &Order,
+        content: &Content,
+        account: &Account,
+    ) -> Result<(Address, Permission, i128)> {
         let expected = account.seqnum.saturating_add(1);
         if order.seqnum != expected || expected == u32::MAX {
             return Err(Error::expected(Code::BadSeq, "seqnum to recover", expected, order.seqnum));
@@ -310,8 +327,8 @@ impl Authority {
             return Err(Error::expected(Code::BadPrevHash, "prev_hash", account.prev_hash, order.prev_hash));
         }
         let (address, permission) = match (&content.open, account.address) {
-            (Some(open), _) => (Permission::address_of(order.network_id, open), open.clone()),
-            (None, Some(address)) => (address, account.permission.clone()),
+            (Some(open), _) => (Permission::address_of(order.network_id, open), open),
+            (None, Some(address)) => (address, &account.permission),
             (None, None) => {
                 return Err(Error::new(Code::UnknownActor, format!("actor {} has no settled order", order.actor)));
             }
@@ -319,7 +336,7 @@ impl Authority {
         if let Some(claimed) = content.claimed_account() {
             check_own(claimed, &address)?;
         }
-        Ok((address, permission, 0))
+        Ok((address, Permission::decode_kept(permission)?, 0))
     }
 
     /// Check 7: what the address has, less what pending orders reserve, covers the order.

@@ -55,7 +55,7 @@ pub fn keys(record: &ChannelRecord, of: u32) -> Result<(Permission, Address)> {
         let message = format!("side {of} of the channel has said no keys, so nothing is signed by it");
         return Err(Error::new(Code::ChannelKeys, message));
     }
-    Ok((Permission::decode_kept(side.permission)?, Address::from_slice(&side.address)?))
+    Ok((Permission::decode_kept(&side.permission)?, Address::from_slice(&side.address)?))
 }
 
 /// What the channel holds, minor units.

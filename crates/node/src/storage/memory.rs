@@ -1,30 +1,57 @@
 //! What the log holds and the trees don't yet: the newest value of every key written since the last flush.
 //!
 //! Nothing is copied out of the log's frames: an entry points to its key and value in them.
+//!
+//! Tables that are asked for one key at a time, and hold most of the keys, are hashed: a look at one costs a cache miss or two
+//! instead of one a level. Only flushes, audits and `inspect` want their order, and sort for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, btree_map};
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use florin_core::authority::state::Table;
+use foldhash::fast::RandomState;
 
 /// A key in the order of its bytes. The first 16 bytes compare as one number, which for account keys
-/// saves the cache miss that a pointer would cost.
+/// saves the cache miss that a pointer would cost; keys of orders fit without one, too.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     head: u128,
+    middle: u64,
     rest: Box<[u8]>,
-    /// Of the head: tells "a" from "a\0". Compared last, as the shorter key has the smaller rest.
+    /// Of head and middle: tells "a" from "a\0". Compared last, as the shorter key has the smaller rest.
     len: u8,
 }
 
+/// Bytes of a key before its rest.
+const INLINE: usize = 24;
+
 impl Key {
     pub(super) fn new(bytes: &[u8]) -> Key {
-        let len = bytes.len().min(16);
-        let mut head = [0; 16];
-        head[..len].copy_from_slice(&bytes[..len]);
-        Key { head: u128::from_be_bytes(head), rest: bytes[len..].into(), len: len as u8 }
+        let len = bytes.len().min(INLINE);
+        let mut inline = [0; INLINE];
+        inline[..len].copy_from_slice(&bytes[..len]);
+        let (mut head, mut middle) = ([0; 16], [0; 8]);
+        head.copy_from_slice(&inline[..16]);
+        middle.copy_from_slice(&inline[16..]);
+        Key {
+            head: u128::from_be_bytes(head),
+            middle: u64::from_be_bytes(middle),
+            rest: bytes[len..].into(),
+            len: len as u8,
+        }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.head);
+        state.write_u64(self.middle);
+        if !self.rest.is_empty() {
+            state.write(&self.rest);
+        }
     }
 }
 
@@ -50,15 +77,112 @@ pub(super) struct Layers {
 /// Length of the value of a deletion.
 pub(super) const DELETED: u32 = u32::MAX;
 
+/// Whether a table is asked for single keys only, but for flushes and audits.
+fn is_hashed(table: Table) -> bool {
+    matches!(table, Table::Accounts | Table::Orders | Table::Roots | Table::Notes | Table::Issued)
+}
+
+/// Hashed with a seed of this process: whoever chooses keys can't choose where they go.
+type Places = HashMap<Key, Place, RandomState>;
+
+/// Keys of one table.
+enum Index {
+    Sorted(BTreeMap<Key, Place>),
+    Hashed {
+        places: Places,
+        /// All keys, ascending, once somebody has asked; forgotten with the next new one.
+        order: OnceLock<Vec<Key>>,
+    },
+}
+
+impl Index {
+    fn of(table: Table) -> Index {
+        match is_hashed(table) {
+            true => Index::Hashed { places: Places::default(), order: OnceLock::new() },
+            false => Index::Sorted(BTreeMap::new()),
+        }
+    }
+
+    fn get(&self, key: &Key) -> Option<&Place> {
+        match self {
+            Index::Sorted(places) => places.get(key),
+            Index::Hashed { places, .. } => places.get(key),
+        }
+    }
+
+    fn insert(&mut self, key: Key, place: Place) {
+        match self {
+            Index::Sorted(places) => drop(places.insert(key, place)),
+            Index::Hashed { places, order } => {
+                if places.insert(key, place).is_none() {
+                    order.take();
+                }
+            }
+        }
+    }
+
+    fn range(&self, from: Bound<Key>) -> Entries<'_> {
+        match self {
+            Index::Sorted(places) => Entries::Sorted(places.range((from, Bound::Unbounded))),
+            Index::Hashed { places, order } => {
+                let order = order.get_or_init(|| {
+                    let mut keys: Vec<Key> = places.keys().cloned().collect();
+                    keys.sort_unstable();
+                    keys
+                });
+                let first = order.partition_point(|key| match &from {
+                    Bound::Included(from) => key < from,
+                    Bound::Excluded(from) => key <= from,
+                    Bound::Unbounded => false,
+                });
+                Entries::Hashed(order[first..].iter(), places)
+            }
+        }
+    }
+}
+
+/// Entries of an index, ascending.
+enum Entries<'a> {
+    Sorted(btree_map::Range<'a, Key, Place>),
+    Hashed(std::slice::Iter<'a, Key>, &'a Places),
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (&'a Key, &'a Place);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Entries::Sorted(range) => range.next(),
+            Entries::Hashed(keys, places) => keys.next().map(|key| (key, &places[key])),
+        }
+    }
+}
+
 /// The newest values of one stretch of the log.
-#[derive(Default)]
 pub(super) struct Memory {
     frames: Vec<Bytes>,
-    tables: [BTreeMap<Key, Place>; Table::ALL.len()],
+    tables: [Index; Table::ALL.len()],
     bytes: usize,
 }
 
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { frames: Vec::new(), tables: Table::ALL.map(Index::of), bytes: 0 }
+    }
+}
+
 impl Memory {
+    /// An empty one, with room for as many keys: growing means hashing all of them again.
+    pub(super) fn next(&self) -> Memory {
+        let mut next = Memory::default();
+        for (index, before) in next.tables.iter_mut().zip(&self.tables) {
+            if let (Index::Hashed { places, .. }, Index::Hashed { places: before, .. }) = (index, before) {
+                places.reserve(before.len());
+            }
+        }
+        next
+    }
+
     /// Bytes of log that it stands for.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -85,7 +209,7 @@ impl Memory {
 
     /// Entries of a table from a key on, ascending.
     pub(super) fn range(&self, table: usize, from: Bound<Key>) -> impl Iterator<Item = (&Key, &Place)> {
-        self.tables[table].range((from, Bound::Unbounded))
+        self.tables[table].range(from)
     }
 
     /// The bytes of an entry's key.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 mod attacks;
 mod audit;
 mod evidence;
+mod hot;
 mod mint;
 mod model;
 mod receipt;
