@@ -32,12 +32,15 @@ impl Virtuals {
     pub(super) fn connected(&mut self, end: EndId, connection: u64, turn: &mut Turn) -> Result<()> {
         turn.manager.status(&end)?;
         self.links.entry(end).or_default().connection.number = Some(connection);
-        let all = (end, 0)..=(end, u32::MAX);
-        let held = self.ins.range(all.clone());
-        let held = held.map(|(key, set)| HubLane { payer: 1 - end.side, lane: key.1, nonce: set.nonce });
-        let back = self.outs.range(all).filter(|(_, set)| set.acked().nonce > 0);
-        let back = back.map(|(key, set)| HubLane { payer: end.side, lane: key.1, nonce: set.acked().nonce });
-        let hello = wire::VirtualHello { lanes: held.chain(back).collect() };
+        // Of all lanes, one for each: also one that a hub or a hand has used would be signed again by an old journal.
+        let held = turn.manager.held_nonces(&end)?.into_iter().map(|(payer, lane, nonce)| ((payer, lane), nonce));
+        let mut nonces: BTreeMap<(u32, u32), u64> = held.collect();
+        for (key, set) in self.outs.range((end, 0)..=(end, u32::MAX)).filter(|(_, set)| set.acked().nonce > 0) {
+            let nonce = nonces.entry((end.side, key.1)).or_default();
+            *nonce = set.acked().nonce.max(*nonce);
+        }
+        let lanes = nonces.into_iter().map(|((payer, lane), nonce)| HubLane { payer, lane, nonce });
+        let hello = wire::VirtualHello { lanes: lanes.collect() };
         self.send(end, Kind::Hello(hello), turn);
         if self.is_ready(&end) {
             self.say_again(end, turn);
@@ -59,10 +62,10 @@ impl Virtuals {
 
     fn on_hello(&mut self, end: EndId, hello: &wire::VirtualHello, turn: &mut Turn) -> Result<()> {
         let known = |lane: &HubLane| match lane.payer == end.side {
-            true => self.outs.get(&(end, lane.lane)).map_or(0, |set| set.newest().nonce),
-            false => self.ins.get(&(end, lane.lane)).map_or(0, |set| set.nonce),
+            true => turn.manager.out_lane(&end, lane.lane).map(|of| of.nonce),
+            false => turn.manager.paid_lane(&end, lane.lane).map(|of| of.nonce),
         };
-        if !unknown(&hello.lanes, |lane| Ok(known(lane)))?.is_empty() {
+        if !unknown(&hello.lanes, known)?.is_empty() {
             if !self.diverged.contains(&end) {
                 self.commit(Record::Diverged(id_of(&(end, 0)).unwrap_or_default()), turn);
                 turn.event(Event::Diverged(end));

@@ -308,6 +308,27 @@ fn a_greeting_of_before_does_not_let_an_old_journal_sign() {
     assert_eq!(world.ask(ALICE, Input::Open(open)).unwrap_err().code, Code::HubOffline);
 }
 
+/// A lane that was paid on by hand, which an old journal has forgotten: it would put a set into it, under a nonce that it has used.
+#[test]
+fn an_old_journal_that_has_forgotten_a_lane_of_another_kind_signs_no_sets() {
+    let mut world = World::line();
+    let (end, other) = (world.between(ALICE, HUB), world.between(HUB, ALICE));
+    let before = world.nodes[ALICE].journal.len();
+    world.channel(ALICE, manager::Input::AllocateLane(end)).unwrap();
+    let issue = manager::Issue { end, lane: 0, amount: 700, conditions: Default::default() };
+    world.channel(ALICE, manager::Input::VoucherCreate(issue)).unwrap();
+    let voucher = world.nodes[ALICE].manager.out_lane(&end, 0).unwrap().newest.unwrap();
+    let incoming = manager::Incoming { end: other, voucher, secret: Bytes::new(), proof: Bytes::new(), min_delta: 0 };
+    world.channel(HUB, manager::Input::VoucherAdd(incoming)).unwrap();
+    world.run();
+    let lost = world.nodes[ALICE].journal.len() - before;
+    world.restart(ALICE, lost);
+    world.connect_all();
+    assert!(world.nodes[ALICE].events.contains(&Event::Diverged(end)));
+    let open = world.wanted(&[ALICE, HUB, BOB], 10, 2 * HOUR);
+    assert_eq!(world.ask(ALICE, Input::Open(open)).unwrap_err().code, Code::HubDiverged);
+}
+
 #[test]
 fn a_hub_backs_no_more_than_it_is_told_to() {
     let policy = Policy { backs_max: 1_000, ..Default::default() };
