@@ -15,7 +15,11 @@ pub const TESTS: &[(&str, &str, &str)] = &[
         "crates/core/src/authority/tests/attacks.rs",
         "what_waited_for_an_order_settles_in_steps_of_bounded_size",
     ),
-    ("LANES_MAX", "crates/core/src/channel/manager/tests/vouchers.rs", "vouchers_that_the_log_would_refuse_are_refused"),
+    (
+        "LANES_MAX",
+        "crates/core/src/channel/manager/tests/vouchers.rs",
+        "vouchers_that_the_log_would_refuse_are_refused",
+    ),
     (
         "LANES_MAX",
         "crates/core/src/channel/manager/tests/funding.rs",
@@ -50,14 +54,14 @@ pub const TESTS: &[(&str, &str, &str)] = &[
         "crates/core/src/channel/hub/tests/limits.rs",
         "a_greeting_shows_no_more_vouchers_than_are_compared",
     ),
-    ("HUB_FRAME_BYTES_MAX", "crates/client/src/channel/link.rs", "a_frame_over_the_limit_ends_the_connection"),
+    ("HUB_FRAME_BYTES_MAX", "crates/client/src/channel/serve.rs", "a_frame_over_the_limit_is_refused"),
     (
         "HUB_QUEUE_MAX",
-        "crates/client/src/channel/link.rs",
+        "crates/client/src/channel/link_tests.rs",
         "who_does_not_take_what_is_said_is_cut_off_and_a_newer_connection_takes_the_place_of_an_older_one",
     ),
-    ("HUB_IN_HAND_MAX", "crates/client/src/channel/link.rs", "no_more_is_heard_than_can_be_in_hand"),
-    ("HUB_PROOF_MS", "crates/client/src/channel/link.rs", "who_does_not_prove_in_time_who_it_is_is_cut_off"),
+    ("HUB_IN_HAND_MAX", "crates/client/src/channel/link_tests.rs", "no_more_is_heard_than_can_be_in_hand"),
+    ("HUB_PROOF_MS", "crates/client/src/channel/link_tests.rs", "who_does_not_prove_in_time_who_it_is_is_cut_off"),
     (
         "VIRTUALS_PER_CHANNEL_MAX",
         "crates/core/src/channel/virtuals/tests/limits.rs",
@@ -70,9 +74,17 @@ pub const TESTS: &[(&str, &str, &str)] = &[
         "a_watchtower_claims_what_a_payee_that_is_off_was_paid",
     ),
     ("VIRTUAL_KEEP_MS", "crates/core/src/channel/virtuals/tests/limits.rs", "what_is_over_is_forgotten_after_a_day"),
-    ("UNIT_BYTES_MAX", "crates/node/src/ordering/tests.rs", "UNIT"),
-    ("SESSION_ROUNDS", "crates/core/src/ordered/tests/sessions.rs", "sessions_end_at_the_same_unit_everywhere_by_rounds"),
-    ("SESSION_BYTES_MAX", "crates/core/src/ordered/tests/sessions.rs", "sessions_end_at_the_same_unit_everywhere_by_bytes"),
+    ("UNIT_BYTES_MAX", "crates/node/src/ordering/tests.rs", "four_order_all_items_alike"),
+    (
+        "SESSION_ROUNDS",
+        "crates/core/src/ordered/tests/sessions.rs",
+        "sessions_end_at_the_same_unit_everywhere_by_rounds",
+    ),
+    (
+        "SESSION_BYTES_MAX",
+        "crates/core/src/ordered/tests/sessions.rs",
+        "sessions_end_at_the_same_unit_everywhere_by_bytes",
+    ),
     ("RECOVERY_WAIT_MS", "crates/core/src/ordered/tests/recovery.rs", "a_locked_account_is_freed_and_pays_again"),
     ("REQUESTS_PER_CONNECTION", "crates/rpc/tests/transport.rs", "requests_over_the_limit_wait_for_their_turn"),
     (

@@ -9,7 +9,7 @@ use florin_core::wire::{self, output};
 use florin_core::{Code, Result};
 use prost::Message;
 
-use crate::{Bound, Case, funded, judged, limit, text};
+use crate::{Case, funded, judged, limit, text};
 
 pub fn cases() -> Vec<Case> {
     use Code::{BadContent, Busy, Limit};
@@ -26,10 +26,6 @@ pub fn cases() -> Vec<Case> {
         // The tier of a note is one less than how many tiers there must be for it.
         Case::at_most(limit!(CASH_TIERS), &[63, 64, 65, 64 * 32, u32::MAX as u64], BadContent, asked_of_tier),
     ]
-}
-
-pub fn bounds() -> Vec<Bound> {
-    vec![]
 }
 
 fn mint() -> Cluster {
@@ -59,7 +55,8 @@ fn spends(number: u64, notes: u64, outputs: u64, memo: u64) -> Bytes {
     };
     let content = Bytes::from(content.encode_to_vec());
     let body = encode_body(&Body { network_id: NETWORK_ID, transaction_type: TYPE_BEARER, content, ..Body::default() });
-    let sigs = vec![Bytes::from(vec![7; 112]); notes as usize];
+    // No more than an envelope holds: what is too much is to be the notes.
+    let sigs = vec![Bytes::from(vec![7; 112]); (notes as usize).min(NOTES_IN_MAX)];
     let authorities: Vec<_> = sigs.chunks(16).map(|sigs| Authority { key_type: 0, sigs: sigs.to_vec() }).collect();
     encode_envelope(&body, &authorities)
 }
