@@ -48,6 +48,16 @@ pub const TESTS: &[(&str, &str, &str)] = &[
         "crates/core/src/channel/hub/tests/trouble.rs",
         "a_known_secret_is_claimed_before_the_hub_may_be_away_for_its_grace",
     ),
+    (
+        "HUB_KEEP_MS",
+        "crates/core/src/channel/hub/tests/forget.rs",
+        "a_payment_and_its_invoice_are_listed_for_a_day_after_the_expiry",
+    ),
+    (
+        "HUB_FORGET_MAX",
+        "crates/core/src/channel/hub/tests/limits.rs",
+        "no_more_is_forgotten_at_once_than_goes_into_a_record",
+    ),
     ("HUB_REST_MS", "crates/core/src/channel/hub/tests/limits.rs", "a_lane_rests_for_ten_minutes"),
     (
         "HUB_LANES_SHOWN_MAX",

@@ -3,8 +3,9 @@
 use super::world::*;
 use crate::channel::hub::{Input, Policy, shared};
 use crate::error::Code;
-use crate::limits::{HUB_LANES_SHOWN_MAX, HUB_REST_MS};
+use crate::limits::{HUB_FORGET_MAX, HUB_KEEP_MS, HUB_LANES_SHOWN_MAX, HUB_REST_MS};
 use crate::wire::hub_message::Kind;
+use crate::wire::hub_record::Kind as Record;
 use crate::wire::{self, HubLane};
 
 #[test]
@@ -46,4 +47,26 @@ fn a_lane_rests_for_ten_minutes() {
         line.start(500);
         assert_eq!(out(&line).0 == lane, same, "{late} ms after its limit");
     }
+}
+
+#[test]
+fn no_more_is_forgotten_at_once_than_goes_into_a_record() {
+    let mut line = Line::new(Policy::default());
+    for _ in 0..2 * HUB_FORGET_MAX + 1 {
+        line.invoice(7);
+    }
+    let before = line.world.nodes[BOB].journal.len();
+    line.world.log.now = START + 3_600_000 + HUB_KEEP_MS + 1;
+    while !line.world.nodes[BOB].hub.invoices.is_empty() {
+        line.world.poll();
+        line.world.run();
+    }
+    let entries = line.world.nodes[BOB].journal[before..].iter().flat_map(|group| &group.entries);
+    let forgotten = entries.filter_map(|entry| match &entry.kind {
+        Some(wire::hub_entry::Kind::Hub(wire::HubRecord { kind: Some(Record::Forgotten(all)) })) => {
+            Some(all.invoices.len())
+        }
+        _ => None,
+    });
+    assert_eq!(forgotten.collect::<Vec<_>>(), [HUB_FORGET_MAX, HUB_FORGET_MAX, 1]);
 }
