@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::envelope::{Authority, Body, encode_body, encode_envelope};
 use crate::keys::SecretKey;
+use crate::limits::ORDERS_PER_BATCH_MAX;
 
 const ACTOR: u64 = 55;
 const COSIGNOR: u64 = 66;
@@ -239,9 +240,12 @@ fn orders_of_several_keys_share_a_budget() {
     assert_eq!((codes(&outcome), outcome.verifications), (vec![busy, Ok(())], 1));
 
     let fit = VERIFICATIONS_PER_BATCH.div_ceil(136);
-    let outcome = batch(fit + 20).verify();
-    assert_eq!(codes(&outcome).iter().filter(|code| **code == busy).count(), 20);
-    assert_eq!(outcome.verifications, fit * 136 + 1);
+    // Far over it: all that a batch holds.
+    for more in [1, ORDERS_PER_BATCH_MAX - fit - 1] {
+        let outcome = batch(fit + more).verify();
+        assert_eq!(codes(&outcome).iter().filter(|code| **code == busy).count(), more);
+        assert_eq!(outcome.verifications, fit * 136 + 1);
+    }
 }
 
 /// A batch of single-key orders in which those of `bad` are signed by another's key.

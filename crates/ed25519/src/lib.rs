@@ -155,3 +155,26 @@ fn are_true(items: &[(Item, Option<EdwardsPoint>)], mut rng: ChaCha20Rng) -> Opt
     scalars[0] = base;
     Some(EdwardsPoint::vartime_multiscalar_mul(&scalars, &points).mul_by_cofactor().is_identity())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_keys_are_known_than_the_limit() {
+        let (known, mut point) = (KnownKeys::default(), ED25519_BASEPOINT_POINT);
+        let mut most = 0;
+        // Twice as many, and half as many again, in small parts.
+        for _ in 0..40 {
+            let mut keys = Vec::with_capacity(KNOWN_KEYS_MAX / 16);
+            for _ in 0..KNOWN_KEYS_MAX / 16 {
+                keys.push(point.compress().to_bytes());
+                point += ED25519_BASEPOINT_POINT;
+            }
+            assert!(known.points(keys.iter()).iter().all(Option::is_some));
+            let generations = known.0.lock().unwrap_or_else(PoisonError::into_inner);
+            most = most.max(generations[0].len() + generations[1].len());
+        }
+        assert_eq!(most, KNOWN_KEYS_MAX);
+    }
+}

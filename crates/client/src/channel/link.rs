@@ -327,39 +327,5 @@ fn replaced() -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use florin_core::wire::HubMessage;
-
-    use super::*;
-
-    fn message() -> hub_frame::Kind {
-        hub_frame::Kind::Message(HubMessage::default())
-    }
-
-    #[tokio::test]
-    async fn who_does_not_take_what_is_said_is_cut_off_and_a_newer_connection_takes_the_place_of_an_older_one() {
-        let (links, end) = (Links::default(), EndId { channel: [1; 32], side: 0 });
-        links.send(&end, 1, message());
-        let (first, _messages, cut) = links.open(end);
-        for _ in 0..HUB_QUEUE_MAX {
-            links.send(&end, first, message());
-        }
-        assert!(links.state().open.contains_key(&end));
-        links.send(&end, first, message());
-        assert!(cut.await.is_err() && !links.state().open.contains_key(&end));
-        let (second, mut messages, cut) = links.open(end);
-        // The end of the first one is not the end of the second.
-        assert!(!links.close(&end, first));
-        // Nor does what was to be said over it go over the second.
-        links.send(&end, first, message());
-        assert!(messages.try_recv().is_err());
-        links.send(&end, second, message());
-        links.finish(&end);
-        links.send(&end, second, message());
-        // What was said before it goes out, and then nothing more.
-        assert!(messages.recv().await.is_some() && messages.recv().await.is_none());
-        let (third, _messages, _cut) = links.open(end);
-        assert!(cut.await.is_err());
-        assert!(!links.close(&end, second) && links.close(&end, third));
-    }
-}
+#[path = "link_tests.rs"]
+pub(super) mod tests;

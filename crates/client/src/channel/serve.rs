@@ -18,6 +18,7 @@ use florin_rpc::{server, tls};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
@@ -63,18 +64,20 @@ pub async fn serve(
         strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
     };
     let links = service.line.links.clone();
-    let mut routes = tonic::service::Routes::builder();
-    routes.add_service(HubServiceServer::new(service).max_decoding_message_size(HUB_FRAME_BYTES_MAX));
     let shutdown = async move {
         shutdown.await;
         // Connections that are left would hold up the end.
         links.close_all();
     };
-    server::serve(listener, Some(tls::server_config(&seed)?), routes.routes(), server::Limits::default(), shutdown)
+    server::serve(listener, Some(tls::server_config(&seed)?), service.routes(), server::Limits::default(), shutdown)
         .await
 }
 
 impl Service {
+    fn routes(self) -> Routes {
+        Routes::new(HubServiceServer::new(self).max_decoding_message_size(HUB_FRAME_BYTES_MAX))
+    }
+
     /// The payer of a virtual channel says something. What it signs is proof enough of a payment.
     async fn said(&self, said: VirtualPeer) -> Result<VirtualPeer> {
         let id = VirtualId::try_from(&said.id[..]).map_err(|_| Error::new(Code::BadContent, "an id of 32 bytes"))?;
@@ -132,5 +135,46 @@ impl HubService for Service {
             let _ = out.try_send(Err(to_status(why)));
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use florin_rpc::client;
+    use florin_rpc::errors::from_status;
+    use florin_rpc::services::hub_service_client::HubServiceClient;
+
+    use super::super::link::tests::line;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_frame_over_the_limit_is_refused() {
+        let service = Service {
+            line: line().0,
+            key: [7; 32],
+            committee_id: [7; 32],
+            terms: wire::HubTerms::default(),
+            virtuals: None,
+            accounts: Arc::default(),
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(server::serve(
+            listener,
+            None,
+            service.routes(),
+            server::Limits::default(),
+            std::future::pending(),
+        ));
+        let mut client = HubServiceClient::new(client::plain(&address, client::Limits::default()).unwrap());
+        // The field's tag and length take 4 bytes.
+        let mut sent = Vec::new();
+        for bytes in [HUB_FRAME_BYTES_MAX, HUB_FRAME_BYTES_MAX + 1, 64 * HUB_FRAME_BYTES_MAX] {
+            let said = VirtualPeer { id: vec![7; bytes - 4].into(), kind: None };
+            sent.push(from_status(client.peer(said).await.unwrap_err()).code);
+        }
+        // No id is that long, but that is looked at only in a frame that is not too long.
+        assert_eq!(sent, [Code::BadContent, Code::Limit, Code::Limit]);
     }
 }

@@ -16,6 +16,16 @@ use crate::permission::Permission;
 use crate::wire::virtual_record::Kind as Record;
 use crate::wire::{self, VirtualCap, VirtualHop, VirtualOpen};
 
+/// What is left for a virtual channel by those before it in the same message, which are not open yet.
+pub(super) struct Ahead {
+    /// Minor units that the other side can still pay with.
+    pub room: u64,
+    /// How many of them are taken.
+    pub taken: usize,
+    /// Caps of those that are passed on, minor units.
+    pub backed: u64,
+}
+
 impl Virtuals {
     /// Opens one as its payer.
     pub(super) fn open(&mut self, open: Open, turn: &mut Turn) -> Result<()> {
@@ -93,8 +103,9 @@ impl Virtuals {
         }
     }
 
-    /// Whether what the other side has put into its set is wanted. `room`: what it can still pay with.
-    pub(super) fn judge_open(&self, end: &EndId, open: &VirtualOpen, room: u64, turn: &Turn) -> Result<()> {
+    /// Whether what the other side has put into its set is wanted, after those `ahead` of it in the same message.
+    pub(super) fn judge_open(&self, end: &EndId, open: &VirtualOpen, ahead: &Ahead, turn: &Turn) -> Result<()> {
+        let room = ahead.room;
         let cap = open.cap.clone().unwrap_or_default();
         check_form(&cap, &open.hops)?;
         let id = VirtualId::try_from(&cap.id[..]).unwrap_or_default();
@@ -108,7 +119,7 @@ impl Virtuals {
             return Err(Error::expected(Code::VirtualTerms, "cap of the virtual channel", expected, cap.cap));
         }
         let ends = self.channels.values().filter_map(|one| one.inc.as_ref());
-        let open_now = ends.filter(|inc| inc.key.0 == *end && inc.over.is_none()).count();
+        let open_now = ahead.taken + ends.filter(|inc| inc.key.0 == *end && inc.over.is_none()).count();
         if open_now >= policy.channels_max {
             let expected = format!("fewer than {}", policy.channels_max);
             return Err(Error::expected(Code::VirtualTerms, "virtual channels at once", expected, open_now));
@@ -122,7 +133,7 @@ impl Virtuals {
         if !policy.forwards {
             return Err(Error::new(Code::HubRoute, "this wallet passes nothing on"));
         }
-        let backed = self.backed().amount.saturating_add(cap.cap);
+        let backed = self.backed().amount.saturating_add(ahead.backed).saturating_add(cap.cap);
         if backed > policy.backs_max {
             let what = "caps of virtual channels that are passed on";
             return Err(Error::expected(Code::VirtualTerms, what, format!("at most {}", policy.backs_max), backed));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::open::Ahead;
 use super::state::{InSet, LaneKey, Leaf, Stage, id_of, set_of};
 use super::{Event, Todo, Turn, VirtualId, Virtuals};
 use crate::channel::manager::{self, EndId, Exposed, Reply as ManagerReply, VirtualInput};
@@ -164,7 +165,7 @@ impl Virtuals {
         least: &mut u64,
         turn: &Turn,
     ) -> Result<Vec<VirtualRefused>> {
-        let mut room = turn.manager.room(turn.now, end)?;
+        let mut ahead = Ahead { room: turn.manager.room(turn.now, end)?, taken: 0, backed: 0 };
         let mut refused = Vec::new();
         for open in opens {
             let missing = || Error::new(Code::BadContent, "a virtual channel without its cap");
@@ -172,10 +173,13 @@ impl Virtuals {
             let id = *check_address("virtual channel's id", &cap.id)?.as_bytes();
             Permission::decode_account(&cap.permission)?;
             *least = least.saturating_add(open.fee);
-            room = room.saturating_sub(open.fee);
-            let code = match self.judge_open(end, open, room, turn) {
+            ahead.room = ahead.room.saturating_sub(open.fee);
+            let code = match self.judge_open(end, open, &ahead, turn) {
                 Ok(()) => {
-                    room = room.saturating_sub(cap.cap);
+                    ahead.room = ahead.room.saturating_sub(cap.cap);
+                    ahead.taken += 1;
+                    let backed = if open.hops.is_empty() { 0 } else { cap.cap };
+                    ahead.backed = ahead.backed.saturating_add(backed);
                     0
                 }
                 Err(e) => {

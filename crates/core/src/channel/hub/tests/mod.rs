@@ -1,6 +1,7 @@
 //! Tests of hubs: wallets whose messages get lost, repeated and mixed up, and whose journals lose what is not synced.
 
 mod forget;
+mod limits;
 mod payments;
 mod random;
 mod trouble;

@@ -3,6 +3,7 @@
 mod chain;
 mod crashes;
 mod funding;
+mod limits;
 mod locks;
 mod random;
 mod settling;

@@ -6,6 +6,7 @@ use super::world::*;
 use crate::channel::manager::{Added, Conditions, Incoming, Input, Issue, Reply, Use, Validity, VoucherState};
 use crate::channel::voucher::Voucher;
 use crate::error::Code;
+use crate::limits::VOUCHER_NONCE_MAX;
 use crate::wire;
 
 fn decoded(voucher: &wire::SignedVoucher) -> Voucher {
@@ -124,7 +125,9 @@ fn vouchers_that_the_log_would_refuse_are_refused() {
         (signed(wire::Voucher { amount: 101, ..next.clone() }), Code::ChannelFunds),
         (signed(wire::Voucher { lane: 1, amount: 91, ..next.clone() }), Code::ChannelFunds),
         (signed(wire::Voucher { lane: 1_024, ..next.clone() }), Code::VoucherLane),
+        (signed(wire::Voucher { lane: u32::MAX, ..next.clone() }), Code::VoucherLane),
         (signed(wire::Voucher { amount: u64::MAX, ..next.clone() }), Code::VoucherAmount),
+        (signed(wire::Voucher { nonce: VOUCHER_NONCE_MAX + 1, ..next.clone() }), Code::VoucherNonce),
         (signed(wire::Voucher { nonce: u64::MAX, ..next.clone() }), Code::VoucherNonce),
         (signed(wire::Voucher { merges, ..next.clone() }), Code::VoucherMerges),
         (signed(wire::Voucher { not_after_ms: world.chain.now - 1, ..next.clone() }), Code::LockTerms),

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod crashes;
+mod limits;
 mod lives;
 mod random;
 mod rate;
