@@ -75,6 +75,9 @@ pub struct LogPart {
 
 /// Messages of a stream to one client that may wait.
 const WATCH_QUEUE: usize = 4;
+/// Between two messages of a settled stream that is level. Everyone follows everyone, so each batch would be authorities^2 messages,
+/// and nearly all who get them have the batch from its client; who lacks it waits for that longer than this.
+const FOLLOW_PACE: Duration = Duration::from_millis(100);
 /// How often a watched order is looked at when nothing says that it changed.
 const WATCH: Duration = Duration::from_millis(500);
 /// Orders watched at a time, and for how long at most.
@@ -492,6 +495,7 @@ impl PeerService for Services {
         tokio::spawn(async move {
             let mut end = shard.settled_end();
             loop {
+                let paced = tokio::time::Instant::now() + FOLLOW_PACE;
                 let durable = *end.borrow_and_update();
                 let page = shard.authority().follow(shard.store(), from, durable);
                 from = page.as_ref().ok().and_then(|p| p.entries.last()).map_or(from, |e| e.position + 1);
@@ -500,8 +504,13 @@ impl PeerService for Services {
                     return;
                 }
                 if from >= durable {
+                    let news = async {
+                        let changed = end.changed().await;
+                        tokio::time::sleep_until(paced).await;
+                        changed
+                    };
                     tokio::select! {
-                        changed = end.changed() => if changed.is_err() { return },
+                        changed = news => if changed.is_err() { return },
                         () = sender.closed() => return,
                         _ = stopping.wait_for(|stop| *stop) => return,
                     }

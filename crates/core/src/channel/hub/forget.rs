@@ -33,26 +33,23 @@ impl Hub {
         let now = turn.now.log_ms;
         let is_old = |expires_ms: u64, over_ms: u64| expires_ms.max(over_ms).saturating_add(HUB_KEEP_MS) < now;
         let invoices = self.invoices.iter().filter(|(_, one)| is_old(one.terms.expires_ms, one.over_ms));
-        let invoices: Vec<Hash> = invoices.map(|(hash, _)| *hash).take(HUB_FORGET_MAX).collect();
-        let payments = self.payments.iter().filter(|(_, one)| is_old(one.expires_ms, one.over_ms));
-        let payments: Vec<PaymentId> = payments.map(|(payment, _)| *payment).take(HUB_FORGET_MAX).collect();
+        let payments = self
+            .payments
+            .iter()
+            .filter(|(_, one)| is_old(one.expires_ms, one.over_ms) && one.state != PaymentState::InFlight);
+        let (mut invoices, mut payments) = (invoices.peekable(), payments.peekable());
         let ends = self.gone(turn);
-        if invoices.is_empty() && payments.is_empty() && ends.is_empty() {
+        if invoices.peek().is_none() && payments.peek().is_none() && ends.is_empty() {
             return;
         }
+        // Those in hand are left out before they are counted: they do not take the place of others.
         let held: BTreeSet<Hash> = self.ins.values().map(|one| one.secret_hash).collect();
         let paying: BTreeSet<PaymentId> = self.outs.values().filter_map(|out| payment_of(&out.source)).collect();
-        let is_over = |payment: &PaymentId| {
-            !paying.contains(payment)
-                && self.payments.get(payment).is_some_and(|one| one.state != PaymentState::InFlight)
-        };
+        let payments = payments.map(|(payment, _)| *payment).filter(|payment| !paying.contains(payment));
+        let invoices = invoices.map(|(hash, _)| hash).filter(|hash| !held.contains(*hash));
         let all = HubForgotten {
-            payments: payments.into_iter().filter(is_over).collect(),
-            invoices: invoices
-                .into_iter()
-                .filter(|hash| !held.contains(hash))
-                .map(|hash| Bytes::copy_from_slice(&hash))
-                .collect(),
+            payments: payments.take(HUB_FORGET_MAX).collect(),
+            invoices: invoices.take(HUB_FORGET_MAX).map(|hash| Bytes::copy_from_slice(hash)).collect(),
             ends: ends.into_iter().filter_map(|end| id(&(end, 0))).collect(),
         };
         if all != HubForgotten::default() {
