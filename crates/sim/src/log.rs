@@ -35,6 +35,9 @@ const DELIVERIES_MAX: u64 = 8;
 const QUEUE_MAX: usize = 256;
 /// The engine is believed stuck for this authority after so long.
 const IDLE: Micros = 250 * MS;
+/// Between clock votes while something waits for a time, and while nothing does.
+const CLOCK_OPEN: Micros = 150 * MS;
+const CLOCK_IDLE: Micros = 2_000 * MS;
 
 /// What waits for the disk.
 enum Effect {
@@ -337,8 +340,9 @@ impl LogNode {
 
     /// Offers what shards have handed in, with this authority's clock.
     fn propose(&mut self, world: &mut World) {
-        let needs_time = self.core.needs_time(self.view()).unwrap_or(false) && world.now >= self.voted + 150 * MS;
-        if self.queue.is_empty() && !needs_time {
+        // As in an authority, the log's clock never stops, or what ends in a long time would never end.
+        let every = if self.core.needs_time(self.view()).unwrap_or(false) { CLOCK_OPEN } else { CLOCK_IDLE };
+        if self.queue.is_empty() && world.now < self.voted + every {
             return;
         }
         self.voted = world.now;

@@ -302,6 +302,12 @@ fn channels_under_faults_and_attack() {
     assert_eq!(o(|o| o.channel_orders), o(|o| o.channel_finals), "the log decides every order of theirs");
 }
 
+/// The last channel of this seed ends later than clocks are voted on for, and nothing else is to be ordered by then.
+#[test]
+fn a_channel_that_ends_in_a_long_time_is_collected_though_nothing_else_happens() {
+    clean(Options::varied(209));
+}
+
 #[test]
 fn a_side_that_was_there_and_lost_all_the_same_is_noticed() {
     // Only seeds with channels can show it.

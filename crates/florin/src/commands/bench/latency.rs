@@ -1,8 +1,10 @@
 //! `florin bench latency`: how long one payment takes with nothing else going on, beside a sync of the same disk, and with
 //! authorities far away.
 
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use florin_client::network::{Network, Patience};
@@ -51,6 +53,8 @@ struct Row {
     delay: u64,
     payments: Vec<f64>,
     syncs: Vec<f64>,
+    /// Until a quorum of as many files as authorities, written at once on the one disk that they have here, is synced.
+    quorums: Vec<f64>,
 }
 
 /// Runs it.
@@ -109,6 +113,7 @@ async fn measure(authorities: usize, delay: u64, payments: usize, dir: &Path) ->
     accounts.wait_funded(&network, DEADLINE).await?;
 
     let mut syncs = syncs(dir, payments)?;
+    let mut quorums = quorums(dir, authorities, network.committee().quorum(), payments)?;
     let mut times = Vec::with_capacity(payments);
     let payee = accounts.by_shard[0][0].address;
     for i in 0..WARM_UP + payments {
@@ -120,27 +125,62 @@ async fn measure(authorities: usize, delay: u64, payments: usize, dir: &Path) ->
         }
     }
     syncs.extend(self::syncs(dir, payments)?);
-    [&mut times, &mut syncs].into_iter().for_each(|all| all.sort_by(f64::total_cmp));
-    Ok(Row { authorities, delay, payments: times, syncs })
+    [&mut times, &mut syncs, &mut quorums].into_iter().for_each(|all| all.sort_by(f64::total_cmp));
+    Ok(Row { authorities, delay, payments: times, syncs, quorums })
 }
 
 /// Milliseconds of an append and a sync of its data, on the disk of the committee.
 fn syncs(dir: &Path, count: usize) -> Result<Vec<f64>> {
-    let sync = || -> std::io::Result<Vec<f64>> {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("syncs"))?;
-        let one = |_| {
-            let start = Instant::now();
-            file.write_all(&[7; SYNCED_BYTES])?;
-            file.sync_data()?;
-            Ok(start.elapsed().as_secs_f64() * 1e3)
-        };
-        (0..count).map(one).collect()
+    let run = || -> io::Result<Vec<f64>> {
+        let mut file = open(dir, 0)?;
+        (0..count).map(|_| append(&mut file, Instant::now())).collect()
     };
-    sync().map_err(|e| Error::new(Code::Io, format!("syncing a file in {}: {e}", dir.display())))
+    run().map_err(|e| sync_failed(dir, &e))
+}
+
+/// Milliseconds until `quorum` of `files` files are synced, when each gets an append at the same time.
+fn quorums(dir: &Path, files: usize, quorum: usize, count: usize) -> Result<Vec<f64>> {
+    let run = || -> io::Result<Vec<f64>> {
+        let mut files = (0..files).map(|i| open(dir, i)).collect::<io::Result<Vec<File>>>()?;
+        let mut round = || -> io::Result<f64> {
+            let start = Barrier::new(files.len());
+            let times = std::thread::scope(|scope| {
+                let append = |file| {
+                    start.wait();
+                    append(file, Instant::now())
+                };
+                let threads: Vec<_> = files.iter_mut().map(|file| scope.spawn(move || append(file))).collect();
+                threads
+                    .into_iter()
+                    .map(|t| t.join().expect("an append does not panic"))
+                    .collect::<io::Result<Vec<f64>>>()
+            });
+            let mut times = times?;
+            times.sort_by(f64::total_cmp);
+            Ok(times[quorum - 1])
+        };
+        (0..count).map(|_| round()).collect()
+    };
+    run().map_err(|e| sync_failed(dir, &e))
+}
+
+fn open(dir: &Path, number: usize) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(dir.join(format!("syncs-{number}")))
+}
+
+fn append(file: &mut File, start: Instant) -> io::Result<f64> {
+    file.write_all(&[7; SYNCED_BYTES])?;
+    file.sync_data()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+fn sync_failed(dir: &Path, e: &io::Error) -> Error {
+    Error::new(Code::Io, format!("syncing a file in {}: {e}", dir.display()))
 }
 
 fn report(rows: Vec<Row>, out: Output) {
-    let head = ["authorities", "away", "p50 ms", "p90", "p99", "sync p50", "p99", "bar", "p50 by bar", "p99 by p50"];
+    let head =
+        ["authorities", "away", "p50 ms", "p90", "p99", "sync p50", "p99", "quorum", "bar", "p50 by bar", "p99 by p50"];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     let mut values = Vec::new();
     for row in rows {
@@ -154,17 +194,20 @@ fn report(rows: Vec<Row>, out: Output) {
         let ratios = [p(50.0) / bar, p(99.0) / p(50.0)];
         let mut line = vec![row.authorities.to_string(), format!("{} ms", row.delay)];
         line.extend([p(50.0), p(90.0), p(99.0)].map(|ms| format!("{ms:.1}")));
-        line.extend([sync(50.0), sync(99.0), bar, ratios[0], ratios[1]].map(|value| format!("{value:.2}")));
+        let quorum = percentile(&row.quorums, 50.0);
+        line.extend([sync(50.0), sync(99.0), quorum, bar, ratios[0], ratios[1]].map(|value| format!("{value:.2}")));
         lines.push(line);
         values.push(json!({
             "authorities": row.authorities, "delay_ms": row.delay, "payments": row.payments.len(),
             "p50_ms": p(50.0), "p90_ms": p(90.0), "p99_ms": p(99.0), "sync_p50_ms": sync(50.0), "sync_p99_ms": sync(99.0),
+            "quorum_sync_p50_ms": quorum,
             "bar_ms": bar, "ratio": ratios[0], "p99_by_p50": ratios[1],
         }));
     }
     let text = format!(
         "one payment at a time, from handing it in to its being final; storage synced\n\n{}\n\n\
-         sync: an append of {SYNCED_BYTES} bytes to the same disk, ms. bar: two syncs + {BESIDE_MS} ms, or two round trips + 10 %",
+         sync: an append of {SYNCED_BYTES} bytes to the same disk, ms. quorum: the same for all authorities at once, until a quorum\n\
+         of them is synced, p50. bar: two syncs + {BESIDE_MS} ms, or two round trips + 10 %",
         table(&lines)
     );
     out.data(text, &json!({"name": "latency", "committees": values}));
