@@ -150,6 +150,11 @@ pub const CREDITS_PER_RECORD: usize = 64;
 pub const REQUESTS_PER_CONNECTION: usize = 256;
 /// Connections one process accepts.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// Bytes of requests that a listener has in hand and of answers that it has not sent; a quarter of it for one host.
+pub const REQUESTS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// For so long a host's refused order counts against it at a shard, ms, one after the other: what it may have refused for ever is
+/// one order in so much time. More than what it costs the shard, by far.
+pub const REFUSED_ORDER_MS: u64 = 5;
 /// Entries in one message of the settled stream.
 pub const FOLLOW_PAGE: usize = 1_024;
 
@@ -169,5 +174,7 @@ const _: () = assert!(HUB_FRAME_BYTES_MAX >= VIRTUAL_OPENS_BYTES_MAX + 60 * VIRT
 const _: () = assert!(HUB_MARGIN_MS > HUB_GRACE_MS && HUB_LANES_SHOWN_MAX >= 2 * LANES_MAX as usize);
 const _: () = assert!(AUTHORITIES_MAX > COSIGNORS_MAX);
 const _: () = assert!(CONTENT_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < MESSAGE_BYTES_MAX);
+// A host may hand in some of the largest messages at once.
+const _: () = assert!(REQUESTS_BYTES_MAX / 4 >= 8 * (MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX));
 // The sum of all outputs of one order cannot overflow the i128 it is computed in.
 const _: () = assert!((OUTPUTS_MAX as u128) * (AMOUNT_MAX as u128) < (1 << 126));

@@ -116,6 +116,8 @@ fn wire_md_has_every_limit() {
         CREDITS_PER_RECORD,
         REQUESTS_PER_CONNECTION,
         CONNECTIONS_MAX,
+        REQUESTS_BYTES_MAX,
+        REFUSED_ORDER_MS,
         FOLLOW_PAGE,
         CASH_TIERS,
         NOTES_IN_MAX,

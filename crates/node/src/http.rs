@@ -167,6 +167,7 @@ mod tests {
             watchers: Arc::new(tokio::sync::Semaphore::new(1)),
             listeners: Arc::new(tokio::sync::Semaphore::new(1)),
             lags: Arc::default(),
+            door: Arc::default(),
             stopping,
             mint: tokio::sync::watch::channel(None).1,
             log: None,

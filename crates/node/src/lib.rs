@@ -6,6 +6,7 @@ pub mod cash;
 mod catch_up;
 pub mod config;
 pub mod consensus;
+mod door;
 mod evidence;
 pub mod follow;
 pub mod genesis;

@@ -99,6 +99,7 @@ pub async fn run(
         watchers: Arc::new(Semaphore::new(WATCHERS)),
         listeners: Arc::new(Semaphore::new(LISTENERS)),
         lags: lags.clone(),
+        door: Arc::default(),
         log_elsewhere: log.is_none().then(|| AuthorityServiceClient::new(channel(&config, config.index as usize, 0))),
         log,
     };

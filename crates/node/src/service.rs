@@ -1,6 +1,7 @@
 //! The gRPC services of an authority: what clients, peers and its own other shards may ask.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use florin_core::signatures::AuthorityPublicKey;
 use florin_core::wire::*;
 use florin_core::{Code, Error, Result, address::Address};
 use florin_rpc::errors::{from_status, to_status};
-use florin_rpc::server::peer_identity;
+use florin_rpc::server::{self, peer_identity};
 use florin_rpc::services::authority_service_client::AuthorityServiceClient;
 use florin_rpc::services::authority_service_server::AuthorityService;
 use florin_rpc::services::peer_service_server::PeerService;
@@ -27,6 +28,7 @@ use tonic::{Request, Response, Status};
 use crate::calls::LogRoute;
 use crate::cash::{GoOn, Mint, shares_reply};
 use crate::consensus::Consensus;
+use crate::door::Door;
 use crate::follow::Lags;
 use crate::log::{Decided, LogShell};
 use crate::shard::Shard;
@@ -46,6 +48,8 @@ pub struct Services {
     pub index: u32,
     /// Its votes are lost, so it gives none.
     pub rebuilt: bool,
+    /// Where those wait whose orders are refused.
+    pub door: Arc<Door>,
     /// How far behind its peers it is.
     pub lags: Arc<Lags>,
     /// Becomes true when the process stops: streams end then.
@@ -244,6 +248,19 @@ fn is_last(status: &OrderStatus) -> bool {
     }
 }
 
+/// The host whose orders these are. Requests of this process, in tests, are of one.
+fn host<T>(request: &Request<T>) -> IpAddr {
+    server::host(request).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// How many of the orders of a request came to nothing, if it failed, by the fault of who sent it.
+fn refused(result: &Result<Reply>, orders: usize) -> usize {
+    match result {
+        Err(e) if !matches!(e.code, Code::Busy | Code::StorageFull | Code::StorageFailed) => orders.max(1),
+        _ => 0,
+    }
+}
+
 fn unexpected(reply: &Reply) -> Error {
     Error::new(Code::Io, format!("the shard gave an answer of another kind: {reply:?}"))
 }
@@ -266,9 +283,17 @@ impl AuthorityService for Services {
             let message = "this authority was rebuilt without its votes; it settles and orders, and votes for nothing";
             return Err(to_status(Error::new(Code::NotVoting, message)));
         }
-        let VoteRequest { shard, orders } = request.into_inner();
-        let shard = self.shard(shard).map_err(to_status)?;
-        answer(match shard.vote(orders).await {
+        let host = host(&request);
+        let VoteRequest { shard: number, orders } = request.into_inner();
+        let shard = self.shard(number).map_err(to_status)?;
+        let count = orders.len();
+        let places = self.door.enter(host, number, count).await;
+        let voted = shard.vote(orders).await;
+        places.leave(match &voted {
+            Ok(Reply::Vote(reply)) => reply.errors.len(),
+            voted => refused(voted, count),
+        });
+        answer(match voted {
             Ok(Reply::Vote(reply)) => Ok(reply),
             Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(e),
@@ -276,12 +301,17 @@ impl AuthorityService for Services {
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> std::result::Result<Response<SettleReply>, Status> {
-        let SettleRequest { shard, certificate, orders, shares } = request.into_inner();
+        let host = host(&request);
+        let SettleRequest { shard: number, certificate, orders, shares } = request.into_inner();
         let Some(certificate) = certificate else {
             return Err(to_status(Error::new(Code::Decode, "the request has no certificate")));
         };
-        let shard = self.shard(shard).map_err(to_status)?;
-        answer(match shard.settle(certificate, orders, shares).await {
+        let shard = self.shard(number).map_err(to_status)?;
+        let count = orders.len();
+        let places = self.door.enter(host, number, count).await;
+        let settled = shard.settle(certificate, orders, shares).await;
+        places.leave(refused(&settled, count));
+        answer(match settled {
             Ok(Reply::Settle(reply)) => Ok(reply),
             Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(e),

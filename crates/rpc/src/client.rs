@@ -9,7 +9,7 @@ use florin_core::error::{Code, Error, Result};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -27,11 +27,13 @@ pub struct Limits {
     pub connect: Duration,
     /// From sending a request to its reply (for a stream: to its start). Past it: [`Code::Timeout`].
     pub request: Duration,
+    /// Own address to connect from, if it matters.
+    pub from: Option<IpAddr>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { connect: Duration::from_secs(3), request: Duration::from_secs(30) }
+        Limits { connect: Duration::from_secs(3), request: Duration::from_secs(30), from: None }
     }
 }
 
@@ -108,13 +110,13 @@ where
     let address: Arc<str> = address.into();
     let timed_out = Arc::new(Mutex::new(None));
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        connect(address.clone(), limits.connect, secure.clone(), timed_out.clone())
+        connect(address.clone(), limits, secure.clone(), timed_out.clone())
     }))
 }
 
 async fn connect<S, F, IO>(
     address: Arc<str>,
-    limit: Duration,
+    limits: Limits,
     secure: S,
     timed_out: Arc<Mutex<Option<Instant>>>,
 ) -> Result<TokioIo<IO>>
@@ -122,13 +124,14 @@ where
     S: Fn(TcpStream) -> F,
     F: Future<Output = io::Result<IO>>,
 {
+    let limit = limits.connect;
     let too_slow = || Error::new(Code::Unreachable, format!("{address}: no answer within {} ms", limit.as_millis()));
     let last = *timed_out.lock().unwrap_or_else(PoisonError::into_inner);
     if last.is_some_and(|at| at.elapsed() < ATTEMPT_PAUSE) {
         return Err(too_slow());
     }
     let attempt = async {
-        let socket = TcpStream::connect(&*address).await?;
+        let socket = connect_from(&address, limits.from).await?;
         socket.set_nodelay(true)?;
         secure(socket).await
     };
@@ -140,4 +143,12 @@ where
             Err(too_slow())
         }
     }
+}
+
+async fn connect_from(address: &str, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let Some(from) = from else { return TcpStream::connect(address).await };
+    let to = lookup_host(address).await?.find(|to| to.is_ipv4() == from.is_ipv4()).ok_or(io::ErrorKind::NotFound)?;
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind((from, 0).into())?;
+    socket.connect(to).await
 }

@@ -3,6 +3,7 @@
 //! Every server has one ed25519 transport key, and everyone who connects knows it beforehand (from the
 //! committee file): no certificate authority, no host name and no clock takes part in who is who.
 
+mod budget;
 pub mod client;
 pub mod errors;
 pub mod server;
@@ -26,6 +27,9 @@ pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
 
 /// HTTP/2 window of one request, bytes: a whole message, so that a large batch needs no extra round trip.
 const STREAM_WINDOW: u32 = limits::MESSAGE_BYTES_MAX as u32;
+/// HTTP/2 windows of a server, of a request and of a connection, bytes: what it may have to hold of a connection that sends faster
+/// than its requests are looked at. There may be thousands.
+const SERVER_WINDOW: u32 = 1 << 20;
 /// HTTP/2 window of one connection, bytes.
 const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW;
 /// Both sides ask for a sign of life this often, and close when none comes for as long.

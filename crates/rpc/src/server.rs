@@ -32,8 +32,10 @@ use tonic::transport::server::Connected;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::{HealthReporter, HealthService};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+use tower::layer::util::{Identity, Stack};
 use tracing::{debug, warn};
 
+use crate::budget::Budget;
 use crate::tls;
 
 /// What every HTTP/2 client sends first.
@@ -57,6 +59,10 @@ pub struct Limits {
     pub request: Duration,
     /// For running requests to end, at shutdown.
     pub drain: Duration,
+    /// Bytes of requests that are not answered and of answers that are not sent; past it: [`Code::Busy`].
+    pub bytes: usize,
+    /// Of these, from one host.
+    pub bytes_per_host: usize,
 }
 
 impl Default for Limits {
@@ -68,6 +74,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             request: Duration::from_secs(60),
             drain: Duration::from_secs(5),
+            bytes: limits::REQUESTS_BYTES_MAX,
+            bytes_per_host: limits::REQUESTS_BYTES_MAX / 4,
         }
     }
 }
@@ -88,6 +96,11 @@ pub struct ConnectInfo {
 /// The public key that the sender of a request proved to hold. Without TLS always none.
 pub fn peer_identity<T>(request: &Request<T>) -> Option<[u8; 32]> {
     request.extensions().get::<ConnectInfo>()?.peer.0
+}
+
+/// The host that a request comes from, as it counts: an IPv4 address, or 64 bits of an IPv6 address. None in a test's own process.
+pub fn host<T>(request: &Request<T>) -> Option<IpAddr> {
+    Some(host_of(request.extensions().get::<ConnectInfo>()?.remote.ip()))
 }
 
 /// The services that every server adds: health (always "serving") and reflection.
@@ -147,13 +160,14 @@ pub async fn serve(
     server.await.map_err(failed)
 }
 
-fn builder(limits: &Limits) -> Server {
+fn builder(limits: &Limits) -> Server<Stack<Budget, Identity>> {
     Server::builder()
+        .layer(Budget::new(limits.bytes, limits.bytes_per_host))
         .timeout(limits.request)
         .concurrency_limit_per_connection(limits.requests)
         .max_concurrent_streams(u32::try_from(limits.requests).unwrap_or(u32::MAX))
-        .initial_stream_window_size(crate::STREAM_WINDOW)
-        .initial_connection_window_size(crate::CONNECTION_WINDOW)
+        .initial_stream_window_size(crate::SERVER_WINDOW)
+        .initial_connection_window_size(crate::SERVER_WINDOW)
         .http2_keepalive_interval(Some(crate::KEEPALIVE))
         .http2_keepalive_timeout(Some(crate::KEEPALIVE))
         .http2_max_header_list_size(crate::REQUEST_HEADERS_MAX)
@@ -210,6 +224,15 @@ async fn accept(
     }
 }
 
+/// Who counts as one at this address.
+pub(crate) fn host_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        // Whoever has one address of a network has them all.
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
 /// Connections by host.
 #[derive(Clone, Default)]
 struct Hosts(Arc<Mutex<HashMap<IpAddr, usize>>>);
@@ -222,11 +245,7 @@ struct HostSlot {
 
 impl Hosts {
     fn take(&self, host: IpAddr, limit: usize) -> Option<HostSlot> {
-        let host = match host.to_canonical() {
-            // Whoever has one address of a network has them all.
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-            v4 => v4,
-        };
+        let host = host_of(host);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(host).or_default();
         if *count >= limit {

@@ -423,6 +423,40 @@ async fn requests_over_the_limit_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn bytes_in_hand_have_a_limit_for_a_host_and_for_all() {
+    let mib = 1 << 20;
+    for (bytes, bytes_per_host) in [(9 * mib, 3 * mib), (3 * mib, 9 * mib)] {
+        let limits = server::Limits { bytes, bytes_per_host, ..Default::default() };
+        let server = Running::start("127.0.0.1:0", Some(&SERVER), limits).await;
+        let channel = server.channel(None);
+        let settle = |bytes: usize| {
+            let mut client = AuthorityServiceClient::new(channel.clone());
+            let request = SettleRequest { orders: vec![vec![7; bytes].into()], ..Default::default() };
+            tokio::spawn(async move { client.settle(request).await.map_err(from_status) })
+        };
+        let held = [settle(mib), settle(mib)];
+        server.holds(2).await;
+        // One over, in the middle of the message, and again; what fits goes on.
+        for _ in 0..3 {
+            let error = timeout(LONG, settle(mib)).await.unwrap().unwrap().unwrap_err();
+            assert_eq!(error.code, Code::Busy, "{error}");
+            assert!(error.message.contains(&(3 * mib).to_string()), "{error}");
+        }
+        info(&channel).await.unwrap();
+        server.desk.gate.add_permits(2);
+        for request in held {
+            timeout(LONG, request).await.unwrap().unwrap().unwrap();
+        }
+        // All that was held has been given back, also by those who were refused.
+        server.desk.gate.add_permits(1);
+        timeout(LONG, settle(2 * mib)).await.unwrap().unwrap().unwrap();
+        // An answer counts too.
+        let error = AuthorityServiceClient::new(channel).credits(CreditsRequest::default()).await.unwrap_err();
+        assert_eq!(from_status(error).code, Code::Busy);
+    }
+}
+
+#[tokio::test]
 async fn messages_over_four_mebibytes_are_refused_both_ways() {
     let server = Running::new().await;
     let mut client = AuthorityServiceClient::new(server.channel(None));

@@ -102,4 +102,6 @@ pub const TESTS: &[(&str, &str, &str)] = &[
         "crates/rpc/tests/transport.rs",
         "connections_over_the_limit_are_closed_and_their_place_comes_back",
     ),
+    ("REFUSED_ORDER_MS", "crates/node/src/door.rs", "who_is_refused_waits_and_nobody_else"),
+    ("REQUESTS_BYTES_MAX", "crates/rpc/tests/transport.rs", "bytes_in_hand_have_a_limit_for_a_host_and_for_all"),
 ];

@@ -61,7 +61,7 @@ pub struct Load {
     pairs: u64,
 }
 
-fn bytes(of: &Signer) -> Bytes {
+pub fn bytes(of: &Signer) -> Bytes {
     Bytes::copy_from_slice(of.address.as_bytes())
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod clocks;
 pub mod lan;
 pub mod liar;
 pub mod load;
@@ -34,6 +35,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 
+use self::clocks::Clocks;
 use crate::net::{Folder, PATIENCE, Process, Said, wait};
 
 /// Authorities of every committee here.
@@ -74,6 +76,8 @@ pub struct Local {
     pub folder: Folder,
     pub committee: Arc<Committee>,
     plan: Plan,
+    /// Clocks of its own for each authority, from its next start on.
+    pub clocks: Option<Clocks>,
     http: BTreeMap<Part, String>,
     running: BTreeMap<Part, Process>,
 }
@@ -118,6 +122,15 @@ pub fn authority_key(authority: usize) -> AuthorityKey {
 impl Local {
     /// Files and ports; nothing runs yet. `folder` may hold wallets already.
     pub fn create(folder: Folder, plan: Plan) -> Local {
+        Local::create_at(folder, plan, None)
+    }
+
+    /// As [`Local::create`]; authorities listen on this host, and relays are to pass on what comes to their addresses.
+    pub fn create_behind_relays(plan: Plan, host: &str) -> Local {
+        Local::create_at(Folder::new(), plan, Some(host.to_owned()))
+    }
+
+    fn create_at(folder: Folder, plan: Plan, bind: Option<String>) -> Local {
         let plan = Plan { shards: plan.shards.max(1), ..plan };
         let mut text = String::new();
         for (address, amount) in &plan.genesis {
@@ -141,8 +154,14 @@ impl Local {
         };
         let committee = Committee::new(1, plan.shards, network, (0..SIZE).map(member).collect()).unwrap();
         std::fs::write(folder.path("committee.toml"), committee.to_toml()).unwrap();
-        let mut local =
-            Local { folder, committee: Arc::new(committee), plan, http: BTreeMap::new(), running: BTreeMap::new() };
+        let mut local = Local {
+            folder,
+            committee: Arc::new(committee),
+            plan,
+            clocks: None,
+            http: BTreeMap::new(),
+            running: BTreeMap::new(),
+        };
         for authority in 0..SIZE {
             for part in local.parts_of(authority) {
                 local.http.insert(part, address());
@@ -152,7 +171,7 @@ impl Local {
                     data: format!("data-{}", authority + 1).into(),
                     genesis: has_genesis.then(|| "genesis.txt".into()),
                     http: Some(local.http[&part].clone()),
-                    bind: None,
+                    bind: bind.clone(),
                 };
                 std::fs::write(local.path(&config(part)), toml::to_string(&file).unwrap()).unwrap();
             }
@@ -227,6 +246,9 @@ impl Local {
 
     fn spawn_as(&mut self, part: Part, mut command: std::process::Command) -> mpsc::Receiver<String> {
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path(&log(part))).unwrap();
+        if let Some(clocks) = &self.clocks {
+            clocks.give(part.0, &mut command);
+        }
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         assert!(self.running.insert(part, Process::new(child)).is_none(), "{part:?} runs already");

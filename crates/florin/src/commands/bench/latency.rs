@@ -13,7 +13,7 @@ use florin_core::{Code, Error, Result};
 use serde_json::json;
 
 use super::cpu::percentile;
-use super::far::{BEHIND, Relays};
+use super::far::{BEHIND, Link, Relays};
 use super::load::Accounts;
 use crate::commands::support::table;
 use crate::local::{LocalCommittee, Plan};
@@ -105,7 +105,7 @@ async fn measure(authorities: usize, delay: u64, payments: usize, dir: &Path) ->
     let addresses = committee.authorities.iter().flat_map(|a| &a.addresses);
     let _relays = match delay {
         0 => None,
-        _ => Some(Relays::start(addresses, Duration::from_millis(delay)).await?),
+        _ => Some(Relays::start(addresses, Link { delay: Duration::from_millis(delay), rate: None }).await?),
     };
     local.start_all()?;
     let patience = Patience { total: DEADLINE, request: DEADLINE, ..Patience::default() };

@@ -12,6 +12,7 @@ mod hub;
 mod latency;
 mod load;
 mod ordered;
+mod siege;
 mod storage;
 mod transfers;
 
@@ -36,6 +37,8 @@ pub enum Command {
     /// CPU of a voucher made and taken, journaled, beside the plain signature operations; payments over a hub; bytes of a
     /// channel; a paid download beside an unpaid one
     Channels(channels::Args),
+    /// Latency of single payments and memory of the authorities while a stranger attacks them in several ways, beside none
+    Siege(siege::Args),
     /// A shard's storage: durable groups, a large table, opening it again, beside plain appends to a file
     Storage(storage::Args),
     /// CPU of each operation of e-cash's cryptography, beside the plain library calls
@@ -51,6 +54,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Envelopes(args) => envelopes::run(args, out),
         Command::Cash(args) => cash::run(args, out),
         Command::Channels(args) => channels::run(args, out),
+        Command::Siege(args) => siege::run(args, out),
         Command::Storage(args) => storage::run(args, out),
         Command::CashCrypto(args) => cash_crypto::run(args, out),
     }

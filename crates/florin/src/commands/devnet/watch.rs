@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 
 use super::process::Member;
 
-const LIMITS: Limits = Limits { connect: Duration::from_secs(1), request: Duration::from_secs(3) };
+const LIMITS: Limits = Limits { connect: Duration::from_secs(1), request: Duration::from_secs(3), from: None };
 const PAUSE: Duration = Duration::from_millis(50);
 
 fn client(authority: &AuthorityInfo, shard: u32) -> AuthorityServiceClient<Channel> {
