@@ -278,7 +278,7 @@ fn latency(result: &Value) -> String {
     };
     let names = ["p50", "to p90", "to p99"].map(str::to_owned).to_vec();
     let bars = Bars { unit: "ms".into(), parts: names, bars: rows(array).map(bar).collect() };
-    table(array, &columns) + &plot(&bars.svg(), "one payment, idle")
+    table(array, &columns) + &plot(&bars.svg(), "one payment, idle; the figure is its p99")
 }
 
 fn ordered(result: &Value) -> String {

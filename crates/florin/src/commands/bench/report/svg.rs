@@ -13,6 +13,8 @@ const BOTTOM: f64 = 46.0;
 const STEPS: f64 = 5.0;
 /// Of a bar with its gap.
 const BAR: f64 = 30.0;
+/// Of a line of the legend.
+const LEGEND: f64 = 17.0;
 /// Of a character of the legend, about.
 const CHARACTER: f64 = 6.6;
 /// Colours that the style sheet has.
@@ -55,12 +57,18 @@ impl Scale {
     fn place(&self, value: f64) -> f64 {
         let of = |v: f64| if self.is_logarithmic { v.max(f64::MIN_POSITIVE).ln() } else { v };
         let (from, to) = (of(self.from), of(self.to));
-        let span = if to > from { to - from } else { 1.0 };
+        let span = to - from;
+        if span <= 0.0 {
+            return (self.start + self.end) / 2.0;
+        }
         self.start + (of(value) - from) / span * (self.end - self.start)
     }
 
     /// Values with a line of the grid.
     fn marks(&self) -> Vec<f64> {
+        if self.to <= self.from {
+            return vec![self.from];
+        }
         if self.is_logarithmic {
             let mut marks = Vec::new();
             let mut decade = 10f64.powf(self.from.log10().floor());
@@ -110,14 +118,28 @@ fn open(height: f64, label: &str) -> String {
     format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">", escape(label))
 }
 
-/// Names with their colours, in one line.
-fn legend(out: &mut String, names: &[&str], y: f64) {
-    let mut x = LEFT;
-    for (i, name) in names.iter().enumerate() {
+/// Places of names in the legend, and its lines.
+fn legend_places(names: &[&str]) -> (Vec<(f64, f64)>, usize) {
+    let (mut x, mut line) = (LEFT, 0);
+    let mut places = Vec::with_capacity(names.len());
+    for name in names {
+        let width = 30.0 + name.chars().count() as f64 * CHARACTER;
+        if x > LEFT && x + width > WIDTH {
+            (x, line) = (LEFT, line + 1);
+        }
+        places.push((x, line as f64 * LEGEND));
+        x += width;
+    }
+    (places, line + 1)
+}
+
+/// Names with their colours.
+fn legend(out: &mut String, names: &[&str]) {
+    for (i, (name, (x, y))) in names.iter().zip(legend_places(names).0).enumerate() {
+        let y = TOP - 18.0 + y;
         let _ =
             write!(out, "<rect class=\"c{}\" x=\"{x}\" y=\"{}\" width=\"10\" height=\"10\"/>", i % COLOURS, y - 9.0);
         let _ = write!(out, "<text x=\"{}\" y=\"{y}\">{}</text>", x + 14.0, escape(name));
-        x += 30.0 + name.chars().count() as f64 * CHARACTER;
     }
 }
 
@@ -156,7 +178,7 @@ impl Lines {
             }
         }
         let names: Vec<&str> = self.series.iter().map(|(name, _)| name.as_str()).collect();
-        legend(&mut out, &names, TOP - 18.0);
+        legend(&mut out, &names);
         out + "</svg>"
     }
 
@@ -196,10 +218,12 @@ impl Bars {
         let sums: Vec<f64> = self.bars.iter().map(|(_, parts)| parts.iter().map(|p| p.max(0.0)).sum()).collect();
         let most = sums.iter().copied().fold(1e-9, f64::max);
         let scale = Scale { from: 0.0, to: most, is_logarithmic: false, start: left, end: WIDTH - 96.0 };
-        let height = TOP + self.bars.len() as f64 * BAR + 8.0;
+        let names: Vec<&str> = self.parts.iter().map(String::as_str).collect();
+        let top = TOP + (legend_places(&names).1 - 1) as f64 * LEGEND;
+        let height = top + self.bars.len() as f64 * BAR + 8.0;
         let mut out = open(height, &self.unit);
         for (row, ((name, parts), sum)) in self.bars.iter().zip(&sums).enumerate() {
-            let y = TOP + row as f64 * BAR;
+            let y = top + row as f64 * BAR;
             let text = y + 15.0;
             let _ = write!(out, "<text class=\"y\" x=\"{}\" y=\"{text}\">{}</text>", left - 8.0, escape(name));
             let mut from = 0.0;
@@ -216,9 +240,8 @@ impl Bars {
             let end = scale.place(*sum) + 6.0;
             let _ = write!(out, "<text x=\"{end:.1}\" y=\"{text}\">{} {}</text>", figure(*sum), escape(&self.unit));
         }
-        let names: Vec<&str> = self.parts.iter().map(String::as_str).collect();
         if names.len() > 1 {
-            legend(&mut out, &names, TOP - 18.0);
+            legend(&mut out, &names);
         }
         out + "</svg>"
     }
@@ -267,5 +290,7 @@ mod tests {
         assert!(!one.contains("NaN") && !one.contains("inf"), "{one}");
         let bars = Bars { unit: "us".into(), parts: vec!["a".into()], bars: vec![("n = 4".into(), vec![0.0])] };
         assert!(!bars.svg().contains("NaN"));
+        let long = ["a name as long as this one is"; 5];
+        assert_eq!(legend_places(&long).1, 3, "two names a line");
     }
 }
