@@ -25,7 +25,7 @@ struct Bench {
     quick: &'static str,
 }
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench { name: "transfers", command: "transfers", quick: "--accounts 2000 --rounds 2 --singles 20" },
     Bench { name: "latency", command: "latency", quick: "--authorities 4 --payments 30" },
     Bench { name: "envelopes", command: "envelopes", quick: "--envelopes 200 --runs 3" },
@@ -38,6 +38,7 @@ const BENCHES: [Bench; 9] = [
         quick: "--vouchers 2000 --runs 1 --channels 1000 --payments 500 --download 20",
     },
     Bench { name: "storage", command: "storage", quick: "--records 100000" },
+    Bench { name: "siege", command: "siege", quick: "--payments 20 --connections 50" },
     Bench { name: "scale", command: "scale", quick: "--quick" },
 ];
 

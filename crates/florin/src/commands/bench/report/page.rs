@@ -16,7 +16,7 @@ struct Section {
     layout: fn(&Value) -> String,
 }
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     Section {
         name: "transfers",
         title: "Transfers",
@@ -75,6 +75,13 @@ const SECTIONS: [Section; 9] = [
         title: "Storage",
         about: "Groups of records, written and synced, beside plain appends of the same bytes to a file on the same disk.",
         layout: storage,
+    },
+    Section {
+        name: "siege",
+        title: "Under siege",
+        about: "One honest payment at a time while a stranger attacks the authorities, and what they keep in memory, beside \
+                no attack.",
+        layout: siege,
     },
 ];
 
@@ -268,6 +275,7 @@ fn latency(result: &Value) -> String {
         ("p99_ms", "p99"),
         ("sync_p50_ms", "sync p50"),
         ("sync_p99_ms", "sync p99"),
+        ("quorum_sync_p50_ms", "quorum's syncs p50"),
         ("bar_ms", "bar"),
         ("ratio", "p50 by bar"),
         ("p99_by_p50", "p99 by p50"),
@@ -402,6 +410,20 @@ fn storage(result: &Value) -> String {
     };
     let large = format!("<h3>a large table</h3>\n{}", scalars(&result["table"]));
     table(array, &columns) + &plot(&lines.svg(), "a durable group") + &large
+}
+
+fn siege(result: &Value) -> String {
+    let columns = [
+        ("attack", "attack"),
+        ("p50_ms", "p50 ms"),
+        ("p99_ms", "p99"),
+        ("p50_by_idle", "p50 by none"),
+        ("p99_by_idle", "p99 by none"),
+        ("memory_before", "memory before, bytes"),
+        ("memory_peak", "at most"),
+        ("what", "what it does"),
+    ];
+    table(&result["rows"], &columns)
 }
 
 #[cfg(test)]
