@@ -33,6 +33,12 @@ pub fn thread_cpu_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// CPU nanoseconds that all threads of this process have used.
+pub fn process_cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// Splits the calling thread's CPU time over the phases of a step.
 pub struct ThreadMeter {
     times: Arc<CpuTimes>,

@@ -256,6 +256,11 @@ impl Store {
         Ok(())
     }
 
+    /// Single keys looked for in the trees so far, as they were not in memory.
+    pub fn tree_reads(&self) -> u64 {
+        self.0.shared.trees.reads()
+    }
+
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
         folder::disk_bytes(&self.0.shared.dir)

@@ -4,7 +4,7 @@
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use florin_core::authority::state::Table;
@@ -28,7 +28,10 @@ const STEPS: usize = 16;
 const NEWEST: SeqNo = SeqNo::MAX;
 
 /// All tables of a shard.
-pub(super) struct Trees(Vec<(AnyTree, SequenceNumberCounter)>);
+pub(super) struct Trees {
+    tables: Vec<(AnyTree, SequenceNumberCounter)>,
+    reads: AtomicU64,
+}
 
 /// The engine's error as ours.
 fn tree_error(what: &str, path: &Path, error: lsm_tree::Error) -> Error {
@@ -64,21 +67,28 @@ impl Trees {
             visible.fetch_max(after);
             Ok((tree, visible))
         };
-        Table::ALL.iter().map(open).collect::<Result<_>>().map(Trees)
+        let tables = Table::ALL.iter().map(open).collect::<Result<_>>()?;
+        Ok(Trees { tables, reads: AtomicU64::new(0) })
     }
 
     fn error(&self, what: &str, table: usize, error: lsm_tree::Error) -> Error {
-        tree_error(what, &self.0[table].0.tree_config().path, error)
+        tree_error(what, &self.tables[table].0.tree_config().path, error)
     }
 
     pub(super) fn get(&self, table: usize, key: &[u8]) -> Result<Option<Bytes>> {
-        let value = self.0[table].0.get(key, NEWEST).map_err(|e| self.error("read", table, e))?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let value = self.tables[table].0.get(key, NEWEST).map_err(|e| self.error("read", table, e))?;
         Ok(value.map(Bytes::from))
+    }
+
+    /// Keys asked for with [`Trees::get`] so far.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// Entries from a key on, ascending.
     pub(super) fn range(&self, table: usize, from: Bound<&[u8]>) -> impl Iterator<Item = Result<(Bytes, Bytes)>> {
-        self.0[table].0.range::<&[u8], _>((from, Bound::Unbounded), NEWEST, None).map(move |entry| {
+        self.tables[table].0.range::<&[u8], _>((from, Bound::Unbounded), NEWEST, None).map(move |entry| {
             let (key, value) = entry.into_inner().map_err(|e| self.error("read", table, e))?;
             Ok((key.into(), value.into()))
         })
@@ -86,7 +96,7 @@ impl Trees {
 
     /// Takes in a stretch of the log, table by table; all is durable on return. Repeating it does no harm.
     pub(super) fn flush(&self, memory: &Memory) -> Result<()> {
-        for (table, (tree, _)) in self.0.iter().enumerate() {
+        for (table, (tree, _)) in self.tables.iter().enumerate() {
             let fail = |e| self.error("flush", table, e);
             let mut entries = memory.range(table, Bound::Unbounded).peekable();
             if entries.peek().is_none() {
@@ -107,7 +117,7 @@ impl Trees {
     /// Merges what flushes left.
     pub(super) fn compact(&self, stop: &AtomicBool) -> Result<()> {
         let strategy = Arc::new(Leveled::default().with_l0_threshold(RUNS));
-        for (table, (tree, visible)) in self.0.iter().enumerate() {
+        for (table, (tree, visible)) in self.tables.iter().enumerate() {
             let shape = || (tree.l0_run_count(), tree.table_count(), tree.disk_space());
             for _ in 0..STEPS {
                 let before = shape();

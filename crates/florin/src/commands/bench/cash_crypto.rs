@@ -16,6 +16,7 @@ use florin_node::meter::thread_cpu_ns;
 use serde_json::json;
 
 use super::cpu::median;
+use super::progress::Progress;
 use crate::output::Output;
 
 /// The committee whose shares are combined.
@@ -40,13 +41,17 @@ pub fn run(args: Args, out: Output) -> Result<()> {
     if args.runs == 0 {
         return Err(Error::new(Code::Usage, "expected --runs from 1"));
     }
+    let mut progress = Progress::new(1 + 2 * BATCHES.len(), out);
+    progress.step("one note at a time");
     let world = World::new()?;
     let mut rows = world.single(args.runs)?;
     for tiers in [1, TIERS] {
         for size in BATCHES {
+            progress.step(format_args!("batches of {size} notes, {tiers} tiers"));
             rows.push(world.batch(size, tiers, args.runs)?);
         }
     }
+    drop(progress);
     let mut text = format!("{:<34}{:>10}{:>10}{:>8}  plain calls\n", "", "us", "plain us", "ratio");
     let mut values = Vec::new();
     for row in &rows {

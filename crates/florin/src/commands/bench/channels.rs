@@ -25,6 +25,7 @@ use serde_json::json;
 
 use super::download::{self, Speeds};
 use super::hub::{self, Cost, Node};
+use super::progress::Progress;
 use crate::commands::support::table;
 use crate::output::Output;
 
@@ -70,10 +71,16 @@ pub fn run(args: Args, out: Output) -> Result<()> {
     let temporary = tempfile::tempdir().map_err(|e| Error::new(Code::Io, format!("a temporary folder: {e}")))?;
     let dir = args.dir.as_deref().unwrap_or(temporary.path());
     let mut runs = Vec::new();
-    for run in 0..args.runs {
-        out.note(format_args!("run {} of {}: {} vouchers", run + 1, args.runs, args.vouchers));
-        runs.push(measure(&args, dir, run)?);
+    let mut progress = Progress::new(args.runs + 1, out);
+    // One run more, to warm up, is not counted.
+    for run in 0..=args.runs {
+        progress.step(format_args!("run {run} of {}: {} vouchers", args.runs, args.vouchers));
+        let measured = measure(&args, dir, run)?;
+        if run > 0 {
+            runs.push(measured);
+        }
     }
+    drop(progress);
     let median = |of: fn(&Run) -> f64| {
         let mut values: Vec<f64> = runs.iter().map(of).collect();
         values.sort_by(f64::total_cmp);

@@ -14,6 +14,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::json;
 
 use super::cpu::median;
+use super::progress::Progress;
 use crate::output::Output;
 
 /// Bytes of an order's content: about those of a payment.
@@ -64,7 +65,9 @@ pub fn run(args: Args, out: Output) -> Result<()> {
     }
     let mut text = format!("{:<18}{:>12}{:>12}{:>8}  plain call\n", "", "envelope us", "plain us", "ratio");
     let mut rows = Vec::new();
+    let mut progress = Progress::new(KINDS.len(), out);
     for (i, kind) in KINDS.iter().enumerate() {
+        progress.step(kind.name);
         let row = measure(kind, i as u8, &args)?;
         let signatures = kind.keys.1;
         let times = if signatures > 1 { format!("{signatures} times ") } else { String::new() };
@@ -76,6 +79,7 @@ pub fn run(args: Args, out: Output) -> Result<()> {
             "plain": format!("{times}{plain}"),
         }));
     }
+    drop(progress);
     let value = json!({
         "name": "envelopes", "unit": "us of CPU per envelope", "envelopes": args.envelopes, "runs": args.runs, "rows": rows,
     });

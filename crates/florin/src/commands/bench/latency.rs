@@ -15,6 +15,7 @@ use serde_json::json;
 use super::cpu::percentile;
 use super::far::{BEHIND, Link, Relays};
 use super::load::Accounts;
+use super::progress::Progress;
 use crate::commands::support::table;
 use crate::local::{LocalCommittee, Plan};
 use crate::output::Output;
@@ -69,6 +70,7 @@ pub fn run(args: Args, out: Output) -> Result<()> {
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|e| Error::new(Code::Io, e.to_string()))?;
     let mut rows = Vec::new();
+    let mut progress = Progress::new(args.authorities.len() * args.delay.len(), out);
     for authorities in &args.authorities {
         for delay in &args.delay {
             let made = match &args.dir {
@@ -76,10 +78,11 @@ pub fn run(args: Args, out: Output) -> Result<()> {
                 None => tempfile::tempdir(),
             };
             let dir = made.map_err(|e| Error::new(Code::Io, format!("a temporary folder: {e}")))?;
-            out.note(format_args!("{authorities} authorities, {delay} ms away"));
+            progress.step(format_args!("{authorities} authorities, {delay} ms away"));
             rows.push(runtime.block_on(measure(*authorities, *delay, args.payments, dir.path()))?);
         }
     }
+    drop(progress);
     report(rows, out);
     Ok(())
 }

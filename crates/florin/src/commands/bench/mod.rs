@@ -4,6 +4,7 @@ pub mod burst;
 mod cash;
 mod cash_crypto;
 mod channels;
+mod child;
 mod cpu;
 mod download;
 mod envelopes;
@@ -12,6 +13,9 @@ mod hub;
 mod latency;
 mod load;
 mod ordered;
+mod progress;
+mod report;
+mod scale;
 mod siege;
 mod storage;
 mod transfers;
@@ -41,6 +45,10 @@ pub enum Command {
     Siege(siege::Args),
     /// A shard's storage: durable groups, a large table, opening it again, beside plain appends to a file
     Storage(storage::Args),
+    /// CPU per transfer as accounts, shards, the committee, batches or history grow, and where it bends
+    Scale(scale::Args),
+    /// Runs them all and writes one HTML page with tables and plots
+    Report(report::Args),
     /// CPU of each operation of e-cash's cryptography, beside the plain library calls
     CashCrypto(cash_crypto::Args),
 }
@@ -56,6 +64,8 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Channels(args) => channels::run(args, out),
         Command::Siege(args) => siege::run(args, out),
         Command::Storage(args) => storage::run(args, out),
+        Command::Scale(args) => scale::run(args, out),
+        Command::Report(args) => report::run(args, out),
         Command::CashCrypto(args) => cash_crypto::run(args, out),
     }
 }

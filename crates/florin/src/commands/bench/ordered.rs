@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::cpu::percentile;
 use super::load::Accounts;
+use super::progress::Progress;
 use crate::commands::support::table;
 use crate::local::{LocalCommittee, Plan};
 use crate::output::Output;
@@ -65,17 +66,19 @@ pub fn run(args: Args, out: Output) -> Result<()> {
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|e| Error::new(Code::Io, e.to_string()))?;
     let mut rows = Vec::new();
+    let mut progress = Progress::new(3 * args.authorities.len(), out);
     for authorities in &args.authorities {
         let dir = tempfile::tempdir().map_err(|e| Error::new(Code::Io, format!("a temporary folder: {e}")))?;
-        rows.push(runtime.block_on(measure(&args, *authorities, dir.path(), out))?);
+        rows.push(runtime.block_on(measure(&args, *authorities, dir.path(), &mut progress))?);
     }
+    drop(progress);
     report(&args, rows, out);
     Ok(())
 }
 
-async fn measure(args: &Args, authorities: usize, dir: &Path, out: Output) -> Result<Row> {
+async fn measure(args: &Args, authorities: usize, dir: &Path, progress: &mut Progress) -> Result<Row> {
     let orders = args.rate * args.seconds;
-    out.note(format_args!("{authorities} authorities: signing {orders} orders ahead of time"));
+    progress.step(format_args!("{authorities} authorities: signing {orders} orders ahead of time"));
     // One more batch warms up, and some accounts make plain payments.
     let batch = args.rate * TICK.as_millis() as usize / 1_000;
     let mut accounts = Accounts::make(orders + batch + 2, 1, NETWORK_ID);
@@ -107,7 +110,7 @@ async fn measure(args: &Args, authorities: usize, dir: &Path, out: Output) -> Re
     let payments = Arc::new(tokio::sync::Mutex::new(payer));
     let idle = pay(&network, &payments, Some(IDLE_PAYMENTS), &tokio::sync::watch::channel(false).1).await?;
 
-    out.note(format_args!("{authorities} authorities: {} orders/s for {} s", args.rate, args.seconds));
+    progress.step(format_args!("{authorities} authorities: {} orders/s for {} s", args.rate, args.seconds));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let paying = {
         let (network, payments) = (network.clone(), payments.clone());
@@ -135,7 +138,7 @@ async fn measure(args: &Args, authorities: usize, dir: &Path, out: Output) -> Re
     drop(network);
     drop(local);
 
-    out.note(format_args!("{authorities} authorities: the bare engine, {bytes} bytes an order"));
+    progress.step(format_args!("{authorities} authorities: the bare engine, {bytes} bytes an order"));
     let duration = Duration::from_secs(args.seconds as u64);
     let bare = measure_bare(authorities, Pace::default(), args.rate as u64, bytes, duration).await?;
     let mut idle = idle;

@@ -12,6 +12,7 @@ use florin_node::storage::Store;
 use serde_json::json;
 
 use super::cpu::percentile;
+use super::progress::Progress;
 use crate::commands::support::table;
 use crate::output::Output;
 
@@ -19,6 +20,8 @@ use crate::output::Output;
 const GROUPS: [usize; 4] = [1, 10, 100, 1_000];
 /// Durable groups of each size that are measured.
 const TIMES: usize = 300;
+/// Groups before those, to warm up.
+const WARM_UP: usize = 10;
 /// Of an account: its key, and about what its record has.
 const KEY_BYTES: usize = 16;
 const VALUE_BYTES: usize = 160;
@@ -65,12 +68,14 @@ pub fn run(args: Args, out: Output) -> Result<()> {
     };
     let dir = made.map_err(|e| Error::new(Code::Io, format!("a temporary folder: {e}")))?;
     let mut groups = Vec::new();
+    let mut progress = Progress::new(GROUPS.len() + 1, out);
     for records in GROUPS {
-        out.note(format_args!("{TIMES} groups of {records} records"));
+        progress.step(format_args!("{TIMES} groups of {records} records"));
         groups.push(durable(dir.path(), records)?);
     }
-    out.note(format_args!("a table of {} records", args.records));
+    progress.step(format_args!("a table of {} records", args.records));
     let large = large(dir.path(), args.records)?;
+    drop(progress);
     report(&args, &groups, &large, out);
     Ok(())
 }
@@ -104,7 +109,7 @@ fn durable(dir: &Path, records: usize) -> Result<Groups> {
     let mut file = plain_file(&path)?;
     let bytes = vec![7; records * (KEY_BYTES + VALUE_BYTES)];
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
-    for time in 0..TIMES {
+    for time in 0..WARM_UP + TIMES {
         let first = (time * records) as u64;
         let writes: Vec<Write> = (first..first + records as u64).map(|number| record(number, 0)).collect();
         let start = Instant::now();
@@ -115,7 +120,10 @@ fn durable(dir: &Path, records: usize) -> Result<Groups> {
         file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(|e| failed(&path, e))?;
         plain.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    [&mut ours, &mut plain].into_iter().for_each(|all| all.sort_by(f64::total_cmp));
+    [&mut ours, &mut plain].into_iter().for_each(|all| {
+        all.drain(..WARM_UP);
+        all.sort_by(f64::total_cmp);
+    });
     Ok(Groups { records, ours, plain })
 }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::cpu::{Cpu, batch_verification_us, median, percentile};
 use super::load::{Accounts, drive};
+use super::progress::Progress;
 use crate::local::{LocalCommittee, Plan};
 use crate::output::Output;
 
@@ -68,7 +69,8 @@ pub fn run(args: Args, out: Output) -> Result<()> {
 }
 
 async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> {
-    out.note(format_args!(
+    let mut progress = Progress::new(2 + args.rounds, out);
+    progress.step(format_args!(
         "signing {} payments ahead of time",
         args.accounts * args.shards as usize * (args.rounds + 1)
     ));
@@ -98,21 +100,22 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     accounts.wait_funded(&network, Duration::from_secs(120)).await?;
 
     let before_us = batch_verification_us(1_000, 5)?;
-    out.note("warming up: every account opens with its first payment");
+    progress.step("warming up: every account opens with its first payment");
     drive(&network, warm_up, args.batch, args.in_flight).await?;
     let mut measured = Vec::new();
     for (i, round) in rounds.into_iter().enumerate() {
+        progress.step(format_args!("round {} of {}", i + 1, args.rounds));
         let before = cpu_of_all(&local)?;
         let start = Instant::now();
         drive(&network, round, args.batch, args.in_flight).await?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu = cpu_of_all(&local)?.since(&before);
-        out.note(format_args!("round {}: {:.2} s", i + 1, seconds));
         measured.push(Round { seconds, cpu });
     }
     let after_us = batch_verification_us(1_000, 5)?;
     let mut latencies = singles(args, &network, &mut accounts).await?;
     latencies.sort_by(f64::total_cmp);
+    drop(progress);
     report(args, &measured, (before_us + after_us) / 2.0, &latencies, out);
     Ok(())
 }

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::super::cash_crypto::wrong;
 use super::super::cpu::{batch_verification_us, median};
+use super::super::progress::Progress;
 use super::plain::{Plain, Times};
 use super::{round2, rows, wallet};
 use crate::output::Output;
@@ -70,7 +71,6 @@ struct World {
 
 /// Measures batches of so many orders with so many notes each.
 pub fn measure(orders: usize, notes: usize, runs: usize, out: Output) -> Result<Cost> {
-    out.note(format_args!("withdrawing, reissuing and depositing {} notes {runs} times", orders * notes));
     let committee = TestCommittee { issuer_limit: 1 << 62, ..TestCommittee::new(AUTHORITIES, 1) };
     let mut cluster = Cluster::new(&committee);
     let signers: Vec<Signer> = (1..=orders as u64).map(Signer::new).collect();
@@ -79,8 +79,10 @@ pub fn measure(orders: usize, notes: usize, runs: usize, out: Output) -> Result<
     let keys = mint(AUTHORITIES as u32, TIERS);
     let mut world = World { cluster, keys, purse, signers, notes };
     let (mut stages, mut own, mut plain) = ([Vec::new(), Vec::new(), Vec::new()], Vec::new(), Vec::new());
+    let mut progress = Progress::new(runs + 1, out);
     // One run more, to warm up, is not counted.
     for run in 0..=runs {
+        progress.step(format_args!("run {run} of {runs}: {} notes withdrawn, reissued, deposited", orders * notes));
         let (times, (o, p)) = world.run()?;
         if run > 0 {
             stages.iter_mut().zip(times).for_each(|(all, one)| all.push(one));
