@@ -396,6 +396,9 @@ pub(crate) fn may_be_lag(code: Code) -> bool {
             | Code::CallWaits
             | Code::KeyMismatch
             | Code::InsufficientWeight
+            | Code::Possession
+            | Code::AggregateKey
+            | Code::BadAggregate
             | Code::Busy
     )
 }

@@ -55,7 +55,7 @@ fn every_rule_has_its_code() {
     assert_eq!(code_of(&[]), Code::BadPermission);
     let cases: [(Code, Vec<u8>); 12] = [
         (Code::Limit, changed(|p| p.keys = vec![p.keys[0].clone(); 17])),
-        (Code::Limit, changed(|p| p.keys[1].key.as_mut().unwrap().key_bytes = vec![0; 65].into())),
+        (Code::Limit, changed(|p| p.keys[1].key.as_mut().unwrap().key_bytes = vec![0; 98].into())),
         (Code::KeyType, changed(|p| p.keys[1].key.as_mut().unwrap().r#type = 1)),
         (Code::BadPermission, changed(|p| p.keys[1].key.as_mut().unwrap().key_bytes = vec![0; 33].into())),
         (Code::BadPermission, changed(|p| p.keys[1].key = None)),
