@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use florin_client::network::Network;
 use florin_core::amount::format_amount;
+use florin_core::batch::decode_batch;
+use florin_core::committee::Committee;
+use florin_core::distilled::round::Sealed;
 use florin_core::testing::{Signer, to};
 use florin_core::{Code, Error, Result};
 use tokio::sync::Semaphore;
@@ -23,10 +26,19 @@ const START: i128 = 1_000_000;
 impl Accounts {
     /// `per_shard` accounts on each of `shards`.
     pub fn make(per_shard: usize, shards: u32, network_id: u64) -> Accounts {
+        Accounts::of(Signer::new, per_shard, shards, network_id)
+    }
+
+    /// The same, with BLS keys beside the others.
+    pub fn distilled(per_shard: usize, shards: u32, network_id: u64) -> Accounts {
+        Accounts::of(Signer::distilled, per_shard, shards, network_id)
+    }
+
+    fn of(signer: fn(u64) -> Signer, per_shard: usize, shards: u32, network_id: u64) -> Accounts {
         let mut by_shard: Vec<Vec<Signer>> = (0..shards).map(|_| Vec::with_capacity(per_shard)).collect();
         let mut number = 1;
         while by_shard.iter().any(|s| s.len() < per_shard) {
-            let signer = Signer::new(number).in_network(network_id);
+            let signer = signer(number).in_network(network_id);
             number += 1;
             let shard = &mut by_shard[signer.address.shard(shards) as usize];
             if shard.len() < per_shard {
@@ -58,6 +70,25 @@ impl Accounts {
             orders.push(of_shard);
         }
         orders
+    }
+
+    /// A round's orders in distilled batches of this size: each account has signed the root of its batch, and nothing else.
+    pub fn distil(&self, round: Vec<Vec<Bytes>>, batch: usize, committee: &Committee) -> Result<Vec<Vec<Bytes>>> {
+        let mut by_shard = Vec::with_capacity(round.len());
+        for (signers, orders) in self.by_shard.iter().zip(round) {
+            let mut senders: Vec<(&Signer, Bytes)> = signers.iter().zip(orders).collect();
+            let mut of_shard = Vec::with_capacity(senders.len());
+            for batch in senders.chunks_mut(batch) {
+                batch.sort_by_key(|(signer, _)| signer.actor());
+                let orders: Vec<Bytes> = batch.iter().map(|(_, order)| order.clone()).collect();
+                let id = decode_batch(&orders)?.id;
+                let shares = batch.iter().map(|(signer, _)| Some(signer.sign_root(committee, &id)));
+                let sealed = Sealed::new(&orders, shares.collect())?;
+                of_shard.extend(sealed.orders(&sealed.signers()));
+            }
+            by_shard.push(of_shard);
+        }
+        Ok(by_shard)
     }
 
     /// Waits until every authority has loaded the genesis file and has its keys of e-cash.
