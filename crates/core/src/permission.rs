@@ -87,7 +87,7 @@ impl Permission {
 
     /// A permission from this authority's own records, which was checked before it was kept. `STORAGE_CORRUPT`.
     pub(crate) fn decode_kept(bytes: &Bytes) -> Result<Permission> {
-        if let Some(permission) = read_lone(bytes) {
+        if let Some(permission) = read_kept(bytes) {
             return Ok(permission);
         }
         let corrupt = || Error::new(Code::StorageCorrupt, "a permission that does not decode");
@@ -161,19 +161,23 @@ impl Permission {
     }
 }
 
-/// The permission of one key, of a payment network, as most are; `None` for any other.
-fn read_lone(bytes: &[u8]) -> Option<Permission> {
+/// A canonical permission of a payment network; `None` for any other.
+fn read_kept(bytes: &[u8]) -> Option<Permission> {
     let mut reader = Reader::new(bytes);
     let threshold = reader.uint32_field(tag::varint(2))?;
-    let lone = reader.bytes_field(tag::bytes(3), bytes.len())??;
-    let mut weighted = Reader::within(bytes, lone);
-    let key = weighted.bytes_field(tag::bytes(1), bytes.len())??;
-    let weight = weighted.uint32_field(tag::varint(2))?;
-    let mut key = Reader::within(bytes, key);
-    let public = key.slice(tag::bytes(2))?;
-    let done = key.is_done() && weighted.is_done() && reader.is_done();
-    let key = PublicKey::kept(public)?;
-    done.then(|| Permission { threshold, keys: vec![(key, weight)], actor: 0 })
+    let mut keys = Vec::with_capacity(1);
+    while let Some(part) = reader.bytes_field(tag::bytes(3), bytes.len())? {
+        let mut weighted = Reader::within(bytes, part);
+        let key = weighted.bytes_field(tag::bytes(1), bytes.len())??;
+        let weight = weighted.uint32_field(tag::varint(2))?;
+        let mut key = Reader::within(bytes, key);
+        let public = PublicKey::kept(key.slice(tag::bytes(2))?)?;
+        if keys.len() == KEYS_MAX || !key.is_done() || !weighted.is_done() {
+            return None;
+        }
+        keys.push((public, weight));
+    }
+    reader.is_done().then_some(Permission { threshold, keys, actor: 0 })
 }
 
 fn check_limits(message: &pbtx::Permission) -> Result<()> {

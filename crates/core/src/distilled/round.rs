@@ -235,7 +235,7 @@ impl Signing {
             effects.push(Effect::Liar { actor: self.candidates[liar].order.actor });
         }
         let orders = self.candidates.into_iter().map(|c| c.order).collect();
-        effects.push(Effect::Finished(Sealed { batch: self.batch, orders, shares: self.shares }));
+        effects.push(Effect::Finished(Sealed::of(self.batch, orders, self.shares)));
     }
 
     /// Those of these shares that are false: together they verify, or each half is asked the same.
@@ -267,6 +267,8 @@ pub struct Sealed {
     batch: BatchId,
     orders: Vec<Order>,
     shares: Vec<Option<bls::SignatureBytes>>,
+    /// The sum of all shares, if there are any.
+    aggregate: Option<bls::SignatureBytes>,
 }
 
 impl Sealed {
@@ -276,7 +278,12 @@ impl Sealed {
         assert_eq!(raw.len(), shares.len(), "a share or none for each order");
         let decoded = decode_batch(raw)?;
         let orders: Result<Vec<Order>> = decoded.orders.into_iter().collect();
-        Ok(Sealed { batch: decoded.id, orders: orders?, shares })
+        Ok(Sealed::of(decoded.id, orders?, shares))
+    }
+
+    fn of(batch: BatchId, orders: Vec<Order>, shares: Vec<Option<bls::SignatureBytes>>) -> Sealed {
+        let aggregate = bls::sum_signatures(shares.iter().flatten()).ok();
+        Sealed { batch, orders, shares, aggregate }
     }
 
     /// Root and count.
@@ -287,6 +294,11 @@ impl Sealed {
     /// Places of those who have signed the root.
     pub fn signers(&self) -> Vec<usize> {
         (0..self.shares.len()).filter(|i| self.shares[*i].is_some()).collect()
+    }
+
+    /// The order at a place, with its own signature.
+    pub fn own(&self, index: usize) -> Bytes {
+        self.orders[index].raw.clone()
     }
 
     /// Every order with its own signature.
@@ -300,8 +312,11 @@ impl Sealed {
         let share = |i: &usize| self.shares.get(*i).and_then(Option::as_ref);
         let marked_places: Vec<usize> = signers.iter().copied().filter(|i| share(i).is_some()).collect();
         let mut orders = self.plain();
-        // All of them verified together, so each is a point.
-        let Ok(aggregate) = bls::sum_signatures(marked_places.iter().filter_map(share)) else { return orders };
+        let aggregate = match self.aggregate {
+            Some(all) if marked_places.len() == self.shares.iter().flatten().count() => Some(all),
+            _ => bls::sum_signatures(marked_places.iter().filter_map(share)).ok(),
+        };
+        let Some(aggregate) = aggregate else { return orders };
         for (n, i) in marked_places.iter().enumerate() {
             orders[*i] = marked(&self.orders[*i], (n == 0).then_some(&aggregate));
         }

@@ -73,22 +73,19 @@ impl Accounts {
     }
 
     /// A round's orders in distilled batches of this size: each account has signed the root of its batch, and nothing else.
-    pub fn distil(&self, round: Vec<Vec<Bytes>>, batch: usize, committee: &Committee) -> Result<Vec<Vec<Bytes>>> {
-        let mut by_shard = Vec::with_capacity(round.len());
-        for (signers, orders) in self.by_shard.iter().zip(round) {
+    pub fn distil(&self, round: Vec<Vec<Bytes>>, batch: usize, committee: &Committee) -> Result<Vec<Vec<Sealed>>> {
+        let seal = |batch: &mut [(&Signer, Bytes)]| {
+            batch.sort_by_key(|(signer, _)| signer.actor());
+            let orders: Vec<Bytes> = batch.iter().map(|(_, order)| order.clone()).collect();
+            let id = decode_batch(&orders)?.id;
+            let shares = batch.iter().map(|(signer, _)| Some(signer.sign_root(committee, &id)));
+            Sealed::new(&orders, shares.collect())
+        };
+        let shards = self.by_shard.iter().zip(round).map(|(signers, orders)| {
             let mut senders: Vec<(&Signer, Bytes)> = signers.iter().zip(orders).collect();
-            let mut of_shard = Vec::with_capacity(senders.len());
-            for batch in senders.chunks_mut(batch) {
-                batch.sort_by_key(|(signer, _)| signer.actor());
-                let orders: Vec<Bytes> = batch.iter().map(|(_, order)| order.clone()).collect();
-                let id = decode_batch(&orders)?.id;
-                let shares = batch.iter().map(|(signer, _)| Some(signer.sign_root(committee, &id)));
-                let sealed = Sealed::new(&orders, shares.collect())?;
-                of_shard.extend(sealed.orders(&sealed.signers()));
-            }
-            by_shard.push(of_shard);
-        }
-        Ok(by_shard)
+            senders.chunks_mut(batch).map(seal).collect()
+        });
+        shards.collect()
     }
 
     /// Waits until every authority has loaded the genesis file and has its keys of e-cash.
@@ -125,16 +122,38 @@ impl Accounts {
     }
 }
 
+/// A batch on its way to the authorities.
+pub enum Batch {
+    /// Each order with its own signature.
+    Plain(Vec<Bytes>),
+    /// Senders have signed its root.
+    Distilled(Sealed),
+}
+
+/// Cuts orders by shard into batches.
+pub fn batches(by_shard: Vec<Vec<Bytes>>, batch: usize) -> Vec<Vec<Batch>> {
+    let cut = |orders: Vec<Bytes>| orders.chunks(batch).map(|part| Batch::Plain(part.to_vec())).collect();
+    by_shard.into_iter().map(cut).collect()
+}
+
 /// Submits all orders, a few batches of each shard at a time; every single one must become final.
 pub async fn drive(network: &Network, by_shard: Vec<Vec<Bytes>>, batch: usize, in_flight: usize) -> Result<()> {
+    drive_batches(network, batches(by_shard, batch), in_flight).await
+}
+
+/// The same for batches by shard.
+pub async fn drive_batches(network: &Network, by_shard: Vec<Vec<Batch>>, in_flight: usize) -> Result<()> {
     let mut running = JoinSet::new();
-    for (shard, orders) in by_shard.into_iter().enumerate() {
+    for (shard, batches) in by_shard.into_iter().enumerate() {
         let slots = Arc::new(Semaphore::new(in_flight));
-        for batch in orders.chunks(batch) {
-            let (network, slots, batch) = (network.clone(), slots.clone(), batch.to_vec());
+        for batch in batches {
+            let (network, slots, shard) = (network.clone(), slots.clone(), shard as u32);
             running.spawn(async move {
                 let _slot = slots.acquire_owned().await;
-                let submission = network.submit(shard as u32, batch, |_| ()).await?;
+                let submission = match batch {
+                    Batch::Plain(orders) => network.submit(shard, orders, |_| ()).await?,
+                    Batch::Distilled(sealed) => network.submit_distilled(shard, sealed, |_| ()).await?,
+                };
                 submission.outcomes.into_iter().find_map(Result::err).map_or(Ok(()), Err)
             });
         }

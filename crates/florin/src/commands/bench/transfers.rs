@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use florin_client::network::{Network, Patience};
 use florin_core::limits::{BLS_VERIFICATION_COST, VERIFICATIONS_PER_BATCH};
 use florin_core::testing::{NETWORK_ID, TestCommittee};
@@ -9,7 +10,7 @@ use florin_core::{Code, Error, Result};
 use serde_json::json;
 
 use super::cpu::{Cpu, batch_verification_us, median, percentile};
-use super::load::{Accounts, drive};
+use super::load::{Accounts, Batch, batches, drive, drive_batches};
 use crate::local::{LocalCommittee, Plan};
 use crate::output::Output;
 
@@ -83,7 +84,7 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     let mut accounts = make(args.accounts, args.shards, NETWORK_ID);
     let genesis = accounts.genesis("flr", 2);
     let warm_up = accounts.round(0);
-    let mut rounds: Vec<_> = (1..=args.rounds).map(|i| accounts.round(i)).collect();
+    let rounds: Vec<_> = (1..=args.rounds).map(|i| accounts.round(i)).collect();
 
     let issuer = TestCommittee::issuer();
     let mut local = LocalCommittee::create(
@@ -100,11 +101,7 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
             bind: None,
         },
     )?;
-    if args.distilled {
-        out.note("signing the roots of their batches");
-        let distil = |round| accounts.distil(round, args.batch, &local.committee);
-        rounds = rounds.into_iter().map(distil).collect::<Result<_>>()?;
-    }
+    let rounds = seal(args, rounds, &accounts, &local, out)?;
     local.start_all()?;
     let patience = Patience { total: Duration::from_secs(60), request: Duration::from_secs(60), ..Patience::default() };
     let network = Network::new(local.committee.clone(), patience);
@@ -119,7 +116,7 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     for (i, round) in rounds.into_iter().enumerate() {
         let before = cpu_of_all(&local)?;
         let start = Instant::now();
-        drive(&network, round, args.batch, args.in_flight).await?;
+        drive_batches(&network, round, args.in_flight).await?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu = cpu_of_all(&local)?.since(&before);
         out.note(format_args!("round {}: {:.2} s", i + 1, seconds));
@@ -130,6 +127,25 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     latencies.sort_by(f64::total_cmp);
     report(args, &measured, (before_us + after_us) / 2.0, &latencies, out);
     Ok(())
+}
+
+/// The rounds' batches; with `--distilled` their roots are signed.
+fn seal(
+    args: &Args,
+    rounds: Vec<Vec<Vec<Bytes>>>,
+    accounts: &Accounts,
+    local: &LocalCommittee,
+    out: Output,
+) -> Result<Vec<Vec<Vec<Batch>>>> {
+    if !args.distilled {
+        return Ok(rounds.into_iter().map(|round| batches(round, args.batch)).collect());
+    }
+    out.note("signing the roots of their batches");
+    let seal = |round| {
+        let shards = accounts.distil(round, args.batch, &local.committee)?.into_iter();
+        Ok(shards.map(|sealed| sealed.into_iter().map(Batch::Distilled).collect()).collect())
+    };
+    rounds.into_iter().map(seal).collect()
 }
 
 pub(super) fn cpu_of_all(local: &LocalCommittee) -> Result<Cpu> {
