@@ -111,7 +111,7 @@ proptest::proptest! {
         if let Some(read) = read_kept(&bytes) {
             let message = pbtx::Permission::decode(&bytes[..]).unwrap();
             let keys = message.keys.iter().map(|k| (&k.key.as_ref().unwrap().key_bytes[..], k.weight));
-            let read_keys = read.keys.iter().map(|(key, weight)| (&key.as_bytes()[..], *weight));
+            let read_keys = read.keys.iter().map(|(key, weight)| (key.as_bytes(), *weight));
             proptest::prop_assert!(keys.eq(read_keys));
             proptest::prop_assert_eq!((message.threshold, message.actor), (read.threshold, read.actor));
         }

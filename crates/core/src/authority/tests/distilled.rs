@@ -216,7 +216,7 @@ fn a_key_made_of_anothers_never_gets_into_a_sum() {
         let mut authority = order.authorities[0].clone();
         authority.sigs.extend(proof.map(|proof| Bytes::from([&[POSSESSION_BYTE], &proof[..]].concat())));
         let shown = encode_envelope(&order.body, &[authority]);
-        let reply = cluster.node(0, 0).vote(&[shown.clone()]).unwrap();
+        let reply = cluster.node(0, 0).vote(std::slice::from_ref(&shown)).unwrap();
         assert_eq!(refused(&reply), [(0, Code::Possession)]);
         // In the same batch with an order of the victim, marked, that it has never signed: were the key in the sum, this
         // aggregate would be true.
@@ -330,7 +330,7 @@ fn marks_stand_for_no_signature_elsewhere() {
         let order = signer.pay(&[to(signer.address, 1)], "");
         cluster.run(&[order]);
         let order = signer.pay(&[to(signer.address, 1)], "");
-        let id = decode_batch(&[order.clone()]).unwrap().id;
+        let id = decode_batch(std::slice::from_ref(&order)).unwrap().id;
         let share = secret(Curve::Bls, 32).bls().unwrap().sign(&root_message(&cluster.committee, &id));
         refuses_all(&mut cluster, &mark_all(&[order], &[share]), Code::AggregateKey);
     }
