@@ -446,6 +446,7 @@ pub fn curve_name(curve: Curve) -> &'static str {
         Curve::K1 => "k1",
         Curve::R1 => "r1",
         Curve::Ed25519 => "ed25519",
+        Curve::Bls => "bls",
     }
 }
 

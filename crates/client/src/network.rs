@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::committee::Committee;
+use florin_core::distilled::round::Sealed;
 use florin_core::limits::{CERTIFICATES_BYTES_MAX, MESSAGE_BYTES_MAX};
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
@@ -143,7 +144,12 @@ impl Network {
     /// Drives a batch of orders of one shard until each is final or can't become so in time.
     /// Errors: `LIMIT` if the batch is empty or too large; those of orders are in the outcomes.
     pub async fn submit(&self, shard: u32, orders: Vec<Bytes>, on_event: impl FnMut(Event)) -> Result<Submission> {
-        self.drive(shard, orders, false, on_event).await
+        self.drive(shard, Quorum::new(self.committee.clone(), orders)?, false, on_event).await
+    }
+
+    /// As [`Network::submit`], for a batch whose root senders have signed.
+    pub async fn submit_distilled(&self, shard: u32, batch: Sealed, on_event: impl FnMut(Event)) -> Result<Submission> {
+        self.drive(shard, Quorum::distilled(self.committee.clone(), batch)?, false, on_event).await
     }
 
     /// As [`Network::submit`], and asks for the signature shares of the notes that the orders make: those whose votes are in
@@ -154,13 +160,13 @@ impl Network {
         orders: Vec<Bytes>,
         on_event: impl FnMut(Event),
     ) -> Result<Submission> {
-        self.drive(shard, orders, true, on_event).await
+        self.drive(shard, Quorum::new(self.committee.clone(), orders)?, true, on_event).await
     }
 
     async fn drive(
         &self,
         shard: u32,
-        orders: Vec<Bytes>,
+        quorum: Quorum,
         with_shares: bool,
         mut on_event: impl FnMut(Event),
     ) -> Result<Submission> {
@@ -168,7 +174,7 @@ impl Network {
         let mut run = Run {
             network: self,
             shard,
-            quorum: Quorum::new(self.committee.clone(), orders)?,
+            quorum,
             running: JoinSet::new(),
             busy: vec![false; self.committee.size()],
             not_before: vec![start; self.committee.size()],
@@ -357,7 +363,7 @@ impl Run<'_> {
             let mut client = self.network.authority(authority, self.shard);
             match send {
                 Send::Vote { .. } => {
-                    let request = wire::VoteRequest { shard: self.shard, orders: self.quorum.orders().to_vec() };
+                    let request = wire::VoteRequest { shard: self.shard, orders: self.quorum.orders_for(authority) };
                     self.running.spawn(async move {
                         let reply = client.vote(request).await.map(tonic::Response::into_inner).map_err(from_status);
                         (authority, Answer::Vote(reply))

@@ -13,6 +13,7 @@ use florin_core::batch::{DecodedBatch, decode_batch, leaf_id};
 use florin_core::bitmap::Bitmap;
 use florin_core::certificate::{BatchId, Promise, check_signed};
 use florin_core::committee::Committee;
+use florin_core::distilled::round::Sealed;
 use florin_core::merkle::{Hash, Tree};
 use florin_core::planted::{self, Bug};
 use florin_core::{Code, Error, Result};
@@ -54,12 +55,18 @@ struct Peer {
     failure: Option<Error>,
     /// A request to vote may be on its way, or its answer was lost: it may lock what was refused before.
     asked: bool,
+    /// Of a distilled batch: whom it is shown the aggregate of, if not of all who have signed.
+    signers: Option<Vec<usize>>,
+    /// It is to be asked again, with other signers.
+    again: bool,
 }
 
 /// One batch on its way.
 pub struct Quorum {
     committee: Arc<Committee>,
     orders: Vec<Bytes>,
+    /// The same orders with all that they can be signed by.
+    sealed: Option<Sealed>,
     tree: Tree,
     batch: BatchId,
     peers: Vec<Peer>,
@@ -74,12 +81,28 @@ impl Quorum {
         let ids: Vec<Hash> = orders.iter().zip(&decoded).map(|(raw, order)| leaf_id(raw, order)).collect();
         let tree = Tree::new(&ids);
         let peers = (0..committee.size()).map(|_| Peer::default()).collect();
-        Ok(Quorum { committee, orders, tree, batch: id, peers, certificate: None, culprits: Vec::new() })
+        let culprits = Vec::new();
+        Ok(Quorum { committee, orders, sealed: None, tree, batch: id, peers, certificate: None, culprits })
+    }
+
+    /// A batch whose root senders have signed. Whoever does not take the aggregate of all of them is asked with that of
+    /// fewer, or of none. Errors: `LIMIT`.
+    pub fn distilled(committee: Arc<Committee>, sealed: Sealed) -> Result<Self> {
+        let orders = sealed.orders(&sealed.signers());
+        Ok(Quorum { sealed: Some(sealed), ..Quorum::new(committee, orders)? })
     }
 
     /// The orders of the batch.
     pub fn orders(&self) -> &[Bytes] {
         &self.orders
+    }
+
+    /// The orders as this authority is to get them: the same bodies.
+    pub fn orders_for(&self, authority: usize) -> Vec<Bytes> {
+        match (&self.sealed, &self.peers[authority].signers) {
+            (Some(sealed), Some(signers)) => sealed.orders(signers),
+            _ => self.orders.clone(),
+        }
     }
 
     /// The certificate, once there is one.
@@ -143,7 +166,7 @@ impl Quorum {
             None => {
                 let lagging = peer.refusals.values().any(|e| may_be_lag(e.code));
                 let silent = peer.vote.is_none() && peer.refusals.is_empty();
-                (silent || lagging).then_some(Send::Vote { authority })
+                (silent || lagging || peer.again).then_some(Send::Vote { authority })
             }
             Some((_, certified)) => {
                 let settled = peer.acknowledgement.as_ref().is_some_and(|(_, b)| b.contains(certified));
@@ -164,8 +187,15 @@ impl Quorum {
     /// An answer to `Vote`.
     pub fn on_vote(&mut self, authority: usize, reply: Result<wire::VoteReply>) {
         match reply.and_then(|reply| self.check_vote(authority, reply)) {
-            Ok((vote, refusals)) => {
+            Ok((vote, mut refusals)) => {
+                let signers = self.other_signers(authority, &refusals);
                 let peer = &mut self.peers[authority];
+                peer.again = signers.is_some();
+                if let Some(signers) = signers {
+                    // What it has not been asked yet it has not refused.
+                    refusals.retain(|_, e| !is_of_aggregate(e.code));
+                    peer.signers = Some(signers);
+                }
                 peer.failure = None;
                 peer.asked = false;
                 peer.vote = vote.or(peer.vote.take());
@@ -173,6 +203,15 @@ impl Quorum {
             }
             Err(e) => self.fail(authority, e),
         }
+    }
+
+    /// Whom to show it the aggregate of next, if it has refused this one.
+    fn other_signers(&self, authority: usize, refusals: &HashMap<usize, Error>) -> Option<Vec<usize>> {
+        let sealed = self.sealed.as_ref()?;
+        let before = self.peers[authority].signers.clone().unwrap_or_else(|| sealed.signers());
+        let errors: Vec<(usize, Code)> = refusals.iter().map(|(i, e)| (*i, e.code)).collect();
+        let refused = errors.iter().any(|(_, code)| is_of_aggregate(*code)) && !before.is_empty();
+        refused.then(|| sealed.again(&before, &errors))
     }
 
     #[allow(clippy::type_complexity)]
@@ -372,9 +411,16 @@ impl Quorum {
         let acknowledgements =
             self.peers.iter().filter_map(|p| p.acknowledgement.as_ref()).filter(|(_, b)| b.get(index));
         let acknowledgements = acknowledgements.take(self.committee.quorum()).map(|(s, _)| s.clone()).collect();
-        let (transaction, votes) = (self.orders[index].clone(), certificate.votes.clone());
+        // With the order's own signature, if it is known: a receipt has no use for a mark.
+        let own = self.sealed.as_ref().map(|sealed| sealed.own(index));
+        let (transaction, votes) = (own.unwrap_or_else(|| self.orders[index].clone()), certificate.votes.clone());
         receipt::assemble(&self.committee, transaction, &self.tree, (index, self.batch.count), votes, acknowledgements)
     }
+}
+
+/// Refusals that say nothing of an order, but of those who have signed the batch with its sender.
+fn is_of_aggregate(code: Code) -> bool {
+    matches!(code, Code::AggregateKey | Code::BadAggregate)
 }
 
 /// Refusals that an authority gives also when it has not yet settled what the others have, or not heard from the log
@@ -396,6 +442,9 @@ pub(crate) fn may_be_lag(code: Code) -> bool {
             | Code::CallWaits
             | Code::KeyMismatch
             | Code::InsufficientWeight
+            | Code::Possession
+            | Code::AggregateKey
+            | Code::BadAggregate
             | Code::Busy
     )
 }

@@ -8,7 +8,7 @@ use super::*;
 fn ask(quorum: &mut Quorum, cluster: &mut Cluster, authorities: &[usize]) {
     for authority in authorities {
         quorum.on_send(Send::Vote { authority: *authority });
-        let reply = cluster.node(*authority, 0).vote(quorum.orders());
+        let reply = cluster.node(*authority, 0).vote(&quorum.orders_for(*authority));
         quorum.on_vote(*authority, reply);
     }
 }
@@ -49,6 +49,66 @@ fn one_silent_and_one_lagging_of_four_only_delay() {
     assert_eq!(quorum.wanted(2), Some(Send::Vote { authority: 2 }), "it is asked again");
     cluster.node(2, 0).settle(&certificate, &funding).unwrap();
     ask(&mut quorum, &mut cluster, &[2]);
+    assert!(quorum.decided() && quorum.certify());
+}
+
+/// Two accounts, ascending, that sign roots; the opening of the first is not settled at authority 3.
+fn distilled() -> (Cluster, Vec<Signer>, Vec<Bytes>) {
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    let mut signers: Vec<Signer> = (1..=2).map(Signer::distilled).collect();
+    signers.sort_by_key(Signer::actor);
+    for (i, signer) in signers.iter_mut().enumerate() {
+        cluster.fund(signer.address, 100);
+        let opening = [signer.pay(&[to(signer.address, 1)], "")];
+        let certificate = cluster.certify(0, &opening);
+        for authority in 0..3 + i {
+            cluster.node(authority, 0).settle(&certificate, &opening).unwrap();
+        }
+    }
+    let orders = signers.iter_mut().map(|s| s.pay(&[to(cluster.issuer.address, 5)], "")).collect();
+    (cluster, signers, orders)
+}
+
+#[test]
+fn who_lags_is_shown_an_aggregate_of_the_others() {
+    let (mut cluster, signers, orders) = distilled();
+    let id = decode_batch(&orders).unwrap().id;
+    let shares = signers.iter().map(|s| Some(s.sign_root(&cluster.committee, &id))).collect();
+    let sealed = Sealed::new(&orders, shares).unwrap();
+    let mut quorum = Quorum::distilled(cluster.committee.clone(), sealed.clone()).unwrap();
+    ask(&mut quorum, &mut cluster, &[3]);
+    assert_eq!((quorum.votes(), quorum.refusal(3).map(|e| e.code)), (0, None));
+    assert_eq!(quorum.wanted(3), Some(Send::Vote { authority: 3 }), "it is asked again");
+    assert_eq!(quorum.orders_for(3), sealed.orders(&[1]));
+    ask(&mut quorum, &mut cluster, &[3]);
+    assert_eq!(
+        (quorum.votes(), quorum.wanted(3)),
+        (1, None),
+        "the first order is pending there, with its own signature"
+    );
+    assert_eq!(quorum.orders_for(0), sealed.orders(&[0, 1]));
+    ask(&mut quorum, &mut cluster, &[0, 1]);
+    assert!(quorum.decided() && quorum.certify());
+    // A receipt has the order as its sender has signed it.
+    for authority in 0..4 {
+        let reply = cluster.node(authority, 0).settle(quorum.certificate().unwrap(), quorum.orders());
+        quorum.on_settle(authority, reply);
+    }
+    let receipts: Vec<Bytes> = quorum.outcomes().into_iter().map(|r| r.unwrap().transaction).collect();
+    assert_eq!(receipts, orders);
+}
+
+#[test]
+fn a_false_aggregate_costs_a_round_and_nothing_else() {
+    let (mut cluster, signers, orders) = distilled();
+    let id = decode_batch(&orders).unwrap().id;
+    // A sender has told the worker another key than its account has.
+    let shares = vec![Some(signers[0].sign_root(&cluster.committee, &id)); 2];
+    let mut quorum = Quorum::distilled(cluster.committee.clone(), Sealed::new(&orders, shares).unwrap()).unwrap();
+    ask(&mut quorum, &mut cluster, &[0, 1, 2]);
+    assert_eq!((quorum.votes(), quorum.decided()), (0, false), "the orders are not refused by that");
+    assert_eq!(quorum.orders_for(0), orders);
+    ask(&mut quorum, &mut cluster, &[0, 1, 2]);
     assert!(quorum.decided() && quorum.certify());
 }
 

@@ -127,6 +127,8 @@ impl Node {
             Curve::K1 => b"Bitcoin seed",
             Curve::R1 => b"Nist256p1 seed",
             Curve::Ed25519 => b"ed25519 seed",
+            // SLIP-0010 knows no such curve: what it gives is the seed of BLS's own KeyGen.
+            Curve::Bls => b"Florin BLS seed",
         };
         let mut digest = hmac_sha512(tag, &[seed]);
         loop {
@@ -163,7 +165,7 @@ impl Node {
 /// child does not depend on its parent's key that way: it is `left`, whatever that is.
 fn add(curve: Curve, left: &[u8; 32], parent: &[u8; 32]) -> Option<[u8; 32]> {
     match curve {
-        Curve::Ed25519 => Some(*left),
+        Curve::Ed25519 | Curve::Bls => Some(*left),
         Curve::K1 => {
             let Ok(mut left_key) = secp256k1::SecretKey::from_secret_bytes(*left) else {
                 // 0, where the sum is the parent, or not below the order.

@@ -10,6 +10,7 @@ use prost::Message;
 
 use crate::address::Address;
 use crate::bearer::{self, Bearer, NoteAsked};
+use crate::bls;
 use crate::canonical::{self as tag, Reader};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
@@ -173,6 +174,19 @@ impl Content {
             Action::Bearer(bearer) => &bearer.credits,
             Action::SetPermission(_) | Action::Call { .. } | Action::Recover { .. } | Action::RecoverNotes(_) => &[],
         }
+    }
+
+    /// BLS keys that come with the permissions in it: that of `open`, then that of a SET_PERMISSION. Errors: `BAD_PERMISSION`.
+    pub fn sets_bls_keys(&self) -> Result<Vec<bls::Key>> {
+        let set = match &self.action {
+            Action::SetPermission(permission) => Some(permission),
+            _ => None,
+        };
+        let mut keys = Vec::new();
+        for permission in self.open.iter().chain(set) {
+            keys.extend(Permission::decode_kept(permission)?.bls_key());
+        }
+        Ok(keys)
     }
 
     /// The address that a CALL or RECOVER says is its account's.

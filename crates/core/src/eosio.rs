@@ -175,6 +175,8 @@ pub fn curve_name(curve: Curve) -> &'static str {
         Curve::K1 => "K1",
         Curve::R1 => "R1",
         Curve::Ed25519 => "ED",
+        // Only shown: no tool of EOSIO has them.
+        Curve::Bls => "BLS",
     }
 }
 

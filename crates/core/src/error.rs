@@ -146,6 +146,9 @@ codes! {
     KeyMismatch = 503, "KEY_MISMATCH", "sign the body with keys of the account's permission";
     DuplicateSig = 504, "DUPLICATE_SIG", "one signature per key";
     InsufficientWeight = 505, "INSUFFICIENT_WEIGHT", "more keys must sign";
+    Possession = 506, "POSSESSION", "prove the possession of each BLS key that the order sets: sign with a Florin wallet";
+    AggregateKey = 507, "AGGREGATE_KEY", "send this order with its own signature, and the others with an aggregate without it";
+    BadAggregate = 508, "BAD_AGGREGATE", "send the orders with their own signatures, or with an aggregate of those that signed the root";
     // 6xx: votes, certificates, receipts.
     WrongCommittee = 600, "WRONG_COMMITTEE", "use the committee file this was made for";
     WrongEpoch = 601, "WRONG_EPOCH", "fetch the current committee file";

@@ -158,11 +158,11 @@ fn keys_are_points_in_their_one_form() {
         assert_eq!(code_of(PublicKey::parse(&[key.as_bytes(), &[0][..]].concat())), Code::BadPermission);
         // 4 to 7: uncompressed, compact and hybrid points; none of them here.
         for second in [1, 4, 5, 6, 7, 0x80] {
-            let mut other = *key.as_bytes();
+            let mut other = key.as_bytes().to_vec();
             other[1] = second;
             assert_eq!(code_of(PublicKey::parse(&other)), Code::BadPermission, "{curve:?} {second}");
         }
-        let mut other = *key.as_bytes();
+        let mut other = key.as_bytes().to_vec();
         other[0] = 2;
         assert_eq!(code_of(PublicKey::parse(&other)), Code::BadPermission);
     }

@@ -5,6 +5,8 @@ pub const ORDERS_PER_BATCH_MAX: usize = 4_096;
 /// Curve operations for the orders of one batch that take more than the one ed25519 key of their account; the order
 /// that uses it up is still verified. Two an order fit; signatures in an unfortunate order take more.
 pub const VERIFICATIONS_PER_BATCH: usize = 2 * ORDERS_PER_BATCH_MAX;
+/// Curve operations that checking one BLS signature, or one proof of possession, counts as.
+pub const BLS_VERIFICATION_COST: usize = 16;
 /// Keys of senders that a shard keeps decompressed; some 20 MB.
 pub const KNOWN_KEYS_MAX: usize = florin_ed25519::KNOWN_KEYS_MAX;
 /// Bytes of one gRPC message.
@@ -39,7 +41,7 @@ pub const KEYS_MAX: usize = 16;
 pub const AUTHORITIES_MAX: usize = 8;
 /// Signatures in one authority of an envelope (PBTX).
 pub const SIGS_PER_AUTHORITY_MAX: usize = 16;
-/// Bytes of a signature that the decoder takes at all (PBTX); a valid one has 66.
+/// Bytes of a signature that the decoder takes at all (PBTX); a valid one has 66, or 97.
 pub const SIG_BYTES_MAX: usize = 128;
 /// Outputs of an order.
 pub const OUTPUTS_MAX: usize = 256;

@@ -50,6 +50,10 @@ pub(crate) struct Memory {
     pub hashes: Table<G1>,
     /// Key, base, signature: whether the pairings are equal.
     pub claims: Table<bool>,
+    /// BLS key, signature, tag, message: whether it is true.
+    pub bls: Table<bool>,
+    /// BLS key, tag, message: its signature.
+    pub bls_signed: Table<[u8; 96]>,
     /// Points of ed25519 keys.
     points: Rc<KnownKeys>,
 }

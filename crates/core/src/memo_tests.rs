@@ -67,9 +67,9 @@ fn who_signs_gets_no_verdict_for_it() {
 fn ecdsa_signers_and_keys_are_those_without_memory() {
     for curve in [Curve::K1, Curve::R1, Curve::Ed25519] {
         let secret = SecretKey::from_seed(curve, [7; 32]).unwrap();
-        let (mut hash, mut key) = ([3; 32], *secret.public().as_bytes());
+        let (mut hash, mut key) = ([3; 32], secret.public().as_bytes().to_vec());
         let signature = secret.sign_body_hash(&hash);
-        let ask = |hash: &[u8; 32], key: &[u8; 34]| (signature.recover(hash), PublicKey::parse(key).is_ok());
+        let ask = |hash: &[u8; 32], key: &[u8]| (signature.recover(hash), PublicKey::parse(key).is_ok());
         let right = ask(&hash, &key);
         hash[0] ^= 1;
         key[1] ^= 0x40;

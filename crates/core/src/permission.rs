@@ -5,14 +5,16 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::address::Address;
+use crate::bls;
 use crate::canonical::{self as tag, Reader};
 use crate::error::{Code, Error, Result};
-use crate::keys::{PUBLIC_KEY_BYTES, PublicKey};
+use crate::keys::{BLS_KEY_BYTES, Curve, PublicKey};
 use crate::limits::{ID_MAX, KEYS_MAX};
 use crate::pbtx;
 
-/// Bytes of a key that the decoder takes at all (PBTX); a valid one has 34.
-const KEY_BYTES_MAX: usize = 64;
+/// Bytes of a key that the decoder takes at all; a valid one has 34, or 97 if it is a BLS key.
+const KEY_BYTES_MAX: usize = 97;
+const _: () = assert!(KEY_BYTES_MAX >= BLS_KEY_BYTES);
 /// The domain tag of an account's address.
 pub const ACCOUNT_TAG: &[u8] = b"florin-account-v1";
 
@@ -43,11 +45,14 @@ impl Permission {
     }
 
     /// A permission of a network whose admin names the actors: 1 to 2^63 - 1. Errors as [`Permission::decode`], and
-    /// `BAD_PERMISSION` for actor 0.
+    /// `BAD_PERMISSION` for actor 0 and for BLS keys, which nobody proves the possession of there.
     pub fn decode_actor(bytes: &[u8]) -> Result<Permission> {
         let permission = Permission::decode(bytes)?;
         if permission.actor == 0 {
             return Err(Error::new(Code::BadPermission, "actor: expected 1 to 2^63 - 1, found 0"));
+        }
+        if permission.bls_key().is_some() {
+            return Err(Error::new(Code::BadPermission, "a BLS key: only accounts of payment networks have them"));
         }
         Ok(permission)
     }
@@ -82,7 +87,7 @@ impl Permission {
 
     /// A permission from this authority's own records, which was checked before it was kept. `STORAGE_CORRUPT`.
     pub(crate) fn decode_kept(bytes: &Bytes) -> Result<Permission> {
-        if let Some(permission) = read_lone(bytes) {
+        if let Some(permission) = read_kept(bytes) {
             return Ok(permission);
         }
         let corrupt = || Error::new(Code::StorageCorrupt, "a permission that does not decode");
@@ -113,11 +118,24 @@ impl Permission {
                 return bad(format!("key #{i} is there twice: {key}"));
             }
         }
+        if self.keys.iter().filter(|(key, _)| key.curve() == Curve::Bls).count() > 1 {
+            return bad("keys: expected at most one BLS key, found more".into());
+        }
         let sum: u64 = self.keys.iter().map(|(_, weight)| u64::from(*weight)).sum();
         if u64::from(self.threshold) > sum {
             return bad(format!("threshold: expected at most the sum of weights {sum}, found {}", self.threshold));
         }
         Ok(())
+    }
+
+    /// Its BLS key, if it has one.
+    pub fn bls_key(&self) -> Option<bls::Key> {
+        self.keys.iter().find_map(|(key, _)| key.bls())
+    }
+
+    /// The key that signs roots of batches for the account: its BLS key, if its weight alone is enough.
+    pub fn distils(&self) -> Option<bls::Key> {
+        self.keys.iter().find_map(|(key, weight)| key.bls().filter(|_| *weight >= self.threshold))
     }
 
     /// The one encoding.
@@ -143,19 +161,23 @@ impl Permission {
     }
 }
 
-/// The permission of one key, of a payment network, as most are; `None` for any other.
-fn read_lone(bytes: &[u8]) -> Option<Permission> {
+/// A canonical permission of a payment network; `None` for any other.
+fn read_kept(bytes: &[u8]) -> Option<Permission> {
     let mut reader = Reader::new(bytes);
     let threshold = reader.uint32_field(tag::varint(2))?;
-    let lone = reader.bytes_field(tag::bytes(3), bytes.len())??;
-    let mut weighted = Reader::within(bytes, lone);
-    let key = weighted.bytes_field(tag::bytes(1), bytes.len())??;
-    let weight = weighted.uint32_field(tag::varint(2))?;
-    let mut key = Reader::within(bytes, key);
-    let public: [u8; PUBLIC_KEY_BYTES] = key.array(tag::bytes(2))?;
-    let done = key.is_done() && weighted.is_done() && reader.is_done();
-    let key = PublicKey::kept(&public)?;
-    done.then(|| Permission { threshold, keys: vec![(key, weight)], actor: 0 })
+    let mut keys = Vec::with_capacity(1);
+    while let Some(part) = reader.bytes_field(tag::bytes(3), bytes.len())? {
+        let mut weighted = Reader::within(bytes, part);
+        let key = weighted.bytes_field(tag::bytes(1), bytes.len())??;
+        let weight = weighted.uint32_field(tag::varint(2))?;
+        let mut key = Reader::within(bytes, key);
+        let public = PublicKey::kept(key.slice(tag::bytes(2))?)?;
+        if keys.len() == KEYS_MAX || !key.is_done() || !weighted.is_done() {
+            return None;
+        }
+        keys.push((public, weight));
+    }
+    reader.is_done().then_some(Permission { threshold, keys, actor: 0 })
 }
 
 fn check_limits(message: &pbtx::Permission) -> Result<()> {

@@ -16,10 +16,11 @@ use ed25519_zebra::{SigningKey, VerificationKey, VerificationKeyBytes};
 use florin_ed25519::{self as ed25519, KnownKeys};
 use zeroize::Zeroizing;
 
+use crate::bls;
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::keys::{Curve, Signature, order_message};
-use crate::limits::VERIFICATIONS_PER_BATCH;
+use crate::keys::{Curve, POSSESSION_BYTE, Signature, order_message, tagged_point};
+use crate::limits::{BLS_VERIFICATION_COST, VERIFICATIONS_PER_BATCH};
 use crate::memo;
 use crate::permission::Permission;
 use crate::planted::{self, Bug};
@@ -34,6 +35,16 @@ enum JobKind {
     Single { actor: u64, key: [u8; 32], sig: [u8; 64], message: [u8; 42] },
     /// Anything else.
     Many(Box<Many>),
+    /// The proof of possession of a key that an order sets.
+    Possession(Box<Possession>),
+}
+
+#[derive(Debug)]
+struct Possession {
+    network_id: u64,
+    actor: u64,
+    key: bls::Key,
+    proof: bls::SignatureBytes,
 }
 
 #[derive(Debug)]
@@ -51,6 +62,10 @@ struct Many {
 /// the first signature `SIG_FORMAT`, `SIG_NOT_CANONICAL`, `KEY_MISMATCH` for a curve that no key has. PBTX judges one
 /// signature after the other, so what shows of a later one is an error only if those before it are true.
 pub fn check_authority(order: &Order, index: usize, permission: &Permission, actor: u64) -> Result<Job> {
+    check_sigs(&order.id, sigs_of(order, index, actor)?, permission, actor)
+}
+
+fn sigs_of(order: &Order, index: usize, actor: u64) -> Result<&[Bytes]> {
     let Some(authority) = order.authorities.get(index) else {
         let expected = format!("at least {}", index + 1);
         return Err(Error::expected(Code::AuthorityCount, "authorities", expected, order.authorities.len()));
@@ -59,12 +74,20 @@ pub fn check_authority(order: &Order, index: usize, permission: &Permission, act
         let what = format!("type of the authority of actor {actor}");
         return Err(Error::expected(Code::KeyType, &what, 0, authority.key_type));
     }
-    check_signed(&order.id, &authority.sigs, permission, actor)
+    Ok(&authority.sigs)
 }
 
-/// The cheap checks of signatures over the hash of anything (an order's id, or what a voucher signs) by account `actor`,
-/// without any curve arithmetic. Errors: as [`check_authority`].
+/// The cheap checks of signatures over the hash of something else than an order (what a voucher signs) by account `actor`,
+/// without any curve arithmetic. Errors: as [`check_authority`]; `SIG_FORMAT` for BLS signatures, which cost too much
+/// for what is checked many times over.
 pub fn check_signed(hash: &[u8; 32], sigs: &[Bytes], permission: &Permission, actor: u64) -> Result<Job> {
+    if let Some(i) = sigs.iter().position(|sig| sig.first() == Some(&Curve::Bls.byte())) {
+        return Err(Error::new(Code::SigFormat, format!("#{i} of actor {actor}: BLS keys sign orders alone")));
+    }
+    check_sigs(hash, sigs, permission, actor)
+}
+
+fn check_sigs(hash: &[u8; 32], sigs: &[Bytes], permission: &Permission, actor: u64) -> Result<Job> {
     let parse = |(i, bytes): (usize, &Bytes)| {
         Signature::parse(bytes).map_err(|e| Error::new(e.code, format!("#{i} of actor {actor}: {}", e.message)))
     };
@@ -138,7 +161,17 @@ impl Job {
                 }
             }
             JobKind::Many(many) => many.verify(&mut 0),
+            JobKind::Possession(possession) => possession.verify(),
         }
+    }
+}
+
+impl Possession {
+    fn verify(&self) -> Result<()> {
+        if bls::possesses(&self.key, self.network_id, self.actor, &self.proof) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Possession, format!("the proof is not of actor {} for the BLS key", self.actor)))
     }
 }
 
@@ -167,10 +200,15 @@ impl Many {
         Ok(())
     }
 
-    /// ECDSA signatures name their key. An ed25519 signature is tried with each such key, in the permission's order,
+    /// ECDSA signatures name their key, and there is one BLS key at most. An ed25519 signature is tried with each such key, in the permission's order,
     /// those without a signature first: signatures in the order of their keys need one try each.
     fn find_key(&self, sig: &Signature, used: &[bool], verifications: &mut usize) -> Option<usize> {
         let keys = &self.permission.keys;
+        if let Some(sig_bytes) = sig.bls() {
+            *verifications += BLS_VERIFICATION_COST;
+            let message = order_message(&self.order_id);
+            return keys.iter().position(|(key, _)| key.bls().is_some_and(|k| bls::verifies(&k, &message, &sig_bytes)));
+        }
         let Some(sig_bytes) = sig.ed25519_bytes() else {
             *verifications += 1;
             let signer = sig.recover(&self.order_id)?;
@@ -225,6 +263,33 @@ impl Batch {
         match check_authority(order, authority, permission, actor) {
             Ok(job) => self.jobs.push((tag, job)),
             Err(error) => *self.result(tag) = Err(error),
+        }
+    }
+
+    /// The same for an order that sets permissions with these BLS keys. A proof of possession for each comes after the
+    /// signatures, in this order: `POSSESSION` if not.
+    pub fn push_setting(&mut self, tag: usize, order: &Order, permission: &Permission, keys: &[bls::Key]) {
+        if keys.is_empty() {
+            return self.push(tag, order, 0, permission);
+        }
+        let checked = sigs_of(order, 0, order.actor).and_then(|sigs| {
+            let (sigs, proofs) = sigs.split_at(sigs.len().saturating_sub(keys.len()));
+            let proofs: Vec<_> = proofs.iter().filter_map(|proof| tagged_point(POSSESSION_BYTE, proof)).collect();
+            if proofs.len() != keys.len() {
+                let what = "proofs of possession after the signatures";
+                return Err(Error::expected(Code::Possession, what, keys.len(), proofs.len()));
+            }
+            Ok((check_sigs(&order.id, sigs, permission, order.actor)?, proofs))
+        });
+        let (job, proofs) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return self.refuse(tag, error),
+        };
+        self.push_job(tag, Ok(job));
+        for (key, proof) in keys.iter().zip(proofs) {
+            let (network_id, actor) = (order.network_id, order.actor);
+            let possession = Box::new(Possession { network_id, actor, key: *key, proof });
+            self.push_job(tag, Ok(Job(JobKind::Possession(possession))));
         }
     }
 
@@ -300,8 +365,13 @@ impl Batch {
                     let is_true = singles.next().expect("each single job is in the batch");
                     if is_true { Ok(()) } else { Err(mismatch(0, actor)) }
                 }
-                JobKind::Many(_) if failed.contains_key(&tag) => continue,
-                JobKind::Many(_) if *budget == 0 => Err(over_budget()),
+                JobKind::Many(_) | JobKind::Possession(_) if failed.contains_key(&tag) => continue,
+                JobKind::Many(_) | JobKind::Possession(_) if *budget == 0 => Err(over_budget()),
+                JobKind::Possession(possession) => {
+                    verifications += BLS_VERIFICATION_COST;
+                    *budget = budget.saturating_sub(BLS_VERIFICATION_COST);
+                    possession.verify()
+                }
                 JobKind::Many(many) => {
                     let mut spent = 0;
                     let outcome = many.verify(&mut spent);

@@ -106,9 +106,9 @@ fn curves_mix_in_one_permission() {
 fn a_flipped_recovery_id_is_a_mismatch() {
     for curve in [Curve::K1, Curve::R1] {
         let key = secret(curve, 1);
-        let right = *sign(&[&key])[0].as_bytes();
+        let right = sign(&[&key])[0].as_bytes().to_vec();
         for header in (31..=34).filter(|header| *header != right[1]) {
-            let mut flipped = right;
+            let mut flipped = right.clone();
             flipped[1] = header;
             let flipped = Signature::parse(&flipped).unwrap();
             assert_eq!(check(&Permission::single(key.public()), &[flipped]).0, Err(Code::KeyMismatch));
@@ -144,7 +144,7 @@ fn cheap_errors_cost_no_verification() {
     let body = body(1, &[]);
     let good = Bytes::copy_from_slice(key.sign_body(&body).as_bytes());
     let short = good.slice(..65);
-    let mut high_s = *k1.sign_body(&body).as_bytes();
+    let mut high_s = k1.sign_body(&body).as_bytes().to_vec();
     high_s[34] = 0x7f;
     high_s[35..].fill(0xff);
     let high_s = Bytes::copy_from_slice(&high_s);
@@ -246,6 +246,78 @@ fn orders_of_several_keys_share_a_budget() {
         assert_eq!(codes(&outcome).iter().filter(|code| **code == busy).count(), more);
         assert_eq!(outcome.verifications, fit * 136 + 1);
     }
+}
+
+/// At the limit, one over and far over it; a proof of possession costs what a signature does.
+#[test]
+fn bls_signatures_and_proofs_cost_more_of_the_budget() {
+    let key = secret(Curve::Bls, 1);
+    let point = key.public().bls().unwrap();
+    let permission = Permission::single(key.public());
+    let body = body(1, &[]);
+    let mut order = order_with(&body, &[Authority::of(&[key.sign_body(&body)])]);
+    assert_eq!(check(&permission, &[key.sign_body(&body)]), (Ok(()), BLS_VERIFICATION_COST));
+    let proof = key.bls().unwrap().prove(order.network_id, order.actor);
+    order.authorities[0].sigs.push([&[POSSESSION_BYTE], &proof[..]].concat().into());
+    for (budget, expected) in
+        [(0, Err(Code::Busy)), (BLS_VERIFICATION_COST, Err(Code::Busy)), (2 * BLS_VERIFICATION_COST, Ok(()))]
+    {
+        let mut batch = Batch::new();
+        batch.push_setting(0, &order, &permission, &[point]);
+        let outcome = batch.verify_within(&mut { budget }, &KnownKeys::default());
+        assert_eq!(outcome.results[0].1.as_ref().map_err(|e| e.code).copied(), expected, "of {budget}");
+    }
+    // All that a batch holds, of a budget for three: the memory of verdicts makes it quick.
+    let _remembering = crate::memo::remember();
+    let mut batch = Batch::new();
+    order.authorities[0].sigs.pop();
+    (0..ORDERS_PER_BATCH_MAX).for_each(|tag| batch.push(tag, &order, 0, &permission));
+    let outcome = batch.verify();
+    let fit = VERIFICATIONS_PER_BATCH / BLS_VERIFICATION_COST;
+    assert_eq!(outcome.results.iter().filter(|(_, result)| result.is_ok()).count(), fit);
+    assert_eq!(outcome.verifications, fit * BLS_VERIFICATION_COST);
+}
+
+#[test]
+fn proofs_of_possession_come_after_the_signatures_one_for_each_key() {
+    let (key, other) = (secret(Curve::Bls, 1), secret(Curve::Bls, 2));
+    let ed = secret(Curve::Ed25519, 1);
+    let permission = permission(1, &[(&ed, 1), (&key, 1)]);
+    let body = body(1, &[]);
+    let plain = order_with(&body, &[Authority::of(&[ed.sign_body(&body)])]);
+    let sig = plain.authorities[0].sigs[0].clone();
+    let prove = |key: &SecretKey| -> Bytes {
+        let proof = key.bls().unwrap().prove(plain.network_id, plain.actor);
+        [&[POSSESSION_BYTE], &proof[..]].concat().into()
+    };
+    let (one, two) = (prove(&key), prove(&other));
+    let point = |key: &SecretKey| key.public().bls().unwrap();
+    let judge = |sigs: &[&Bytes], keys: &[bls::Key]| {
+        let mut order = plain.clone();
+        order.authorities[0].sigs = sigs.iter().map(|sig| (*sig).clone()).collect();
+        let mut batch = Batch::new();
+        batch.push_setting(0, &order, &permission, keys);
+        batch.verify().results.remove(0).1.map_err(|e| e.code)
+    };
+    let both = [point(&key), point(&other)];
+    assert_eq!(judge(&[&sig, &one], &both[..1]), Ok(()));
+    assert_eq!(judge(&[&sig, &one, &two], &both), Ok(()));
+    assert_eq!(judge(&[&sig, &two, &one], &both), Err(Code::Possession));
+    assert_eq!(judge(&[&sig, &one], &both), Err(Code::Possession));
+    assert_eq!(judge(&[&one, &sig], &both[..1]), Err(Code::Possession));
+    assert_eq!(judge(&[&sig], &both[..1]), Err(Code::Possession));
+    assert_eq!(judge(&[&sig, &two], &both[..1]), Err(Code::Possession));
+    assert_eq!(judge(&[&one], &both[..1]), Err(Code::InsufficientWeight));
+    assert_eq!(judge(&[&sig, &one, &one], &both[..1]), Err(Code::SigFormat), "one too many");
+    assert_eq!(judge(&[&sig, &one], &[]), Err(Code::SigFormat), "for no key");
+}
+
+#[test]
+fn bls_keys_sign_no_vouchers() {
+    let key = secret(Curve::Bls, 1);
+    let sig = Bytes::copy_from_slice(key.sign_body_hash(&[3; 32]).as_bytes());
+    let error = check_signed(&[3; 32], &[sig], &Permission::single(key.public()), 5).unwrap_err();
+    assert_eq!(error.code, Code::SigFormat);
 }
 
 /// A batch of single-key orders in which those of `bad` are signed by another's key.

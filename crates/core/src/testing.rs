@@ -15,15 +15,18 @@ use crate::authority::{Authority, NoMeter};
 use crate::batch::decode_batch;
 use crate::bearer::NoteAsked;
 use crate::bitmap::Bitmap;
+use crate::bls;
 use crate::cash::testing::{Asked, Note, Purse};
+use crate::certificate::BatchId;
 use crate::committee::{AuthorityInfo, Committee, Network};
 use crate::content::{
-    Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_ROTATE, TYPE_SET_PERMISSION, encode_call, encode_pay,
+    Content, Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_ROTATE, TYPE_SET_PERMISSION, encode_call, encode_pay,
     encode_recover, encode_rotate, encode_set_permission, encode_withdraw,
 };
+use crate::distilled;
 use crate::envelope::{self, Body, Order, encode_body, encode_envelope};
 use crate::error::Result;
-use crate::keys::{Curve, SecretKey};
+use crate::keys::{Curve, POSSESSION_BYTE, SecretKey};
 use crate::ordered::{self, OrderedLog, item};
 use crate::permission::Permission;
 use crate::signatures::AuthorityKey;
@@ -150,6 +153,8 @@ impl TestCommittee {
 pub struct Signer {
     /// Keys that sign, the first for a single one.
     pub keys: Arc<Vec<SecretKey>>,
+    /// BLS keys: the first signs roots of batches, and all are proved where an order sets them.
+    pub bls: Arc<Vec<SecretKey>>,
     /// The permission that opened the account.
     pub permission: Permission,
     /// The account's address.
@@ -174,8 +179,22 @@ impl Signer {
     /// An account of any permission, and the keys that sign for it.
     pub fn with(permission: Permission, keys: Vec<SecretKey>) -> Signer {
         let address = permission.address(NETWORK_ID);
-        let keys = Arc::new(keys);
-        Signer { keys, permission, address, seqnum: 0, prev_hash: 0, last_call: 0, network_id: NETWORK_ID }
+        let (keys, bls, network_id) = (Arc::new(keys), Arc::default(), NETWORK_ID);
+        Signer { keys, bls, permission, address, seqnum: 0, prev_hash: 0, last_call: 0, network_id }
+    }
+
+    /// An account with an ed25519 key, which signs its orders, and a BLS key, which signs roots of batches.
+    pub fn distilled(number: u64) -> Signer {
+        let (key, bls) = (secret(Curve::Ed25519, number), secret(Curve::Bls, number));
+        let keys = vec![(key.public(), 1), (bls.public(), 1)];
+        let signer = Signer::with(Permission { threshold: 1, keys, actor: 0 }, vec![key]);
+        Signer { bls: Arc::new(vec![bls]), ..signer }
+    }
+
+    /// Its signature of the root of a batch, shown or not.
+    pub fn sign_root(&self, committee: &Committee, batch: &BatchId) -> bls::SignatureBytes {
+        let key = self.bls.first().and_then(SecretKey::bls).expect("an account with a BLS key");
+        key.sign(&distilled::root_message(committee, batch))
     }
 
     /// The same keys in another network, where the account has another address.
@@ -267,11 +286,27 @@ impl Signer {
         }
     }
 
-    /// Signs a body with all keys.
+    /// Signs a body with all keys, and proves the BLS keys that it sets.
     pub fn sign(&self, body: &Body) -> Bytes {
         let body = encode_body(body);
         let sigs: Vec<_> = self.keys.iter().map(|key| key.sign_body(&body)).collect();
-        encode_envelope(&body, &[envelope::Authority::of(&sigs)])
+        let mut authority = envelope::Authority::of(&sigs);
+        authority.sigs.extend(self.proofs(&body));
+        encode_envelope(&body, &[authority])
+    }
+
+    fn proofs(&self, body: &Bytes) -> Vec<Bytes> {
+        if self.bls.is_empty() {
+            return Vec::new();
+        }
+        let order = Order::decode_body(body.clone()).expect("a body");
+        let sets = Content::decode(&order).and_then(|content| content.sets_bls_keys()).unwrap_or_default();
+        let own = |key: &bls::Key| self.bls.iter().filter_map(SecretKey::bls).find(|own| own.public() == key);
+        let prove = |key: &bls::Key| -> Option<Bytes> {
+            let proof = own(key)?.prove(order.network_id, order.actor);
+            Some([&[POSSESSION_BYTE], &proof[..]].concat().into())
+        };
+        sets.iter().filter_map(prove).collect()
     }
 }
 

@@ -50,6 +50,7 @@ fn wire_md_has_every_limit() {
     let values: BTreeMap<&str, u128> = values!(
         ORDERS_PER_BATCH_MAX,
         VERIFICATIONS_PER_BATCH,
+        BLS_VERIFICATION_COST,
         KNOWN_KEYS_MAX,
         MESSAGE_BYTES_MAX,
         CERTIFICATES_BYTES_MAX,

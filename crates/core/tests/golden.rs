@@ -13,6 +13,8 @@ use florin_core::authority::state::{
 use florin_core::batch::decode_batch;
 use florin_core::bitmap::Bitmap;
 use florin_core::certificate::{Promise, signed_bytes};
+use florin_core::distilled::root_message;
+use florin_core::distilled::round::Sealed;
 use florin_core::envelope::Order;
 use florin_core::keys::Curve;
 use florin_core::ordered::book::Book;
@@ -55,6 +57,25 @@ fn orders() {
     golden("set_permission_envelope", account.set_permission(&permission, keys));
     golden("multisig_envelope", account.pay(&[to(address(1), 1)], ""));
     golden("address_text", signer(Curve::Ed25519).address.to_text("flr"));
+}
+
+/// Orders of accounts that sign the root of their batch together, and what they sign.
+#[test]
+fn distilled_batches() {
+    let (committee, _) = TestCommittee::default().build();
+    let mut signers = [Signer::distilled(5), Signer::distilled(6), Signer::new(7)];
+    signers.sort_by_key(Signer::actor);
+    let opening = signers.iter_mut().find(|s| !s.bls.is_empty()).unwrap();
+    golden("permission_distilled", opening.permission.encode());
+    golden("pay_open_distilled_envelope", opening.clone().pay(&[to(address(1), 1)], ""));
+    let alone = Signer { keys: opening.bls.clone(), ..opening.clone() };
+    golden("pay_open_bls_envelope", alone.clone().pay(&[to(address(1), 1)], ""));
+    let orders: Vec<Bytes> = signers.iter_mut().map(|s| s.pay(&[to(address(1), 1)], "")).collect();
+    let batch = decode_batch(&orders).unwrap().id;
+    golden("distilled_message", root_message(&committee, &batch));
+    let share = |s: &Signer| (!s.bls.is_empty()).then(|| s.sign_root(&committee, &batch));
+    let sealed = Sealed::new(&orders, signers.iter().map(share).collect()).unwrap();
+    golden("distilled_orders", sealed.orders(&sealed.signers()).concat());
 }
 
 /// Three orders of one account in one batch, certified and settled by all of four.

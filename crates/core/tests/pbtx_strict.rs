@@ -178,7 +178,7 @@ fn signatures_are_judged_in_their_order() {
     let sig = |key: &SecretKey| key.sign_body(&cosigned);
     let raw = |sig: Signature| Bytes::copy_from_slice(sig.as_bytes());
     let short = raw(sig(k1)).slice(..65);
-    let mut not_canonical = *sig(k1).as_bytes();
+    let mut not_canonical = sig(k1).as_bytes().to_vec();
     not_canonical[34] |= 0x80;
     let not_canonical = Bytes::copy_from_slice(&not_canonical);
     let good = || Authority::of(&[sig(ed)]);
@@ -272,7 +272,7 @@ fn weakness_2_one_order_has_one_encoding() {
     let network = usual();
     let key = secret(Curve::K1, 1);
     let bytes = encode_body(&body());
-    let sig = *key.sign_body(&bytes).as_bytes();
+    let sig = key.sign_body(&bytes).as_bytes().to_vec();
     let with = |sig: &[u8], key_type| {
         let sigs = vec![Bytes::copy_from_slice(sig)];
         code(&network, encode_envelope(&bytes, &[Authority { key_type, sigs }]))
@@ -285,18 +285,18 @@ fn weakness_2_one_order_has_one_encoding() {
     // Trailing bytes; headers of uncompressed keys; curves that nobody knows.
     assert_eq!(with(&[&sig[..], &[0]].concat(), 0), Some(Code::SigFormat));
     for header in [0, 27, 28, 29, 30, 35, 255] {
-        let mut other = sig;
+        let mut other = sig.clone();
         other[1] = header;
         assert_eq!(with(&other, 0), Some(Code::SigFormat), "header {header}");
     }
     for curve in [2, 3, 0x0f, 0x11] {
-        let mut other = sig;
+        let mut other = sig.clone();
         other[0] = curve;
         assert_eq!(with(&other, 0), Some(Code::SigFormat), "curve {curve}");
     }
     // A flipped recovery id.
     for header in (31..=34).filter(|header| *header != sig[1]) {
-        let mut other = sig;
+        let mut other = sig.clone();
         other[1] = header;
         assert_eq!(with(&other, 0), Some(Code::KeyMismatch), "header {header}");
     }
@@ -326,7 +326,7 @@ fn weakness_2_high_s_is_refused() {
     ];
     for (curve, order) in orders {
         let order = hex::decode(order).unwrap();
-        let mut sig = *secret(curve, 1).sign_body(&bytes).as_bytes();
+        let mut sig = secret(curve, 1).sign_body(&bytes).as_bytes().to_vec();
         // n - s, with the other recovery id: as true as the first one for those who ask for the equation alone.
         let mut borrow = 0i32;
         for i in (0..32).rev() {

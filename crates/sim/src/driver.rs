@@ -143,7 +143,7 @@ impl Driver {
         for authority in 0..world.committee.size() {
             let body = match job.quorum.wanted(authority) {
                 None => continue,
-                Some(Send::Vote { .. }) => Body::Vote(job.quorum.orders().to_vec()),
+                Some(Send::Vote { .. }) => Body::Vote(job.quorum.orders_for(authority)),
                 Some(Send::Settle { with_orders, .. }) => {
                     let Some(certificate) = job.quorum.certificate() else { continue };
                     let orders = if with_orders { job.quorum.orders().to_vec() } else { Vec::new() };

@@ -20,6 +20,7 @@
 //! Liveness: an order of a correct wallet is voted for by every honest authority that has settled its
 //! predecessors; one that has not gets them from its peers' settled streams ([`query::missing`]).
 
+mod aggregate;
 pub mod audit;
 pub(crate) mod changes;
 mod decoded;

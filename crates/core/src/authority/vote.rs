@@ -4,7 +4,8 @@
 //! 1. size, decode, canonical form, ids ([`Order::decode`]); 2. network, shard; 3. counts and duplicates;
 //! 4. content and outputs; 5. seqnum against settled and pending orders: the same body again is accepted
 //!    again, another body for a voted seqnum is an error that shows the pending one; 6. prev_hash, window;
-//! 7. balance, less what pending orders reserve; 8. signatures, in one batch for the whole request.
+//! 7. balance, less what pending orders reserve; 8. signatures, in one batch for the whole request. What senders have
+//!    signed together is checked before all that ([`super::aggregate`]), but is the last to refuse an order.
 //!
 //! A CALL is voted for only when all earlier orders of its account are settled here: then its certificate
 //! proves that they settle everywhere, and the log never waits for a shard. A RECOVER takes no lock; all it
@@ -14,6 +15,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
+use super::aggregate::Marked;
 use super::changes::Changes;
 use super::mint::{NoteChecks, is_bearer};
 use super::state::{Account, Table, get_record, get_u64, order_key};
@@ -102,6 +104,8 @@ impl Authority {
 
         meter.begin(Phase::Signatures);
         self.complete(&batch, &mut checks, changes)?;
+        meter.begin(Phase::State);
+        let marked = self.check_marks(&batch, changes, meter)?;
         // Orders of one account build on each other, so a bad signature may undo what later orders of the
         // batch rested on. Then everything is checked once more, and the accounts with a bad signature
         // have theirs checked one by one before they lock anything: two passes are always enough.
@@ -121,7 +125,7 @@ impl Authority {
             meter.begin(Phase::State);
             for (i, order) in batch.orders.iter().enumerate() {
                 let checked = match order {
-                    Ok(order) => self.check_and_lock(order, i, &suspects, &checks, &mut pass, changes)?,
+                    Ok(order) => self.check_and_lock(order, i, (&suspects, &marked), &checks, &mut pass, changes)?,
                     Err(e) => Err(e.clone()),
                 };
                 match checked {
@@ -167,7 +171,7 @@ impl Authority {
         &self,
         order: &Order,
         index: usize,
-        suspects: &Suspects,
+        (suspects, marked): (&Suspects, &Marked),
         checks: &NoteChecks,
         pass: &mut Pass,
         changes: &mut Changes<'_>,
@@ -206,16 +210,26 @@ impl Authority {
         if let Err(e) = covered.and_then(|()| self.check_asked(&content.notes, pass)) {
             return Ok(Err(e));
         }
-        match suspects.suspect(order, index) {
-            Some(true) => {
+        let sets = match content.sets_bls_keys() {
+            Ok(keys) => keys,
+            Err(e) => return Ok(Err(e)),
+        };
+        match (marked.key(index), suspects.suspect(order, index)) {
+            (Some(Err(e)), _) => return Ok(Err(e.clone())),
+            (Some(Ok(key)), _) if !sets.is_empty() || permission.distils() != Some(*key) => {
+                let message = format!("order {index}: who signs the root of a batch sets no BLS key with it");
+                return Ok(Err(Error::new(Code::BadAggregate, message)));
+            }
+            (Some(Ok(_)), _) => {}
+            (None, Some(true)) => {
                 let mut alone = Batch::new();
-                alone.push(index, order, 0, &permission);
+                alone.push_setting(index, order, &permission, &sets);
                 if let Some((_, Err(e))) = alone.verify_within(&mut pass.budget, &self.known).results.pop() {
                     return Ok(Err(e));
                 }
             }
-            Some(false) => {}
-            None => pass.signatures.push(index, order, 0, &permission),
+            (None, Some(false)) => {}
+            (None, None) => pass.signatures.push_setting(index, order, &permission, &sets),
         }
         if recover {
             return Ok(Ok(()));

@@ -3,6 +3,11 @@
 /// Limit, file, test.
 pub const TESTS: &[(&str, &str, &str)] = &[
     ("VERIFICATIONS_PER_BATCH", "crates/core/src/signatures_tests.rs", "orders_of_several_keys_share_a_budget"),
+    (
+        "BLS_VERIFICATION_COST",
+        "crates/core/src/signatures_tests.rs",
+        "bls_signatures_and_proofs_cost_more_of_the_budget",
+    ),
     ("KNOWN_KEYS_MAX", "crates/ed25519/src/lib.rs", "no_more_keys_are_known_than_the_limit"),
     ("MESSAGE_BYTES_MAX", "crates/rpc/tests/transport.rs", "messages_over_four_mebibytes_are_refused_both_ways"),
     (

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 mod attacks;
 mod audit;
+mod distilled;
 mod evidence;
 mod hot;
 mod mint;

@@ -227,6 +227,7 @@ impl Check {
                 ed25519_zebra::Signature::try_from(sig_bytes).map_err(|e| bad(&e))?,
                 order_message(body_hash),
             ),
+            Curve::Bls => return Err(bad(&"BLS keys are measured by `florin bench transfers --distilled`")),
         })
     }
 

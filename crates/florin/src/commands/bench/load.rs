@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use florin_client::network::Network;
 use florin_core::amount::format_amount;
+use florin_core::batch::decode_batch;
+use florin_core::committee::Committee;
+use florin_core::distilled::round::Sealed;
 use florin_core::testing::{Signer, to};
 use florin_core::{Code, Error, Result};
 use tokio::sync::Semaphore;
@@ -23,10 +26,19 @@ const START: i128 = 1_000_000;
 impl Accounts {
     /// `per_shard` accounts on each of `shards`.
     pub fn make(per_shard: usize, shards: u32, network_id: u64) -> Accounts {
+        Accounts::of(Signer::new, per_shard, shards, network_id)
+    }
+
+    /// The same, with BLS keys beside the others.
+    pub fn distilled(per_shard: usize, shards: u32, network_id: u64) -> Accounts {
+        Accounts::of(Signer::distilled, per_shard, shards, network_id)
+    }
+
+    fn of(signer: fn(u64) -> Signer, per_shard: usize, shards: u32, network_id: u64) -> Accounts {
         let mut by_shard: Vec<Vec<Signer>> = (0..shards).map(|_| Vec::with_capacity(per_shard)).collect();
         let mut number = 1;
         while by_shard.iter().any(|s| s.len() < per_shard) {
-            let signer = Signer::new(number).in_network(network_id);
+            let signer = signer(number).in_network(network_id);
             number += 1;
             let shard = &mut by_shard[signer.address.shard(shards) as usize];
             if shard.len() < per_shard {
@@ -58,6 +70,22 @@ impl Accounts {
             orders.push(of_shard);
         }
         orders
+    }
+
+    /// A round's orders in distilled batches of this size: each account has signed the root of its batch, and nothing else.
+    pub fn distil(&self, round: Vec<Vec<Bytes>>, batch: usize, committee: &Committee) -> Result<Vec<Vec<Sealed>>> {
+        let seal = |batch: &mut [(&Signer, Bytes)]| {
+            batch.sort_by_key(|(signer, _)| signer.actor());
+            let orders: Vec<Bytes> = batch.iter().map(|(_, order)| order.clone()).collect();
+            let id = decode_batch(&orders)?.id;
+            let shares = batch.iter().map(|(signer, _)| Some(signer.sign_root(committee, &id)));
+            Sealed::new(&orders, shares.collect())
+        };
+        let shards = self.by_shard.iter().zip(round).map(|(signers, orders)| {
+            let mut senders: Vec<(&Signer, Bytes)> = signers.iter().zip(orders).collect();
+            senders.chunks_mut(batch).map(seal).collect()
+        });
+        shards.collect()
     }
 
     /// Waits until every authority has loaded the genesis file and has its keys of e-cash.
@@ -94,16 +122,38 @@ impl Accounts {
     }
 }
 
+/// A batch on its way to the authorities.
+pub enum Batch {
+    /// Each order with its own signature.
+    Plain(Vec<Bytes>),
+    /// Senders have signed its root.
+    Distilled(Sealed),
+}
+
+/// Cuts orders by shard into batches.
+pub fn batches(by_shard: Vec<Vec<Bytes>>, batch: usize) -> Vec<Vec<Batch>> {
+    let cut = |orders: Vec<Bytes>| orders.chunks(batch).map(|part| Batch::Plain(part.to_vec())).collect();
+    by_shard.into_iter().map(cut).collect()
+}
+
 /// Submits all orders, a few batches of each shard at a time; every single one must become final.
 pub async fn drive(network: &Network, by_shard: Vec<Vec<Bytes>>, batch: usize, in_flight: usize) -> Result<()> {
+    drive_batches(network, batches(by_shard, batch), in_flight).await
+}
+
+/// The same for batches by shard.
+pub async fn drive_batches(network: &Network, by_shard: Vec<Vec<Batch>>, in_flight: usize) -> Result<()> {
     let mut running = JoinSet::new();
-    for (shard, orders) in by_shard.into_iter().enumerate() {
+    for (shard, batches) in by_shard.into_iter().enumerate() {
         let slots = Arc::new(Semaphore::new(in_flight));
-        for batch in orders.chunks(batch) {
-            let (network, slots, batch) = (network.clone(), slots.clone(), batch.to_vec());
+        for batch in batches {
+            let (network, slots, shard) = (network.clone(), slots.clone(), shard as u32);
             running.spawn(async move {
                 let _slot = slots.acquire_owned().await;
-                let submission = network.submit(shard as u32, batch, |_| ()).await?;
+                let submission = match batch {
+                    Batch::Plain(orders) => network.submit(shard, orders, |_| ()).await?,
+                    Batch::Distilled(sealed) => network.submit_distilled(shard, sealed, |_| ()).await?,
+                };
                 submission.outcomes.into_iter().find_map(Result::err).map_or(Ok(()), Err)
             });
         }

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use florin_client::network::{Network, Patience};
+use florin_core::limits::{BLS_VERIFICATION_COST, VERIFICATIONS_PER_BATCH};
 use florin_core::testing::{NETWORK_ID, TestCommittee};
 use florin_core::{Code, Error, Result};
 use serde_json::json;
 
 use super::cpu::{Cpu, batch_verification_us, median, percentile};
-use super::load::{Accounts, drive};
+use super::load::{Accounts, Batch, batches, drive, drive_batches};
 use super::progress::Progress;
 use crate::local::{LocalCommittee, Plan};
 use crate::output::Output;
@@ -37,10 +39,16 @@ pub struct Args {
     /// Single payments whose latency is measured, one after the other, with nothing else going on
     #[arg(long, default_value_t = 200)]
     singles: usize,
+    /// Senders sign the roots of their batches together, with BLS keys
+    #[arg(long)]
+    distilled: bool,
     /// Where the committee keeps its data; a temporary folder if not given
     #[arg(long)]
     dir: Option<std::path::PathBuf>,
 }
+
+/// Accounts with BLS keys that a batch can open.
+const PROOFS_PER_BATCH: usize = VERIFICATIONS_PER_BATCH / BLS_VERIFICATION_COST;
 
 /// What one round of load came to.
 struct Round {
@@ -74,7 +82,8 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
         "signing {} payments ahead of time",
         args.accounts * args.shards as usize * (args.rounds + 1)
     ));
-    let mut accounts = Accounts::make(args.accounts, args.shards, NETWORK_ID);
+    let make = if args.distilled { Accounts::distilled } else { Accounts::make };
+    let mut accounts = make(args.accounts, args.shards, NETWORK_ID);
     let genesis = accounts.genesis("flr", 2);
     let warm_up = accounts.round(0);
     let rounds: Vec<_> = (1..=args.rounds).map(|i| accounts.round(i)).collect();
@@ -94,6 +103,7 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
             bind: None,
         },
     )?;
+    let rounds = seal(args, rounds, &accounts, &local, out)?;
     local.start_all()?;
     let patience = Patience { total: Duration::from_secs(60), request: Duration::from_secs(60), ..Patience::default() };
     let network = Network::new(local.committee.clone(), patience);
@@ -101,13 +111,15 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
 
     let before_us = batch_verification_us(1_000, 5)?;
     progress.step("warming up: every account opens with its first payment");
-    drive(&network, warm_up, args.batch, args.in_flight).await?;
+    // A proof of possession costs a pairing, of which a batch may take so many.
+    let opening = if args.distilled { args.batch.min(PROOFS_PER_BATCH) } else { args.batch };
+    drive(&network, warm_up, opening, args.in_flight).await?;
     let mut measured = Vec::new();
     for (i, round) in rounds.into_iter().enumerate() {
         progress.step(format_args!("round {} of {}", i + 1, args.rounds));
         let before = cpu_of_all(&local)?;
         let start = Instant::now();
-        drive(&network, round, args.batch, args.in_flight).await?;
+        drive_batches(&network, round, args.in_flight).await?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu = cpu_of_all(&local)?.since(&before);
         measured.push(Round { seconds, cpu });
@@ -118,6 +130,25 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     drop(progress);
     report(args, &measured, (before_us + after_us) / 2.0, &latencies, out);
     Ok(())
+}
+
+/// The rounds' batches; with `--distilled` their roots are signed.
+fn seal(
+    args: &Args,
+    rounds: Vec<Vec<Vec<Bytes>>>,
+    accounts: &Accounts,
+    local: &LocalCommittee,
+    out: Output,
+) -> Result<Vec<Vec<Vec<Batch>>>> {
+    if !args.distilled {
+        return Ok(rounds.into_iter().map(|round| batches(round, args.batch)).collect());
+    }
+    out.note("signing the roots of their batches");
+    let seal = |round| {
+        let shards = accounts.distil(round, args.batch, &local.committee)?.into_iter();
+        Ok(shards.map(|sealed| sealed.into_iter().map(Batch::Distilled).collect()).collect())
+    };
+    rounds.into_iter().map(seal).collect()
 }
 
 pub(super) fn cpu_of_all(local: &LocalCommittee) -> Result<Cpu> {
@@ -167,7 +198,7 @@ fn report(args: &Args, rounds: &[Round], ceiling_us: f64, latencies: &[f64], out
     let value = json!({
         "name": "transfers", "rate": rate.round(), "unit": "transfers/s", "ratio": round2(ratio), "cpu_us": round2(cpu_us),
         "ceiling_us": round2(ceiling_us), "p50_ms": round2(p(50.0)), "p90_ms": round2(p(90.0)), "p99_ms": round2(p(99.0)),
-        "split_us": split, "authorities": args.authorities, "shards": args.shards, "batch": args.batch,
+        "split_us": split, "authorities": args.authorities, "shards": args.shards, "batch": args.batch, "distilled": args.distilled,
         "accounts": transfers as u64, "rounds": args.rounds,
     });
     let text = format!(

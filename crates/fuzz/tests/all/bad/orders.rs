@@ -23,6 +23,7 @@ pub fn add(cases: &mut Cases) {
     counts(cases);
     permissions(cases);
     keys(cases);
+    bls_keys(cases);
     signed(cases);
     points(cases);
 }
@@ -165,7 +166,7 @@ pub fn bad_permissions() -> Vec<(Code, &'static str, Vec<u8>)> {
         (BadPermission, "no keys", with(&|p| p.keys.clear())),
         (BadPermission, "a weight without a key", with(&|p| p.keys[0].key = None)),
         (Limit, "seventeen keys", with(&|p| p.keys = vec![p.keys[0].clone(); 17])),
-        (Limit, "a key of 65 bytes", key(vec![0; 65])),
+        (Limit, "a key of 98 bytes", key(vec![0; 98])),
         (Int63, "an actor with its top bit set", with(&|p| p.actor = 1 << 63)),
         (KeyType, "a key of type 1", with(&|p| p.keys[0].key.iter_mut().for_each(|k| k.r#type = 1))),
         (BadPermission, "a key of 33 bytes", key(of(Curve::K1)[..33].to_vec())),
@@ -220,6 +221,23 @@ fn permissions(cases: &mut Cases) {
             cases.bad("rotate", code, format!("keys with {rule}"), rotate(with_actor.encode_to_vec(), 7));
         }
     }
+}
+
+fn bls_keys(cases: &mut Cases) {
+    let key = secret(Curve::Bls, 5).public().as_bytes().to_vec();
+    cases.whole("public-key", "BLS", &key);
+    let mut bad = |rule: &str, bytes: &[u8]| cases.bad("public-key", BadPermission, format!("BLS key {rule}"), bytes);
+    bad("cut", &key[..96]);
+    bad("with a byte more", &[&key[..], &[0]].concat());
+    bad("that is compressed", &[&key[..1], &[key[1] | 0x80], &key[2..49]].concat());
+    bad("with a flag", &[&key[..1], &[key[1] | 0x20], &key[2..]].concat());
+    bad("that is the identity", &[&key[..1], &[0x40], &[0; 95]].concat());
+    bad("that is no point", &[&key[..96], &[key[96] ^ 1]].concat());
+    let signature = secret(Curve::Bls, 5).sign_body(b"body").as_bytes().to_vec();
+    cases.whole("signature", "BLS", &signature);
+    cases.bad("signature", SigFormat, "BLS signature cut".to_owned(), &signature[..96]);
+    cases.bad("signature", SigFormat, "BLS signature with a byte more".to_owned(), [&signature[..], &[0]].concat());
+    cases.bad("signature", SigFormat, "a mark of a signed root".to_owned(), [0x22]);
 }
 
 fn keys(cases: &mut Cases) {
