@@ -8,13 +8,13 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use florin_client::network::{Network, Patience};
-use florin_core::testing::{NETWORK_ID, TestCommittee, to};
+use florin_core::testing::{NETWORK_ID, to};
 use florin_core::{Code, Error, Result};
 use serde_json::json;
 
 use super::cpu::percentile;
 use super::far::{BEHIND, Link, Relays};
-use super::load::Accounts;
+use super::load::{Accounts, plan};
 use super::progress::Progress;
 use crate::commands::support::table;
 use crate::local::{LocalCommittee, Plan};
@@ -90,20 +90,8 @@ pub fn run(args: Args, out: Output) -> Result<()> {
 async fn measure(authorities: usize, delay: u64, payments: usize, dir: &Path) -> Result<Row> {
     let mut accounts = Accounts::make(ACCOUNTS, 1, NETWORK_ID);
     let genesis = accounts.genesis("flr", 2);
-    let mut local = LocalCommittee::create(
-        dir,
-        &Plan {
-            authorities,
-            shards: 1,
-            network_id: NETWORK_ID,
-            currency: "flr",
-            decimals: 2,
-            issuer: TestCommittee::issuer().permission.encode(),
-            issuer_limit: 1 << 60,
-            genesis: &genesis,
-            bind: (delay > 0).then_some(BEHIND),
-        },
-    )?;
+    let mut local =
+        LocalCommittee::create(dir, &Plan { bind: (delay > 0).then_some(BEHIND), ..plan(authorities, 1, &genesis) })?;
     let committee = local.committee.clone();
     let addresses = committee.authorities.iter().flat_map(|a| &a.addresses);
     let _relays = match delay {

@@ -9,10 +9,27 @@ use florin_core::amount::format_amount;
 use florin_core::batch::decode_batch;
 use florin_core::committee::Committee;
 use florin_core::distilled::round::Sealed;
-use florin_core::testing::{Signer, to};
+use florin_core::testing::{NETWORK_ID, Signer, TestCommittee, to};
 use florin_core::{Code, Error, Result};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+use crate::local::Plan;
+
+/// A committee of this machine for such accounts, with its issuer.
+pub fn plan(authorities: usize, shards: u32, genesis: &str) -> Plan<'_> {
+    Plan {
+        authorities,
+        shards,
+        network_id: NETWORK_ID,
+        currency: "flr",
+        decimals: 2,
+        issuer: TestCommittee::issuer().permission.encode(),
+        issuer_limit: 1 << 60,
+        genesis,
+        bind: None,
+    }
+}
 
 /// Accounts that pay each other.
 pub struct Accounts {

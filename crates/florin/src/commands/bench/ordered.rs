@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use florin_client::network::{Event, Network, Patience};
 use florin_core::envelope::Order;
-use florin_core::testing::{NETWORK_ID, Signer, TestCommittee, to};
+use florin_core::testing::{NETWORK_ID, Signer, to};
 use florin_core::wire::{self, order_status::State as S, output};
 use florin_core::{Code, Error, Result};
 use florin_node::ordering::{BareReport, Pace, measure_bare};
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::cpu::percentile;
-use super::load::Accounts;
+use super::load::{Accounts, plan};
 use super::progress::Progress;
 use crate::commands::support::table;
-use crate::local::{LocalCommittee, Plan};
+use crate::local::LocalCommittee;
 use crate::output::Output;
 
 /// Between two batches.
@@ -83,20 +83,7 @@ async fn measure(args: &Args, authorities: usize, dir: &Path, progress: &mut Pro
     let batch = args.rate * TICK.as_millis() as usize / 1_000;
     let mut accounts = Accounts::make(orders + batch + 2, 1, NETWORK_ID);
     let genesis = accounts.genesis("flr", 2);
-    let mut local = LocalCommittee::create(
-        dir,
-        &Plan {
-            authorities,
-            shards: 1,
-            network_id: NETWORK_ID,
-            currency: "flr",
-            decimals: 2,
-            issuer: TestCommittee::issuer().permission.encode(),
-            issuer_limit: 1 << 60,
-            genesis: &genesis,
-            bind: None,
-        },
-    )?;
+    let mut local = LocalCommittee::create(dir, &plan(authorities, 1, &genesis))?;
     local.start_all()?;
     let patience = Patience { total: DEADLINE, request: DEADLINE, ..Patience::default() };
     let network = Network::new(local.committee.clone(), patience);

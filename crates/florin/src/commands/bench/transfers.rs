@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use florin_client::network::{Network, Patience};
 use florin_core::limits::{BLS_VERIFICATION_COST, VERIFICATIONS_PER_BATCH};
-use florin_core::testing::{NETWORK_ID, TestCommittee};
+use florin_core::testing::NETWORK_ID;
 use florin_core::{Code, Error, Result};
 use serde_json::json;
 
 use super::cpu::{Cpu, batch_verification_us, median, percentile};
-use super::load::{Accounts, Batch, batches, drive, drive_batches};
+use super::load::{Accounts, Batch, batches, drive, drive_batches, plan};
 use super::progress::Progress;
-use crate::local::{LocalCommittee, Plan};
+use crate::local::LocalCommittee;
 use crate::output::Output;
 
 /// Options.
@@ -88,21 +88,7 @@ async fn measure(args: &Args, dir: &std::path::Path, out: Output) -> Result<()> 
     let warm_up = accounts.round(0);
     let rounds: Vec<_> = (1..=args.rounds).map(|i| accounts.round(i)).collect();
 
-    let issuer = TestCommittee::issuer();
-    let mut local = LocalCommittee::create(
-        dir,
-        &Plan {
-            authorities: args.authorities,
-            shards: args.shards,
-            network_id: NETWORK_ID,
-            currency: "flr",
-            decimals: 2,
-            issuer: issuer.permission.encode(),
-            issuer_limit: 1 << 60,
-            genesis: &genesis,
-            bind: None,
-        },
-    )?;
+    let mut local = LocalCommittee::create(dir, &plan(args.authorities, args.shards, &genesis))?;
     let rounds = seal(args, rounds, &accounts, &local, out)?;
     local.start_all()?;
     let patience = Patience { total: Duration::from_secs(60), request: Duration::from_secs(60), ..Patience::default() };

@@ -14,18 +14,18 @@ use florin_core::cash::blind::NoteSignature;
 use florin_core::cash::dkg::PublicKeys;
 use florin_core::cash::mint_keys::MintKeys;
 use florin_core::cash::testing::{Asked, Note};
-use florin_core::testing::{NETWORK_ID, Signer, TestCommittee, to};
+use florin_core::testing::{NETWORK_ID, Signer, to};
 use florin_core::{Code, Error, Result};
 use florin_node::meter::thread_cpu_ns;
 use serde_json::{Value, json};
 
 use super::super::cash_crypto::wrong;
 use super::super::cpu::{Cpu, percentile};
-use super::super::load::Accounts;
+use super::super::load::{Accounts, plan};
 use super::super::transfers::cpu_of_all;
 use super::{Args, authority, round2, rows};
 use crate::commands::committee::dkg;
-use crate::local::{LocalCommittee, Plan};
+use crate::local::LocalCommittee;
 use crate::output::Output;
 
 const AUTHORITIES: usize = 4;
@@ -81,20 +81,7 @@ pub fn run(args: &Args, cost: &authority::Cost, out: Output) -> Result<Measured>
 
 async fn measure(args: &Args, cost: &authority::Cost, dir: &std::path::Path, out: Output) -> Result<Measured> {
     let mut accounts = Accounts::make(2, 1, NETWORK_ID);
-    let mut local = LocalCommittee::create(
-        dir,
-        &Plan {
-            authorities: AUTHORITIES,
-            shards: 1,
-            network_id: NETWORK_ID,
-            currency: "flr",
-            decimals: 2,
-            issuer: TestCommittee::issuer().permission.encode(),
-            issuer_limit: 1 << 60,
-            genesis: &accounts.genesis("flr", 2),
-            bind: None,
-        },
-    )?;
+    let mut local = LocalCommittee::create(dir, &plan(AUTHORITIES, 1, &accounts.genesis("flr", 2)))?;
     local.start_all()?;
     let network =
         Network::new(local.committee.clone(), Patience { total: PATIENCE, request: PATIENCE, ..Patience::default() });

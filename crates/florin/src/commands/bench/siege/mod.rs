@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use florin_client::network::{Network, Patience};
-use florin_core::testing::{NETWORK_ID, TestCommittee, to};
+use florin_core::testing::{NETWORK_ID, to};
 use florin_core::{Code, Error, Result};
 use serde_json::json;
 
 use self::attacks::{ATTACKS, Besieged, Kind};
 use super::cpu::percentile;
-use super::load::Accounts;
+use super::load::{Accounts, plan};
 use crate::commands::support::table;
-use crate::local::{LocalCommittee, Plan};
+use crate::local::LocalCommittee;
 use crate::output::Output;
 
 /// Accounts that pay in turn.
@@ -81,18 +81,7 @@ pub fn run(args: Args, out: Output) -> Result<()> {
 async fn measure(args: &Args, attacked: usize, dir: &std::path::Path, out: Output) -> Result<Vec<Row>> {
     let mut accounts = Accounts::make(ACCOUNTS + attacks::BATCH, 1, NETWORK_ID);
     let genesis = accounts.genesis("flr", 2);
-    let plan = Plan {
-        authorities: args.authorities,
-        shards: 1,
-        network_id: NETWORK_ID,
-        currency: "flr",
-        decimals: 2,
-        issuer: TestCommittee::issuer().permission.encode(),
-        issuer_limit: 1 << 60,
-        genesis: &genesis,
-        bind: None,
-    };
-    let mut local = LocalCommittee::create(dir, &plan)?;
+    let mut local = LocalCommittee::create(dir, &plan(args.authorities, 1, &genesis))?;
     local.start_all()?;
     let patience = Patience { total: DEADLINE, request: DEADLINE, ..Patience::default() };
     let network = Network::new(local.committee.clone(), patience);
