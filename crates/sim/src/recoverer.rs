@@ -56,13 +56,27 @@ pub struct Recoverer {
     since: Micros,
     alone: u32,
     held: [Option<Held>; KINDS],
+    /// What it has signed to go on with at other states. A crash can take the account back to one of them, and another order
+    /// for the same place would lock it once more.
+    left: BTreeMap<(u32, u64), Held>,
 }
 
 impl Recoverer {
     /// With these accounts, which have some money.
     pub fn new(addr: Addr, purses: Vec<Purse>) -> Self {
         let held = [const { None }; KINDS];
-        Recoverer { addr, purses, at: 0, phase: Phase::Idle, plan: Plan::Split, round: 0, since: 0, alone: 0, held }
+        Recoverer {
+            addr,
+            purses,
+            at: 0,
+            phase: Phase::Idle,
+            plan: Plan::Split,
+            round: 0,
+            since: 0,
+            alone: 0,
+            held,
+            left: BTreeMap::new(),
+        }
     }
 
     fn purse(&self) -> &Purse {
@@ -108,6 +122,7 @@ impl Recoverer {
         world.fault("accounts locked by their wallet");
         self.round += 1;
         self.held = [const { None }; KINDS];
+        self.left.clear();
         self.plan = match world.rng.below(3) {
             0 => Plan::Split,
             1 => Plan::Alone,
@@ -245,8 +260,17 @@ impl Recoverer {
             !certified && self.refresh(world) && before != (self.purse().seqnum, self.purse().prev_hash)
         };
         if stale && self.refresh(world) {
-            let order = self.pay(world);
-            self.hold(NEXT, order);
+            if let Some(other) = self.held[NEXT].take() {
+                self.left.insert(before, other);
+            }
+            let now = (self.purse().seqnum, self.purse().prev_hash);
+            match self.left.remove(&now) {
+                Some(signed) => self.held[NEXT] = Some(signed),
+                None => {
+                    let order = self.pay(world);
+                    self.hold(NEXT, order);
+                }
+            }
         }
         self.ask_all(world, NEXT);
         self.settle(world, NEXT, None);

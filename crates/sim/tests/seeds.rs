@@ -308,6 +308,12 @@ fn a_channel_that_ends_in_a_long_time_is_collected_though_nothing_else_happens()
     clean(Options::varied(209));
 }
 
+/// In this seed crashes take an account that was recovered back, and forth again.
+#[test]
+fn an_account_that_goes_on_signs_one_order_for_each_place() {
+    clean(Options::varied(248));
+}
+
 #[test]
 fn a_side_that_was_there_and_lost_all_the_same_is_noticed() {
     // Only seeds with channels can show it.
