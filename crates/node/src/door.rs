@@ -74,8 +74,10 @@ impl Places {
             *level = (*level).max(Instant::now()) + REFUSED * kept.num_permits() as u32;
             *level
         };
+        // Requests that are dropped as the process ends have no runtime any more, and nobody waits.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let host = self.host.clone();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             sleep_until(until).await;
             drop((kept, host));
         });
