@@ -314,6 +314,12 @@ fn an_account_that_goes_on_signs_one_order_for_each_place() {
     clean(Options::varied(248));
 }
 
+/// In this seed two settled orders ask for one note in one tier, and the log voids one of them.
+#[test]
+fn a_note_that_two_ask_for_stays_issued_when_one_is_voided() {
+    clean(Options::varied(619));
+}
+
 #[test]
 fn a_side_that_was_there_and_lost_all_the_same_is_noticed() {
     // Only seeds with channels can show it.

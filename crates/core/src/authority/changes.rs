@@ -8,6 +8,7 @@ use prost::Message;
 
 use super::encode::{encode_batch_record, encode_order_record, put_credit_record};
 use super::hot::{Hot, Written};
+use super::issued::Issued;
 use super::progress::{Progress, load_progress, settled_entry};
 use super::state::{
     Account, Holding, LOG, Link, State, TOTALS_KEY, Table, Totals, Write, account_key, get_record, get_u64,
@@ -57,8 +58,8 @@ pub(crate) struct Changes<'a> {
     pub now_us: u64,
     /// Notes that the step has looked at, and whether it has changed them.
     notes: BTreeMap<Nonce, (wire::NoteRecord, bool)>,
-    /// Tiers asked for, by blinded nonce.
-    issued: BTreeMap<bytes::Bytes, u64>,
+    /// What settled orders ask for, by blinded nonce.
+    issued: BTreeMap<bytes::Bytes, Issued>,
     deliveries: BTreeMap<u32, Vec<wire::DeliveredCredit>>,
     calls: Vec<wire::LogCall>,
     writes: Vec<Write>,
@@ -458,14 +459,14 @@ impl<'a> Changes<'a> {
     /// Issues a note, with its posting.
     pub fn issue(&mut self, asked: &NoteAsked) -> Result<()> {
         self.notes_of(asked.tier).0 += 1;
-        *self.issued_bits(asked)? |= asked.worth();
+        self.issued(asked)?.add(asked.tier);
         Ok(())
     }
 
     /// Takes back that a note was issued, as its order is void.
     pub fn take_back_note(&mut self, asked: &NoteAsked) -> Result<()> {
         self.notes_of(asked.tier).0 -= 1;
-        *self.issued_bits(asked)? &= !asked.worth();
+        self.issued(asked)?.remove(asked.tier);
         Ok(())
     }
 
@@ -477,11 +478,11 @@ impl<'a> Changes<'a> {
         &mut self.totals.notes[tier]
     }
 
-    fn issued_bits(&mut self, asked: &NoteAsked) -> Result<&mut u64> {
+    fn issued(&mut self, asked: &NoteAsked) -> Result<&mut Issued> {
         use std::collections::btree_map::Entry;
         Ok(match self.issued.entry(asked.blinded.clone()) {
             Entry::Occupied(e) => e.into_mut(),
-            Entry::Vacant(e) => e.insert(get_u64(self.state, Table::Issued, &asked.blinded)?.unwrap_or(0)),
+            Entry::Vacant(e) => e.insert(Issued::load(self.state, &asked.blinded)?),
         })
     }
 
@@ -565,10 +566,10 @@ impl<'a> Changes<'a> {
                 self.put(Table::Notes, nonce.0, record.encode_to_vec());
             }
         }
-        for (blinded, tiers) in std::mem::take(&mut self.issued) {
-            match tiers {
-                0 => self.delete(Table::Issued, &blinded[..]),
-                tiers => self.put(Table::Issued, &blinded[..], tiers.to_be_bytes()),
+        for (blinded, issued) in std::mem::take(&mut self.issued) {
+            match issued.encode() {
+                None => self.delete(Table::Issued, &blinded[..]),
+                Some(value) => self.put(Table::Issued, &blinded[..], value),
             }
         }
         for (network_id, slot) in std::mem::take(&mut self.networks) {

@@ -21,9 +21,10 @@ use sha2::{Digest, Sha256};
 
 use super::Authority;
 use super::changes::Changes;
+use super::issued::Issued;
 use super::recover_notes::{taken, waits_no_more};
 use super::settle::{Step, conflict, entry_of, log_call};
-use super::state::{State, Table, get_record, get_u64, order_id_key};
+use super::state::{State, Table, get_record, order_id_key};
 use super::vote::{Pass, VOTED_OTHER};
 use crate::batch::{DecodedBatch, decode_batch};
 use crate::bearer::{self, Bearer, NoteAsked};
@@ -388,8 +389,7 @@ impl Authority {
         let keys = self.mint().filter(|keys| keys.holds_shares());
         let mut reply = wire::NotesReply::default();
         for blinded in &request.blinded {
-            let bits = get_u64(state, Table::Issued, blinded)?.unwrap_or(0);
-            let tiers: Vec<u32> = (0..u64::BITS).filter(|tier| bits >> tier & 1 == 1).collect();
+            let tiers: Vec<u32> = Issued::load(state, blinded)?.tiers().collect();
             let shares = match &keys {
                 Some(keys) => tiers.iter().map(|tier| self.share(keys, *tier, blinded)).collect::<Result<_>>()?,
                 None => Vec::new(),

@@ -30,6 +30,7 @@ mod encode;
 mod evidence;
 pub mod hot;
 pub mod input;
+pub mod issued;
 pub mod mint;
 mod pbtx;
 pub(crate) mod progress;

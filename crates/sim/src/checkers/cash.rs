@@ -179,7 +179,7 @@ impl Cash {
             found.push((Rule::SumZero, what));
         }
         for (tier, blinded) in &order.asked {
-            let bits = image.value(Table::Issued, blinded).map_or(0, |v| number(v));
+            let bits = image.value(Table::Issued, blinded).map_or(0, |v| number(&v[..v.len().min(8)]));
             if bits >> tier & 1 == 0 {
                 found.push((Rule::Notes, format!("{node:?} settles {name} and does not know that it asks for a note")));
             }
@@ -255,16 +255,16 @@ impl Cash {
         found
     }
 
-    /// What is written of a blinded nonce: the tiers in which settled orders ask for it.
+    /// What is written of a blinded nonce: the tiers in which settled orders ask for it, and how many do.
     fn issued(&self, node: NodeId, blinded: &[u8], value: Option<&[u8]>) -> Option<(Rule, String)> {
-        let bits = value.map_or(0, number);
         let shard = self.shards.get(&node)?;
         let key = Bytes::copy_from_slice(blinded);
         let asked = shard.asked.range((key.clone(), 0)..=(key, u32::MAX)).filter(|(_, n)| **n > 0);
-        let expected = asked.fold(0, |bits, ((_, tier), _)| bits | 1u64 << tier.min(&63));
-        (bits != expected).then(|| {
-            let what = format!("{node:?} has issued {} in tiers {bits:b}", hex::encode(blinded));
-            (Rule::Notes, format!("{what}, settled orders ask for {expected:b}"))
+        let expected = issued_value(asked.map(|((_, tier), n)| (*tier, *n)));
+        let found = value.unwrap_or_default();
+        (found != expected).then(|| {
+            let what = format!("{node:?} has issued {} as {}", hex::encode(blinded), hex::encode(found));
+            (Rule::Notes, format!("{what}, settled orders ask for {}", hex::encode(expected)))
         })
     }
 
@@ -447,11 +447,12 @@ impl Cash {
             }
             let mine =
                 |o: &&&Known| o.foreign.is_none() && self.facts.shard_of(o.place.network, o.place.actor) == node.1;
-            let mut asked: BTreeMap<&Bytes, u64> = BTreeMap::new();
-            all.iter().filter(mine).flat_map(|o| &o.asked).for_each(|(t, b)| *asked.entry(b).or_default() |= 1 << t);
-            let has: BTreeMap<Bytes, u64> =
-                image.table(Table::Issued).map(|(k, v)| (Bytes::copy_from_slice(k), number(v))).collect();
-            if !has.iter().map(|(b, t)| (b, *t)).eq(asked) {
+            let mut asked: BTreeMap<&[u8], BTreeMap<u32, u64>> = BTreeMap::new();
+            for (tier, blinded) in all.iter().filter(mine).flat_map(|o| &o.asked) {
+                *asked.entry(blinded).or_default().entry(*tier).or_default() += 1;
+            }
+            let asked = asked.into_iter().map(|(blinded, tiers)| (blinded, issued_value(tiers.into_iter())));
+            if !image.table(Table::Issued).map(|(k, v)| (k, v.to_vec())).eq(asked) {
                 found.push(format!("{node:?} does not know which notes it has issued"));
             }
         }
@@ -501,4 +502,18 @@ impl Cash {
 fn record(image: &Image, nonce: &Id) -> wire::NoteRecord {
     let value = image.value(Table::Notes, nonce);
     value.and_then(|v| wire::NoteRecord::decode(v.clone()).ok()).unwrap_or_default()
+}
+
+/// What is kept of a blinded nonce that so many orders ask for, by tier: a bit a tier, then the tiers of several with how many
+/// more there are.
+fn issued_value(asked: impl Iterator<Item = (u32, u64)>) -> Vec<u8> {
+    let (mut bits, mut more) = (0_u64, Vec::new());
+    for (tier, n) in asked {
+        bits |= 1 << tier.min(63);
+        if n > 1 {
+            more.push(tier as u8);
+            more.extend((n as u32 - 1).to_be_bytes());
+        }
+    }
+    if bits == 0 { Vec::new() } else { [bits.to_be_bytes().to_vec(), more].concat() }
 }

@@ -3,7 +3,8 @@
 use super::books::outputs_undone;
 use super::flow::Flow;
 use super::{Audit, Pages, decode, read};
-use crate::authority::state::{LOG, Table, Totals, corrupt, get_u64, order_id_key};
+use crate::authority::issued::Issued;
+use crate::authority::state::{LOG, Table, Totals, corrupt, order_id_key};
 use crate::bearer::{Bearer, NoteAsked};
 use crate::content::{Action, Content, TYPE_RECOVER_NOTES};
 use crate::envelope::Order;
@@ -54,10 +55,11 @@ impl Audit<'_> {
     /// Books the notes that a settled order asks for.
     pub(super) fn book_issued(&mut self, asked: &[NoteAsked], at: &str) -> Result<()> {
         for asked in asked {
-            let bits = get_u64(self.state, Table::Issued, &asked.blinded)?.unwrap_or(0);
-            if bits & asked.worth() == 0 {
-                let blinded = hex::encode(&asked.blinded);
-                self.out.find(format!("{at}: expected tier {} issued for {blinded}, found tiers {bits:b}", asked.tier));
+            let issued = Issued::load(self.state, &asked.blinded)?;
+            if !issued.has(asked.tier) {
+                let (blinded, found) = (hex::encode(&asked.blinded), issued.tiers().collect::<Vec<_>>());
+                self.out
+                    .find(format!("{at}: expected tier {} issued for {blinded}, found tiers {found:?}", asked.tier));
             }
             self.out.note_mut(asked.tier).0 += 1;
         }
@@ -66,7 +68,7 @@ impl Audit<'_> {
 
     /// The tables of notes have what settled orders say, and locks of orders that are there.
     pub(super) fn notes(&mut self, totals: &Totals) -> Result<()> {
-        let (mut spent, mut bits) = (0, 0);
+        let (mut spent, mut asked) = (0, 0);
         for entry in Pages::new(self.state, Table::Notes) {
             let (key, value) = entry?;
             let record: wire::NoteRecord = decode(Table::Notes, &key, value)?;
@@ -91,17 +93,14 @@ impl Audit<'_> {
         }
         for entry in Pages::new(self.state, Table::Issued) {
             let (key, value) = entry?;
-            let tiers = <[u8; 8]>::try_from(value.as_ref()).map(u64::from_be_bytes).unwrap_or(0);
-            if key.len() != 48 || tiers == 0 {
-                return Err(corrupt(Table::Issued, &key, "no blinded nonce with tiers"));
+            if key.len() != 48 {
+                return Err(corrupt(Table::Issued, &key, "no blinded nonce"));
             }
-            bits += u64::from(tiers.count_ones());
+            asked += Issued::decode(&key, &value)?.count();
         }
         let (issued, expected) = self.out.notes.iter().fold((0, 0), |(i, s), (issued, spent)| (i + issued, s + spent));
         self.out.expect("notes that are spent", expected, spent);
-        if bits > issued {
-            self.out.find(format!("blinded nonces: expected at most {issued} as asked for, found {bits}"));
-        }
+        self.out.expect("blinded nonces that are asked for", issued, asked);
         let mut found = totals.notes.clone();
         found.resize(found.len().max(self.out.notes.len()), (0, 0));
         self.out.notes.resize(found.len(), (0, 0));

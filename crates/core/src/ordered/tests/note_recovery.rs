@@ -225,6 +225,32 @@ fn what_one_authority_settled_alone_is_taken_back_with_all_that_it_made() {
 }
 
 #[test]
+fn a_note_that_a_voided_order_asks_for_as_well_stays_issued() {
+    let (mut cluster, mut alice, _, mut purse, notes) = with_notes(3, &[2]);
+    let asked = purse.ask(&[2]);
+    cluster.run_cash(&alice.withdraw(&asked));
+    let order = spend(&notes, vec![asked[0].output()], None);
+    let recovery = cluster.certify(0, &[recover(&notes)]);
+    let certificate = cluster.certify(0, std::slice::from_ref(&order));
+    assert!(one_settles(&mut cluster, 3, &certificate, &order));
+    assert_eq!(state_of(&cluster, 3, &notes[0]), (N::Spent, 0));
+    clean(&cluster, 3);
+    cluster.settle(0, &recovery, &[recover(&notes)]);
+    order_among(&mut cluster, 0..3);
+    cluster.set_time(1_000 + RECOVERY_WAIT_MS);
+    order_among(&mut cluster, 0..3);
+    cluster.order_all();
+    let blinded = vec![Bytes::copy_from_slice(&asked[0].secrets.blinded().to_bytes())];
+    for node in &cluster.nodes {
+        let request = wire::NotesRequest { blinded: blinded.clone(), ..Default::default() };
+        let reply = node[0].authority.notes(&node[0].state, &request).unwrap();
+        assert_eq!((&reply.issued[0].tiers[..], reply.issued[0].shares.len()), (&[2][..], 1));
+    }
+    assert_eq!(state_of(&cluster, 3, &notes[0]), (N::Free, 1));
+    (0..4).for_each(|i| clean(&cluster, i));
+}
+
+#[test]
 fn a_certificate_that_its_client_hides_until_the_note_is_freed_is_worth_nothing() {
     let (mut cluster, alice, bob, _, notes) = with_notes(1, &[5]);
     let order = deposit(&notes, &bob);
