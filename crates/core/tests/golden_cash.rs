@@ -4,6 +4,7 @@
 mod pinned;
 
 use bytes::Bytes;
+use florin_core::authority::issued::Issued;
 use florin_core::bearer::{build, lock_nonce, order_message};
 use florin_core::cash::testing::{Note, mint};
 use florin_core::content::{TYPE_PAY, credit_output, encode_withdraw};
@@ -74,6 +75,9 @@ fn locks_bundles_and_records() {
         early: vec![wire::EarlyRecord { seqnum: 2, batch: 301, index: 4, ..Default::default() }],
     };
     golden("record_note", record.encode_to_vec());
+    let mut issued = Issued::default();
+    [4, 0, 4, 63, 4].into_iter().for_each(|tier| issued.add(tier));
+    golden("record_issued", issued.encode().expect("it is asked for"));
     let recovery =
         wire::NoteRecoveryRecord { recoveries: 1, due_ms: 9, reports: Bytes::from_static(&[3]), spent_by: bytes32(8) };
     golden("record_note_recovery", recovery.encode_to_vec());

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use florin_client::{journal, keystore, receipt_file};
 use florin_core::address::Address;
+use florin_core::authority::issued::Issued;
 use florin_core::authority::state::Account;
 use florin_core::channel::{hub, manager, virtuals};
 use florin_core::testing::TestCommittee;
@@ -34,6 +35,12 @@ pub fn disk_records(bytes: &[u8]) {
         7: TotalsRecord, 8: NetworkShardRecord, 9: StreamRecord, 10: NoteRecord, 11: LogRecord, 12: SessionRecord,
         13: OrderedUnit, 14: CallerRecord, 15: OutcomeRecord, 16: ContractRecord, 17: ChannelRecord, 18: ActorRecord,
         19: NetworkRecord, 20: RecoveryRecord, 21: NoteRecoveryRecord, 22: PrimaryRecord, 23: UnitData);
+    // What is no message has a number above those of all messages.
+    if *which == u8::MAX
+        && let Ok(issued) = Issued::decode(&[], rest)
+    {
+        assert_eq!(issued.encode().as_deref(), Some(rest), "one encoding for each value");
+    }
     if which % 24 == 0
         && let Ok(record) = wire::AccountRecord::decode(rest)
         && let Ok(account) = Account::decode(record)

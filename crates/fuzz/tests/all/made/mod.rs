@@ -262,7 +262,7 @@ pub fn withdraw_permit() -> wire::SignedPermit {
 }
 
 fn records(seeds: &mut Seeds) {
-    let all: [(u8, &[&str]); 20] = [
+    let all: [(u8, &[&str]); 21] = [
         (0, &["record_account", "record_account_empty", "record_account_pbtx", "record_account_recovering"]),
         (1, &["record_batch"]),
         (2, &["record_progress", "record_progress_voided"]),
@@ -283,6 +283,7 @@ fn records(seeds: &mut Seeds) {
         (18, &["record_actor"]),
         (20, &["record_recovery"]),
         (21, &["record_note_recovery"]),
+        (u8::MAX, &["record_issued"]),
     ];
     for (kind, names) in all {
         names.iter().for_each(|name| seeds.add("disk_records", *name, with(&[kind], golden(name))));
