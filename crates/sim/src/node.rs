@@ -571,12 +571,13 @@ impl Node {
         if let Err(e) = &result
             && matches!(e.code, Code::ConflictingCertificate | Code::StorageCorrupt)
         {
-            match e.code == Code::ConflictingCertificate && world.checks.after_a_void(orders) {
-                true => world.fault("certificates that wait for a recovery"),
-                false => {
-                    let what = format!("{:?} gets a certificate that can't be: {e}", self.id());
-                    world.violation(Rule::Impossible, what);
-                }
+            let what = format!("{:?} gets a certificate that can't be: {e}", self.id());
+            world.violation(Rule::Impossible, what);
+        }
+        if let Ok(Reply::Settle(reply)) = &result {
+            let waiting = reply.waiting.iter().filter_map(|w| orders.get(w.index as usize));
+            if waiting.into_iter().any(|raw| world.checks.after_an_unknown_void(self.view(), raw)) {
+                world.fault("certificates that wait for a recovery");
             }
         }
         result

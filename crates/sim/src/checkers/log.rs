@@ -156,6 +156,12 @@ impl Log {
         range.filter(|(_, void)| **void).map(|(p, _)| *p).next()
     }
 
+    /// The last seqnum up to this one that is void.
+    pub(super) fn last_void(&self, place: Place) -> Option<Place> {
+        let range = self.decided.range(Place { seqnum: 0, id: None, ..place }..=place);
+        range.filter(|(_, void)| **void).map(|(p, _)| *p).next_back()
+    }
+
     /// Whether a seqnum is void.
     pub(super) fn is_void(&self, place: &Place) -> bool {
         self.decided.get(place) == Some(&true)

@@ -369,11 +369,14 @@ impl Checkers {
         }
     }
 
-    /// Whether an order is of an actor that a recovery has voided something of: an authority that has not heard of
-    /// it yet can't place what came after.
-    pub fn after_a_void(&self, raw: &[Bytes]) -> bool {
-        let ids = raw.iter().filter_map(orders::id_of);
-        ids.filter_map(|id| self.orders.get(&id)).any(|o| self.log.void_at_or_below(o.place).is_some())
+    /// Whether an order comes after one that a recovery has voided, of which this authority has not heard yet: it
+    /// can't place the order.
+    pub fn after_an_unknown_void(&self, image: &Image, raw: &Bytes) -> bool {
+        let Some(place) = orders::id_of(raw).and_then(|id| self.orders.get(&id)).map(|o| o.place) else { return false };
+        let Some(void) = self.log.last_void(place) else { return false };
+        let record = image.value(Table::Accounts, &account_key(place.network, place.actor));
+        let record = record.and_then(|v| wire::AccountRecord::decode(v.clone()).ok()).unwrap_or_default();
+        record.voided < void.seqnum
     }
 }
 
