@@ -271,10 +271,13 @@ fn without_keys_nothing_is_promised_and_what_others_certified_settles() {
 }
 
 /// Audits all shards of one authority.
-fn findings(cluster: &Cluster, authority: usize) -> Vec<String> {
+fn audits(cluster: &Cluster, authority: usize) -> Vec<(u32, audit::ShardAudit)> {
     let shards = cluster.nodes[authority].iter().zip(0..);
-    let audits: Vec<_> =
-        shards.map(|(n, shard)| (shard, audit::audit_shard(&n.authority, &n.state, true).unwrap())).collect();
+    shards.map(|(n, shard)| (shard, audit::audit_shard(&n.authority, &n.state, true).unwrap())).collect()
+}
+
+fn findings(cluster: &Cluster, authority: usize) -> Vec<String> {
+    let audits = audits(cluster, authority);
     let found = audits.iter().flat_map(|(_, audit)| audit.findings.clone());
     found.chain(audit::audit_authority(&audits, None)).collect()
 }
@@ -289,6 +292,7 @@ fn the_audit_counts_every_note() {
     cluster.run(&[deposit(&notes[2..3], Signer::on_shard(1, 2, 40).address)]);
     cluster.vote(0, &[deposit(&notes[3..], alice.address)]);
     assert_eq!(findings(&cluster, 0), [] as [String; 0]);
+    assert_eq!(audit::notes(&audits(&cluster, 0)), [(2, 1), (0, 0), (2, 1), (0, 0), (2, 1)]);
     let clean = cluster.nodes[0][0].state.clone();
     let spent = notes[0].secrets.nonce();
     let record = clean.get(Table::Notes, &spent.0).unwrap().unwrap();
