@@ -97,6 +97,7 @@ impl LocalCommittee {
                 genesis: has_genesis.then(|| "genesis.txt".into()),
                 http: Some(http[i].clone()),
                 bind: plan.bind.map(str::to_owned),
+                accounts_memory_mib: None,
             };
             write_authority_file(&dir.join(format!("authority-{}.toml", i + 1)), &file)?;
         }

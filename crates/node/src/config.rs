@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::ordering::Pace;
-use crate::storage::{Store, write_atomic};
+use crate::storage::{ACCOUNTS_BYTES, Store, write_atomic};
+
+/// MiB of accounts that a process keeps in memory unless its file says otherwise: about ten million.
+pub const ACCOUNTS_MEMORY_MIB: u64 = (ACCOUNTS_BYTES >> 20) as u64;
 
 /// The file as it is written.
 #[derive(Serialize, Deserialize, Clone)]
@@ -35,6 +38,9 @@ pub struct AuthorityFile {
     /// Host to bind instead of the one in the committee file (as `0.0.0.0` behind a NAT).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind: Option<String>,
+    /// MiB of accounts kept in memory, over all shards of the process; [`ACCOUNTS_MEMORY_MIB`] if absent, none if 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts_memory_mib: Option<u64>,
 }
 
 impl AuthorityFile {
@@ -71,6 +77,8 @@ pub struct Config {
     pub http: Option<String>,
     /// Host to bind.
     pub bind: Option<String>,
+    /// Bytes of accounts kept in memory, over all shards of the process.
+    pub accounts_bytes: usize,
     /// How often the ordering engine creates units.
     pub pace: Pace,
 }
@@ -89,6 +97,11 @@ impl Config {
         let index = committee.index_of(&public).ok_or_else(|| {
             Error::expected(Code::BadConfig, "public key of this authority", "one of the committee file", public)
         })?;
+        let mib = file.accounts_memory_mib.unwrap_or(ACCOUNTS_MEMORY_MIB);
+        let accounts_bytes =
+            mib.checked_mul(1 << 20).and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| {
+                Error::expected(Code::BadConfig, "accounts_memory_mib", "MiB that a machine can have", mib)
+            })?;
         Ok(Config {
             committee: Arc::new(committee),
             index,
@@ -97,6 +110,7 @@ impl Config {
             genesis: file.genesis.map(|g| base.join(g)),
             http: file.http,
             bind: file.bind,
+            accounts_bytes,
             pace: Pace::default(),
         })
     }
@@ -272,6 +286,7 @@ mod tests {
             genesis: None,
             http: None,
             bind: None,
+            accounts_bytes: ACCOUNTS_BYTES,
             pace: Pace::default(),
         };
         assert_eq!(check_data(&config.data).unwrap_err().code, Code::BadConfig);

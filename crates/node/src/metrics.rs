@@ -30,6 +30,8 @@ pub fn text(services: &Services) -> Result<String> {
     let votes = counter("vote_requests", "Batches that votes were asked for");
     let settles = counter("settle_requests", "Certificates handed in");
     let syncs = counter("disk_syncs", "Syncs to disk");
+    let reads =
+        counter("account_reads", "Looks at accounts that were not just written, by where they were looked for last");
     let cpu = Counters::default();
     registry.register_with_unit("cpu", "CPU time by what it was spent on", Unit::Seconds, cpu.clone());
     let mut gauge = |name: &str, help: &str| {
@@ -43,6 +45,8 @@ pub fn text(services: &Services) -> Result<String> {
     let following = gauge("following", "1 if the peer's settled stream is being followed");
     let faulty = gauge("faulty", "1 if the shard votes for nothing");
     let accounts = gauge("accounts_minor_units", "Sum of all balances of the shard");
+    let kept = gauge("accounts_in_memory", "Accounts kept in memory");
+    let kept_bytes = gauge("accounts_memory_bytes", "Bytes of the accounts kept in memory");
     let disk = gauge("disk_bytes", "Bytes of the data folder");
     let session = gauge("log_session", "Session of the log that is open");
     let signed = gauge("log_signed_sessions", "Sessions of the log that a quorum has signed");
@@ -78,6 +82,14 @@ pub fn text(services: &Services) -> Result<String> {
             let mut labels = labels.clone();
             labels.push(("kind".into(), kind.into()));
             cpu.get_or_create(&labels).inc_by(time.as_secs_f64());
+        }
+        let memory = shard.store().accounts_memory();
+        kept.get_or_create(&labels).set(memory.accounts as f64);
+        kept_bytes.get_or_create(&labels).set(memory.bytes as f64);
+        for (place, count) in [("memory", memory.found), ("tables", memory.missed)] {
+            let mut labels = labels.clone();
+            labels.push(("place".into(), place.into()));
+            reads.get_or_create(&labels).inc_by(count as f64);
         }
         outbox.get_or_create(&labels).set(status.outbox as f64);
         waiting.get_or_create(&labels).set(status.waiting as f64);

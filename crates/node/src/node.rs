@@ -56,6 +56,8 @@ pub async fn run(
     let note_work = NoteWork::new();
     for number in &numbers {
         let store = open_shard(&config, *number)?;
+        // Accounts lie evenly over all shards.
+        store.keep_accounts(config.accounts_bytes / numbers.len());
         let authority = Authority::new(config.committee.clone(), config.index, *number, key.clone());
         let (shard, thread) = Shard::start(authority, store, note_work.clone())?;
         shard.keep_evidence_in(&config.data);

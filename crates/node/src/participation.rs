@@ -100,6 +100,7 @@ mod tests {
             genesis: None,
             http: None,
             bind: None,
+            accounts_bytes: 0,
             pace: crate::ordering::Pace::default(),
         }
     }

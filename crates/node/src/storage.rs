@@ -2,7 +2,7 @@
 //!
 //! A write is one frame of the log and is then visible in memory. Now and then the memory is frozen and
 //! flushed into the trees in the background, and the log before it removed. `docs/decisions/0002-storage.md`
-//! says why it is built so.
+//! says why it is built so. In front of the trees lies a memory of accounts, for reads only.
 //!
 //! What holds safety rule 1 (a promise is on disk before it leaves) and must stay true:
 //! 1. [`Store::sync`] returns Ok only if every frame appended before the call is durable.
@@ -11,6 +11,7 @@
 //!    can't be told from what it kept. Reads go on.
 //! 4. Opening forgets no frame that was acknowledged, or refuses the folder.
 
+mod accounts;
 mod folder;
 mod log;
 mod memory;
@@ -28,6 +29,8 @@ use bytes::Bytes;
 use florin_core::authority::state::{State, Table, Write};
 use florin_core::error::{Code, Error, Result};
 
+use accounts::Accounts;
+pub use accounts::AccountsMemory;
 pub use folder::{FORMAT, Identity};
 pub(crate) use folder::{erase, finish_erase, io_error, write_atomic, write_secret};
 use log::{Log, MAX_WRITE};
@@ -40,6 +43,8 @@ const FLUSH: usize = if cfg!(test) { 64 << 10 } else { 128 << 20 };
 const FULL: usize = 4 * FLUSH;
 /// Values smaller than this are copied out: a slice would keep a whole frame or block in memory.
 const COPY: usize = 4_096;
+/// Bytes of accounts kept in memory, unless [`Store::keep_accounts`] says otherwise: ten million, about.
+pub const ACCOUNTS_BYTES: usize = 1_280 << 20;
 /// Entries that [`Store::iterate`] reads at once.
 const PAGE: usize = 1_024;
 const LOG: &str = "log";
@@ -59,6 +64,7 @@ struct Shared {
     dir: PathBuf,
     identity: Identity,
     trees: Trees,
+    accounts: Accounts,
     layers: RwLock<Layers>,
     /// `None` if read-only or closed. Locks are taken in the order of these fields.
     writer: Mutex<Option<Writer>>,
@@ -152,6 +158,7 @@ impl Store {
             dir: dir.into(),
             identity,
             trees,
+            accounts: Accounts::new(ACCOUNTS_BYTES),
             layers: RwLock::new(layers),
             writer: Mutex::new(log.map(|log| Writer { log, flusher: to_flusher })),
             durable: Mutex::new(tail.1),
@@ -261,6 +268,16 @@ impl Store {
         self.0.shared.trees.reads()
     }
 
+    /// Sets how many bytes of accounts are kept in memory, about; 0 for none.
+    pub fn keep_accounts(&self, bytes: usize) {
+        self.0.shared.accounts.limit(bytes);
+    }
+
+    /// What the memory of accounts holds, and how often it was of use.
+    pub fn accounts_memory(&self) -> AccountsMemory {
+        self.0.shared.accounts.numbers()
+    }
+
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
         folder::disk_bytes(&self.0.shared.dir)
@@ -273,8 +290,14 @@ impl State for Store {
     }
 
     fn look(&self, table: Table, key: &[u8], look: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let value = self.0.shared.find(table, key)?;
-        Ok(value.map(|value| look(&value)).is_some())
+        let shared = &*self.0.shared;
+        if let Some(value) = shared.in_log(table, key) {
+            return Ok(value.map(|value| look(&value)).is_some());
+        }
+        if table == Table::Accounts && shared.accounts.look(key, &mut *look).is_some() {
+            return Ok(true);
+        }
+        Ok(shared.trees.get(table as usize, key)?.map(|value| look(&value)).is_some())
     }
 
     fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
@@ -289,15 +312,22 @@ impl Shared {
 
     /// The newest value of a key, as a part of whatever it lies in.
     fn find(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        let known = {
-            let layers = self.layers.read().expect("no panic under this lock");
-            let frozen = || layers.frozen.as_ref().and_then(|m| m.get(table as usize, key));
-            layers.active.get(table as usize, key).or_else(frozen)
-        };
-        match known {
-            Some(value) => Ok(value),
-            None => self.trees.get(table as usize, key),
+        if let Some(value) = self.in_log(table, key) {
+            return Ok(value);
         }
+        if table == Table::Accounts
+            && let Some(value) = self.accounts.look(key, Bytes::copy_from_slice)
+        {
+            return Ok(Some(value));
+        }
+        self.trees.get(table as usize, key)
+    }
+
+    /// What the log's memory knows of a key: its value, or that it is deleted.
+    fn in_log(&self, table: Table, key: &[u8]) -> Option<Option<Bytes>> {
+        let layers = self.layers.read().expect("no panic under this lock");
+        let frozen = || layers.frozen.as_ref().and_then(|m| m.get(table as usize, key));
+        layers.active.get(table as usize, key).or_else(frozen)
     }
 
     /// Stops all writing. The first error is the one that everybody gets.
@@ -351,6 +381,8 @@ impl Shared {
     fn flush(&self, memory: &Memory, segment: u64) -> Result<()> {
         self.trees.flush(memory)?;
         folder::write_checkpoint(&self.dir, segment)?;
+        // Before the log's memory lets go of them: from then on what is here must be what the trees hold.
+        memory.each(Table::Accounts, |key, value| self.accounts.put(key, value));
         let flushing = lock(&self.flushing);
         self.layers.write().expect("no panic under this lock").frozen = None;
         self.flushed.notify_all();

@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use florin_core::address::Address;
+use florin_core::authority::state::{Account, Holding, account_key};
 use tempfile::TempDir;
 
 use super::*;
@@ -444,6 +446,103 @@ fn several_threads_write_sync_and_read() {
     });
     drop(store);
     assert_nothing_lost_in(dir.path(), 400);
+}
+
+/// An account of a usual shape: its balance is the number that is written.
+fn account(actor: u64, balance: u64) -> Write {
+    let mut address = [9; 32];
+    address[..8].copy_from_slice(&actor.to_be_bytes());
+    let address = Address::new(address);
+    let holdings = vec![Holding { address, balance: balance.into(), credits: 1, newest: (balance, 0) }];
+    let account = Account { holdings, address: Some(address), permission: vec![7; 40].into(), ..Account::default() };
+    Write::put(Table::Accounts, account_key(1, actor), account.encode())
+}
+
+/// Through both ways of reading, which must agree.
+fn balance(store: &Store, actor: u64) -> Option<u64> {
+    let key = account_key(1, actor);
+    let mut looked = None;
+    assert_eq!(
+        store.look(Table::Accounts, &key, &mut |bytes| looked = Some(bytes.to_vec())).unwrap(),
+        looked.is_some()
+    );
+    assert_eq!(store.get(Table::Accounts, &key).unwrap().as_deref(), looked.as_deref());
+    let account = Account::load(store, 1, actor).unwrap();
+    account.holdings.first().map(|holding| holding.balance as u64)
+}
+
+#[test]
+fn accounts_in_memory_are_those_of_the_tables() {
+    for bytes in [ACCOUNTS_BYTES, 64 * 17 << 10, 0] {
+        let dir = TempDir::new().unwrap();
+        let mut model = BTreeMap::new();
+        let mut numbers = AccountsMemory::default();
+        for round in 0..3u64 {
+            let store = open(dir.path()).unwrap();
+            store.keep_accounts(bytes);
+            for step in 0..200u64 {
+                let dice =
+                    |n: u64| u64::from_be_bytes(noise(round * 1_000_000 + step * 100 + n, 8).try_into().unwrap());
+                let writes: Vec<Write> = (0..20)
+                    .map(|n| {
+                        let (actor, balance) = (dice(n) % 1_500, step + 1);
+                        if dice(n).is_multiple_of(31) {
+                            model.insert(actor, None);
+                            return Write::delete(Table::Accounts, account_key(1, actor));
+                        }
+                        model.insert(actor, Some(balance));
+                        account(actor, balance)
+                    })
+                    .collect();
+                store.write(&writes).unwrap();
+                if step % 20 == 19 {
+                    assert!(model.iter().all(|(actor, expected)| balance(&store, *actor) == *expected));
+                }
+            }
+            numbers = store.accounts_memory();
+        }
+        assert!(folder::read_checkpoint(dir.path()).unwrap() > Some(10), "the test must have gone through flushes");
+        assert_eq!(numbers.found > 0 && numbers.accounts > 0, bytes > 0, "{numbers:?}");
+        let store = look(dir.path()).unwrap();
+        assert!(model.iter().all(|(actor, expected)| balance(&store, *actor) == *expected), "after a start");
+    }
+}
+
+/// What a reader has seen of an account, or was told that it is written, it never sees undone, whatever is flushed meanwhile.
+#[test]
+fn readers_of_accounts_never_see_an_older_one() {
+    const ACTORS: u64 = 300;
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path()).unwrap();
+    let written: Vec<AtomicU64> = (0..ACTORS).map(|_| AtomicU64::new(0)).collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..3u64 {
+            let (store, written, done) = (store.clone(), &written, &done);
+            scope.spawn(move || {
+                let mut n = reader;
+                while !done.load(Ordering::Acquire) {
+                    n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let actor = (n >> 33) % ACTORS;
+                    let known = written[actor as usize].load(Ordering::Acquire);
+                    let found =
+                        Account::load(&store, 1, actor).unwrap().holdings.first().map_or(0, |h| h.balance as u64);
+                    assert!(found >= known, "account {actor}: {known} was written, {found} is read");
+                    written[actor as usize].fetch_max(found, Ordering::AcqRel);
+                }
+            });
+        }
+        for round in 1..60u64 {
+            // A part of them each time, so that others are read from below the log's memory.
+            let actors: Vec<u64> = (0..ACTORS).filter(|actor| (actor + round) % 7 < 2).collect();
+            for _ in 0..4 {
+                store.write(&actors.iter().map(|actor| account(*actor, round)).collect::<Vec<_>>()).unwrap();
+            }
+            actors.iter().for_each(|actor| drop(written[*actor as usize].fetch_max(round, Ordering::AcqRel)));
+        }
+        done.store(true, Ordering::Release);
+    });
+    assert!(store.accounts_memory().found > 0, "some were read from memory");
 }
 
 /// Numbers of tables are in the log, their names in the folder.

@@ -86,6 +86,7 @@ impl Net {
             genesis: None,
             http: None,
             bind: None,
+            accounts_bytes: 64 << 20,
             pace: self.pace,
         }
     }

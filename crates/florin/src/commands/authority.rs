@@ -183,6 +183,7 @@ fn init(args: InitArgs, out: Output) -> Result<()> {
         genesis: args.genesis.map(|genesis| seen_from(&args.dir, &genesis)).transpose()?,
         http: args.http,
         bind: args.bind,
+        accounts_memory_mib: None,
     };
     write_authority_file(&path, &file)?;
     let name = &committee.authorities[index as usize].name;

@@ -172,6 +172,7 @@ impl Local {
                     genesis: has_genesis.then(|| "genesis.txt".into()),
                     http: Some(local.http[&part].clone()),
                     bind: bind.clone(),
+                    accounts_memory_mib: None,
                 };
                 std::fs::write(local.path(&config(part)), toml::to_string(&file).unwrap()).unwrap();
             }

@@ -212,6 +212,32 @@ impl Memory {
         self.tables[table].range(from)
     }
 
+    /// Entries of a table, ascending, to be gone through once: those of a hashed table are sorted with their places, so
+    /// that none is looked up again.
+    pub(super) fn ascending(&self, table: usize) -> impl ExactSizeIterator<Item = Place> {
+        let mut entries: Vec<(u128, &Key, Place)> = match &self.tables[table] {
+            Index::Sorted(places) => places.iter().map(|(key, place)| (key.head, key, *place)).collect(),
+            Index::Hashed { places, .. } => places.iter().map(|(key, place)| (key.head, key, *place)).collect(),
+        };
+        // Keys lie all over the memory: most are told apart without a look at them.
+        entries.sort_unstable_by(|(a, one, _), (b, other, _)| a.cmp(b).then_with(|| one.cmp(other)));
+        entries.into_iter().map(|(_, _, place)| place)
+    }
+
+    /// Shows all entries of a table, in any order.
+    pub(super) fn each(&self, table: Table, mut show: impl FnMut(&[u8], Option<&[u8]>)) {
+        let mut show = |place: &Place| {
+            let (frame, at) = (&self.frames[place.frame as usize], place.at as usize);
+            let value_at = at + place.key_len as usize;
+            let value = (place.value_len != DELETED).then(|| &frame[value_at..value_at + place.value_len as usize]);
+            show(&frame[at..value_at], value);
+        };
+        match &self.tables[table as usize] {
+            Index::Sorted(places) => places.values().for_each(&mut show),
+            Index::Hashed { places, .. } => places.values().for_each(&mut show),
+        }
+    }
+
     /// The bytes of an entry's key.
     pub(super) fn key(&self, place: &Place) -> Bytes {
         let at = place.at as usize;

@@ -22,6 +22,8 @@ const CACHE: u64 = 256 << 20;
 const FILES: usize = 256;
 /// Flushes of a table before they are merged. More merge less often and cost reads more.
 const RUNS: u8 = 8;
+/// The same of accounts. A merge rewrites nearly all of them, whoever has paid, and most are read from memory.
+const ACCOUNT_RUNS: u8 = if cfg!(test) { RUNS } else { 32 };
 /// Steps of merging after a flush; what is left is done after the next one.
 const STEPS: usize = 16;
 /// Readers always want the newest.
@@ -98,15 +100,15 @@ impl Trees {
     pub(super) fn flush(&self, memory: &Memory) -> Result<()> {
         for (table, (tree, _)) in self.tables.iter().enumerate() {
             let fail = |e| self.error("flush", table, e);
-            let mut entries = memory.range(table, Bound::Unbounded).peekable();
-            if entries.peek().is_none() {
+            let entries = memory.ascending(table);
+            if entries.len() == 0 {
                 continue;
             }
             let mut ingestion = tree.ingestion().map_err(fail)?;
-            for (_, place) in entries {
-                match memory.value(place) {
-                    Some(value) => ingestion.write(memory.key(place), value).map_err(fail)?,
-                    None => ingestion.write_tombstone(memory.key(place)).map_err(fail)?,
+            for place in entries {
+                match memory.value(&place) {
+                    Some(value) => ingestion.write(memory.key(&place), value).map_err(fail)?,
+                    None => ingestion.write_tombstone(memory.key(&place)).map_err(fail)?,
                 }
             }
             ingestion.finish().map_err(fail)?;
@@ -116,8 +118,10 @@ impl Trees {
 
     /// Merges what flushes left.
     pub(super) fn compact(&self, stop: &AtomicBool) -> Result<()> {
-        let strategy = Arc::new(Leveled::default().with_l0_threshold(RUNS));
+        let strategy = |runs| Arc::new(Leveled::default().with_l0_threshold(runs));
+        let (accounts, others) = (strategy(ACCOUNT_RUNS), strategy(RUNS));
         for (table, (tree, visible)) in self.tables.iter().enumerate() {
+            let strategy = if table == Table::Accounts as usize { &accounts } else { &others };
             let shape = || (tree.l0_run_count(), tree.table_count(), tree.disk_space());
             for _ in 0..STEPS {
                 let before = shape();

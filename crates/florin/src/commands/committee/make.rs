@@ -196,6 +196,7 @@ pub fn committee(plan: &Plan, issuer: Issuer) -> Result<Made> {
             genesis: plan.money.genesis.as_ref().map(|_| GENESIS.into()),
             http: http.map(|port| host_port("127.0.0.1", port + i as u16)),
             bind: None,
+            accounts_memory_mib: None,
         };
         let path = plan.dir.join(format!("{name}.toml"));
         write_authority_file(&path, &file)?;
