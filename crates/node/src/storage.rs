@@ -382,7 +382,7 @@ impl Shared {
         self.trees.flush(memory)?;
         folder::write_checkpoint(&self.dir, segment)?;
         // Before the log's memory lets go of them: from then on what is here must be what the trees hold.
-        memory.each(Table::Accounts, |key, value| self.accounts.put(key, value));
+        self.accounts.take_in(memory);
         let flushing = lock(&self.flushing);
         self.layers.write().expect("no panic under this lock").frozen = None;
         self.flushed.notify_all();

@@ -13,8 +13,11 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use florin_core::authority::state::Table;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+
+use super::memory::{AHEAD, Memory};
 
 /// Parts with a lock, an index and pages of their own: an index that grows holds up few readers, and for a short time.
 const PARTS: usize = 64;
@@ -99,10 +102,10 @@ impl Accounts {
     }
 
     /// The part that has a key's account, and the key's hash in it.
-    fn part(&self, key: &[u8; 16]) -> (&Mutex<Part>, u64) {
+    fn part(&self, key: &[u8; 16]) -> (usize, u64) {
         let hash = self.seed.hash_one(key);
         // Bits that neither the tags of an index nor its first places are taken from.
-        (&self.parts[(hash >> 40) as usize % PARTS], hash)
+        ((hash >> 40) as usize % PARTS, hash)
     }
 
     /// Shows the record of an account; `None` if it is not here.
@@ -110,7 +113,7 @@ impl Accounts {
         let key: &[u8; 16] = key.try_into().ok()?;
         let (part, hash) = self.part(key);
         let mut record = [0; RECORD_MAX];
-        let mut part = lock(part);
+        let mut part = lock(&self.parts[part]);
         let found = part.find(key, hash).map(|place| unpack(part.packed(place), &mut record));
         match found {
             Some(_) => part.found += 1,
@@ -120,17 +123,33 @@ impl Accounts {
         found.map(|len| look(&record[..len]))
     }
 
-    /// Takes in what the trees now hold for a key; `None`: nothing.
-    pub(super) fn put(&self, key: &[u8], record: Option<&[u8]>) {
-        let Ok(key) = <&[u8; 16]>::try_from(key) else { return };
-        let bytes_max = self.bytes_max.load(Ordering::Relaxed) / PARTS;
-        if bytes_max < PAGE {
-            // Nothing was ever put here, or it may not be stale.
-            return self.forget(key);
+    /// Takes in what has been flushed, and so is what the trees now hold. Part by part, as an index then stays in the cache.
+    pub(super) fn take_in(&self, memory: &Memory) {
+        let mut parts = vec![Vec::new(); PARTS];
+        for (key, place) in memory.short_keys(Table::Accounts) {
+            let (part, hash) = self.part(&key);
+            parts[part].push((key, hash, place));
         }
-        let (part, hash) = self.part(key);
-        let mut part = lock(part);
+        for (part, entries) in self.parts.iter().zip(parts) {
+            for entries in entries.chunks(AHEAD) {
+                memory.touch(entries.iter().map(|(_, _, place)| place));
+                let mut part = lock(part);
+                for (key, hash, _) in entries {
+                    std::hint::black_box(part.find(key, *hash));
+                }
+                for (key, hash, place) in entries {
+                    self.put_into(&mut part, key, *hash, memory.value_slice(place));
+                }
+            }
+        }
+    }
+
+    /// Takes in what the trees now hold for a key; `None`: nothing.
+    fn put_into(&self, part: &mut Part, key: &[u8; 16], hash: u64, record: Option<&[u8]>) {
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed) / PARTS;
         let mut slot = [0; SLOT_MAX];
+        // With no room for a page nothing is kept; what was kept before may be outdated.
+        let record = record.filter(|_| bytes_max >= PAGE);
         let packed = record.and_then(|record| part.pack(key, record, &mut slot));
         match (part.find(key, hash), packed) {
             (Some(place), Some(len)) if len <= part.slot(place).len() => {
@@ -144,14 +163,6 @@ impl Accounts {
                     part.insert(&slot[..len], hash, bytes_max, &self.seed);
                 }
             }
-        }
-    }
-
-    fn forget(&self, key: &[u8; 16]) {
-        let (part, hash) = self.part(key);
-        let mut part = lock(part);
-        if let Some(place) = part.find(key, hash) {
-            part.remove(place, hash);
         }
     }
 

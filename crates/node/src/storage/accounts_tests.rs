@@ -27,6 +27,15 @@ fn settled(number: u64, balance: i128, newest: u64) -> ([u8; 16], Vec<u8>) {
     (account_key(1_000_000 + number % 3, signer.address.actor()), account.encode())
 }
 
+impl Accounts {
+    /// Takes in one account.
+    fn put(&self, key: &[u8], record: Option<&[u8]>) {
+        let Ok(key) = <&[u8; 16]>::try_from(key) else { return };
+        let (part, hash) = self.part(key);
+        self.put_into(&mut lock(&self.parts[part]), key, hash, record);
+    }
+}
+
 /// What is shown of a key.
 fn shown(accounts: &Accounts, key: &[u8]) -> Option<Vec<u8>> {
     accounts.look(key, <[u8]>::to_vec)

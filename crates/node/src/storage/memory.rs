@@ -25,6 +25,12 @@ pub(super) struct Key {
     len: u8,
 }
 
+/// Entries that are worth touching before they are looked at, see [`Memory::touch`].
+pub(super) const AHEAD: usize = 32;
+/// Bytes of an entry that are touched at most.
+const TOUCHED: usize = 256;
+const CACHE_LINE: usize = 64;
+
 /// Bytes of a key before its rest.
 const INLINE: usize = 24;
 
@@ -212,36 +218,52 @@ impl Memory {
         self.tables[table].range(from)
     }
 
-    /// Entries of a table, ascending, to be gone through once: those of a hashed table are sorted with their places, so
-    /// that none is looked up again.
-    pub(super) fn ascending(&self, table: usize) -> impl ExactSizeIterator<Item = Place> {
+    /// Places of a table's entries in the order of their keys, to be gone through once: those of a hashed table are sorted
+    /// with their keys, so that none is looked up again.
+    pub(super) fn ascending(&self, table: usize) -> Vec<Place> {
         let mut entries: Vec<(u128, &Key, Place)> = match &self.tables[table] {
-            Index::Sorted(places) => places.iter().map(|(key, place)| (key.head, key, *place)).collect(),
+            Index::Sorted(places) => return places.values().copied().collect(),
             Index::Hashed { places, .. } => places.iter().map(|(key, place)| (key.head, key, *place)).collect(),
         };
         // Keys lie all over the memory: most are told apart without a look at them.
         entries.sort_unstable_by(|(a, one, _), (b, other, _)| a.cmp(b).then_with(|| one.cmp(other)));
-        entries.into_iter().map(|(_, _, place)| place)
+        entries.into_iter().map(|(_, _, place)| place).collect()
     }
 
-    /// Shows all entries of a table, in any order.
-    pub(super) fn each(&self, table: Table, mut show: impl FnMut(&[u8], Option<&[u8]>)) {
-        let mut show = |place: &Place| {
-            let (frame, at) = (&self.frames[place.frame as usize], place.at as usize);
-            let value_at = at + place.key_len as usize;
-            let value = (place.value_len != DELETED).then(|| &frame[value_at..value_at + place.value_len as usize]);
-            show(&frame[at..value_at], value);
+    /// Entries of a hashed table whose keys have 16 bytes, in any order.
+    pub(super) fn short_keys(&self, table: Table) -> impl Iterator<Item = ([u8; 16], Place)> {
+        let places = match &self.tables[table as usize] {
+            Index::Sorted(_) => None,
+            Index::Hashed { places, .. } => Some(places),
         };
-        match &self.tables[table as usize] {
-            Index::Sorted(places) => places.values().for_each(&mut show),
-            Index::Hashed { places, .. } => places.values().for_each(&mut show),
+        let entries = places.into_iter().flatten().filter(|(key, _)| key.len == 16);
+        entries.map(|(key, place)| (key.head.to_be_bytes(), *place))
+    }
+
+    /// Reads a byte of each cache line of small entries that are looked at next: so their misses are waited for together,
+    /// and not one after the other.
+    pub(super) fn touch<'a>(&self, places: impl Iterator<Item = &'a Place>) {
+        let mut sum = 0u8;
+        for place in places {
+            let (frame, at) = (&self.frames[place.frame as usize], place.at as usize);
+            let value_len = if place.value_len == DELETED { 0 } else { place.value_len as usize };
+            let end = at + (place.key_len as usize + value_len).min(TOUCHED);
+            frame[at..end].iter().step_by(CACHE_LINE).for_each(|byte| sum = sum.wrapping_add(*byte));
         }
+        std::hint::black_box(sum);
     }
 
     /// The bytes of an entry's key.
     pub(super) fn key(&self, place: &Place) -> Bytes {
         let at = place.at as usize;
         self.frames[place.frame as usize].slice(at..at + place.key_len as usize)
+    }
+
+    /// As [`Memory::value`], where it lies.
+    pub(super) fn value_slice(&self, place: &Place) -> Option<&[u8]> {
+        let at = place.at as usize + place.key_len as usize;
+        let frame = &self.frames[place.frame as usize];
+        (place.value_len != DELETED).then(|| &frame[at..at + place.value_len as usize])
     }
 
     /// The bytes of an entry's value; `None` for a deletion.

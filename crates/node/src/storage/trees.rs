@@ -14,7 +14,7 @@ use lsm_tree::config::RestartIntervalPolicy;
 use lsm_tree::{AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, SeqNo, SequenceNumberCounter};
 
 use super::folder::io_error;
-use super::memory::Memory;
+use super::memory::{AHEAD, Memory};
 
 /// Bytes of blocks kept in memory, over all tables.
 const CACHE: u64 = 256 << 20;
@@ -101,14 +101,17 @@ impl Trees {
         for (table, (tree, _)) in self.tables.iter().enumerate() {
             let fail = |e| self.error("flush", table, e);
             let entries = memory.ascending(table);
-            if entries.len() == 0 {
+            if entries.is_empty() {
                 continue;
             }
             let mut ingestion = tree.ingestion().map_err(fail)?;
-            for place in entries {
-                match memory.value(&place) {
-                    Some(value) => ingestion.write(memory.key(&place), value).map_err(fail)?,
-                    None => ingestion.write_tombstone(memory.key(&place)).map_err(fail)?,
+            for places in entries.chunks(AHEAD) {
+                memory.touch(places.iter());
+                for place in places {
+                    match memory.value(place) {
+                        Some(value) => ingestion.write(memory.key(place), value).map_err(fail)?,
+                        None => ingestion.write_tombstone(memory.key(place)).map_err(fail)?,
+                    }
                 }
             }
             ingestion.finish().map_err(fail)?;
