@@ -473,7 +473,7 @@ fn balance(store: &Store, actor: u64) -> Option<u64> {
 
 #[test]
 fn accounts_in_memory_are_those_of_the_tables() {
-    for bytes in [ACCOUNTS_BYTES, 64 * 17 << 10, 0] {
+    for bytes in [ACCOUNTS_BYTES, (64 * 17) << 10, 0] {
         let dir = TempDir::new().unwrap();
         let mut model = BTreeMap::new();
         let mut numbers = AccountsMemory::default();
