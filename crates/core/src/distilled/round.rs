@@ -3,6 +3,9 @@
 //! Orders come with their own signatures, so that nothing is lost with a sender who goes away: a batch never waits longer
 //! than `sign_ms`, and who has not signed its root by then rides along with the signature that came first. A sender's
 //! second order waits for the next batch. False signatures of the root are found by halving, and cost only their senders.
+//!
+//! What it holds is bounded, in all and for an account, and an order costs the same whatever waits: it is put at the end of
+//! one line, taken from its front, and put into another line at most once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,7 +18,7 @@ use crate::certificate::BatchId;
 use crate::committee::Committee;
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
-use crate::limits::{MESSAGE_BYTES_MAX, ORDERS_PER_BATCH_MAX};
+use crate::limits::{MESSAGE_BYTES_MAX, ORDERS_PER_BATCH_MAX, PENDING_WINDOW};
 use crate::merkle::{Hash, Tree};
 
 /// When a worker closes a batch, and how long it waits for signatures of its root.
@@ -27,6 +30,8 @@ pub struct Config {
     pub collect_ms: u64,
     /// From then on until it goes without those who have not signed, ms.
     pub sign_ms: u64,
+    /// Orders that it holds at once, those whose batch is being signed included.
+    pub orders_held_max: usize,
 }
 
 /// What happens to a worker.
@@ -60,6 +65,8 @@ pub enum Effect {
     Propose {
         /// The sender.
         actor: u64,
+        /// Its order that is there.
+        order_id: Hash,
         /// The place.
         proposal: Proposal,
     },
@@ -67,7 +74,8 @@ pub enum Effect {
     Refused {
         /// As it came.
         order: Bytes,
-        /// `DECODE` and what else [`Order::decode`] finds, `UNKNOWN_NETWORK`, `AUTHORITY_COUNT`, `SIG_FORMAT`.
+        /// `DECODE` and what else [`Order::decode`] finds, `UNKNOWN_NETWORK`, `AUTHORITY_COUNT`, `SIG_FORMAT`; `BUSY` if
+        /// too many wait, in all or of its account.
         error: Error,
     },
     /// A sender's signature of the root was false: its order goes with its own.
@@ -102,9 +110,13 @@ pub struct Round {
     collecting: BTreeMap<u64, Candidate>,
     bytes: usize,
     close_ms: u64,
-    /// Orders that do not fit into it.
+    /// Orders that do not fit into it, each of another account; none of an account in `collecting`.
     later: VecDeque<Candidate>,
+    /// By actor, what comes after its order in `collecting` or `later`: there is one for each key.
+    behind: BTreeMap<u64, VecDeque<Candidate>>,
     signing: Vec<Signing>,
+    /// Orders in all of these.
+    held: usize,
 }
 
 impl Round {
@@ -114,8 +126,8 @@ impl Round {
     /// If a batch could have no orders or too many.
     pub fn new(committee: std::sync::Arc<Committee>, config: Config) -> Round {
         assert!((1..=ORDERS_PER_BATCH_MAX).contains(&config.orders_max), "1 to {ORDERS_PER_BATCH_MAX} orders a batch");
-        let (collecting, later, signing) = (BTreeMap::new(), VecDeque::new(), Vec::new());
-        Round { committee, config, collecting, bytes: 0, close_ms: 0, later, signing }
+        let (collecting, later, behind, signing) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new(), Vec::new());
+        Round { committee, config, collecting, bytes: 0, close_ms: 0, later, behind, signing, held: 0 }
     }
 
     /// When it wants a [`Input::Tick`] at the latest.
@@ -129,7 +141,7 @@ impl Round {
         let mut effects = Vec::new();
         match input {
             Input::Submit { order, key } => match self.check(&order) {
-                Ok(decoded) => self.later.push_back(Candidate { order: decoded, key }),
+                Ok(decoded) => self.queue(Candidate { order: decoded, key }),
                 Err(error) => effects.push(Effect::Refused { order, error }),
             },
             Input::Share { actor, root, signature } => self.share(actor, &root, signature),
@@ -148,12 +160,17 @@ impl Round {
         self.signing = rest;
         let done: Vec<Signing> = done;
         for signing in done {
+            self.held -= signing.candidates.len();
             signing.finish(&self.committee, &mut effects);
         }
         effects
     }
 
     fn check(&self, raw: &Bytes) -> Result<Order> {
+        if self.held >= self.config.orders_held_max {
+            let message = format!("{} orders wait for their batch or its signatures", self.held);
+            return Err(Error::new(Code::Busy, message));
+        }
         let order = Order::decode(raw.clone())?;
         if order.network_id != self.committee.network.id || order.actor == 0 {
             let expected = format!("an account of network {}", self.committee.network.id);
@@ -167,22 +184,33 @@ impl Round {
                 "the order has a mark of another batch, and no signature of its own",
             ));
         }
+        if self.behind.get(&order.actor).is_some_and(|line| line.len() + 1 >= PENDING_WINDOW) {
+            let message = format!("{PENDING_WINDOW} orders of actor {} wait for a batch", order.actor);
+            return Err(Error::new(Code::Busy, message));
+        }
         Ok(order)
     }
 
-    /// Takes what waits into the next batch, in order; an account's second order stays. Whether the batch is full of bytes.
+    /// Puts an order where it waits: at the end, or behind the one of its account.
+    fn queue(&mut self, candidate: Candidate) {
+        self.held += 1;
+        match self.behind.get_mut(&candidate.order.actor) {
+            Some(line) => line.push_back(candidate),
+            None => {
+                self.behind.insert(candidate.order.actor, VecDeque::new());
+                self.later.push_back(candidate);
+            }
+        }
+    }
+
+    /// Takes what waits into the next batch, in order. Whether one is left that does not fit in bytes.
     fn fill(&mut self, now_ms: u64) -> bool {
-        let mut kept = VecDeque::new();
-        let mut full = false;
-        while let Some(candidate) = self.later.pop_front() {
+        while self.collecting.len() < self.config.orders_max {
+            let Some(candidate) = self.later.pop_front() else { break };
             let bytes = self.bytes + candidate.order.raw.len() + bls::SIGNATURE_BYTES;
-            let taken = self.collecting.contains_key(&candidate.order.actor)
-                || kept.iter().any(|k: &Candidate| k.order.actor == candidate.order.actor);
-            let fits = bytes <= MESSAGE_BYTES_MAX || self.collecting.is_empty();
-            full |= !fits;
-            if taken || full || self.collecting.len() == self.config.orders_max {
-                kept.push_back(candidate);
-                continue;
+            if bytes > MESSAGE_BYTES_MAX && !self.collecting.is_empty() {
+                self.later.push_front(candidate);
+                return true;
             }
             if self.collecting.is_empty() {
                 self.close_ms = now_ms + self.config.collect_ms;
@@ -190,19 +218,27 @@ impl Round {
             self.bytes = bytes;
             self.collecting.insert(candidate.order.actor, candidate);
         }
-        self.later = kept;
-        full
+        false
     }
 
     fn close(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         self.bytes = 0;
         let candidates: Vec<Candidate> = std::mem::take(&mut self.collecting).into_values().collect();
+        for candidate in &candidates {
+            // The account's next one may go with the next batch.
+            let actor = candidate.order.actor;
+            match self.behind.get_mut(&actor).and_then(VecDeque::pop_front) {
+                Some(next) => self.later.push_back(next),
+                None => drop(self.behind.remove(&actor)),
+            }
+        }
         let ids: Vec<Hash> = candidates.iter().map(|c| c.order.id).collect();
         let tree = Tree::new(&ids);
         let batch = BatchId { root: tree.root(), count: ids.len() };
         for (index, candidate) in candidates.iter().enumerate().filter(|(_, c)| c.key.is_some()) {
             let proposal = Proposal { batch, index, path: tree.path(index) };
-            effects.push(Effect::Propose { actor: candidate.order.actor, proposal });
+            let (actor, order_id) = (candidate.order.actor, candidate.order.id);
+            effects.push(Effect::Propose { actor, order_id, proposal });
         }
         let shares = vec![None; candidates.len()];
         self.signing.push(Signing { batch, candidates, shares, until_ms: now_ms + self.config.sign_ms });
@@ -294,6 +330,11 @@ impl Sealed {
     /// Places of those who have signed the root.
     pub fn signers(&self) -> Vec<usize> {
         (0..self.shares.len()).filter(|i| self.shares[*i].is_some()).collect()
+    }
+
+    /// The orders, each with its own signature.
+    pub fn own_orders(&self) -> &[Order] {
+        &self.orders
     }
 
     /// The order at a place, with its own signature.

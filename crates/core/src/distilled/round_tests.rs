@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::{NETWORK_ID, Signer, TestCommittee, to};
 
-const CONFIG: Config = Config { orders_max: 8, collect_ms: 10, sign_ms: 50 };
+const CONFIG: Config = Config { orders_max: 8, collect_ms: 10, sign_ms: 50, orders_held_max: 100_000 };
 
 struct Senders {
     committee: std::sync::Arc<Committee>,
@@ -42,7 +42,7 @@ impl Senders {
 
 fn proposals(effects: &[Effect]) -> Vec<(u64, Proposal)> {
     let proposal = |effect: &Effect| match effect {
-        Effect::Propose { actor, proposal } => Some((*actor, proposal.clone())),
+        Effect::Propose { actor, proposal, .. } => Some((*actor, proposal.clone())),
         _ => None,
     };
     effects.iter().filter_map(proposal).collect()
@@ -208,6 +208,63 @@ fn a_second_order_of_an_account_waits_for_the_next_batch() {
     assert_eq!(sealed.iter().map(Sealed::plain).collect::<Vec<_>>(), [vec![a, c]]);
     assert_eq!(round.deadline_ms(), Some(20));
     assert_eq!(finished(&round.handle(20, Input::Tick)).remove(0).plain(), [b]);
+    assert_eq!(round.deadline_ms(), None);
+}
+
+#[test]
+fn what_a_round_holds_is_bounded() {
+    let mut senders = Senders::new(4);
+    let mut round = senders.round(Config { orders_held_max: 3, ..CONFIG });
+    let busy = |effects: &[Effect]| match effects {
+        [] => false,
+        [Effect::Refused { error, .. }] => error.code == Code::Busy,
+        other => panic!("expected nothing or a refusal, found {other:?}"),
+    };
+    let said: Vec<bool> = (0..4).map(|i| senders.submit(i)).map(|input| busy(&round.handle(0, input))).collect();
+    assert_eq!(said, [false, false, false, true]);
+    // Those whose batch is being signed count; what is finished does not.
+    assert!(finished(&round.handle(10, Input::Tick)).is_empty());
+    assert!(busy(&round.handle(11, senders.submit(3))));
+    assert_eq!(finished(&round.handle(60, Input::Tick)).len(), 1);
+    assert!(!busy(&round.handle(61, senders.submit(3))));
+
+    // One account alone takes no more than authorities would vote for.
+    let mut round = senders.round(CONFIG);
+    let said: Vec<bool> = (0..=PENDING_WINDOW).map(|_| busy(&round.handle(0, senders.submit(0)))).collect();
+    assert_eq!(said.iter().position(|busy| *busy), Some(PENDING_WINDOW));
+    assert!(!busy(&round.handle(0, senders.submit(1))), "others are not in its way");
+}
+
+/// With a walk over all that waits for each order, or each batch, this would take hours.
+#[test]
+fn an_order_costs_the_same_whatever_waits() {
+    let mut senders = Senders::new(1);
+    let Input::Submit { order, .. } = senders.submit(0) else { unreachable!() };
+    let template = Order::decode(order).unwrap();
+    let of = |actor: u64, seqnum: u32| {
+        let body = crate::envelope::encode_body(&crate::envelope::Body {
+            network_id: template.network_id,
+            actor,
+            cosignors: Vec::new(),
+            seqnum,
+            prev_hash: 0,
+            transaction_type: template.transaction_type,
+            content: Bytes::from_static(b"x"),
+        });
+        crate::envelope::encode_envelope(&body, &template.authorities)
+    };
+    const ACTORS: u64 = 1_000;
+    let mut round = senders.round(Config { orders_max: ORDERS_PER_BATCH_MAX, ..CONFIG });
+    for n in 0..60 * ACTORS {
+        let order = of(1 + n % ACTORS, 1 + (n / ACTORS) as u32);
+        assert!(round.handle(0, Input::Submit { order, key: None }).is_empty());
+    }
+    // Each account's orders come out one a batch, in the order in which they went in.
+    for n in 1..=60 {
+        let sealed = finished(&round.handle(10 * n, Input::Tick)).remove(0);
+        let seqnums = sealed.own_orders().iter().map(|o| u64::from(o.seqnum));
+        assert!(seqnums.eq(std::iter::repeat_n(n, ACTORS as usize)), "batch {n}");
+    }
     assert_eq!(round.deadline_ms(), None);
 }
 
