@@ -87,6 +87,9 @@ pub struct Submission {
     pub culprits: Vec<(usize, Error)>,
     /// For each order: the signature shares of the notes that it asks for, by authority. Nobody has verified them.
     pub shares: Vec<Vec<(usize, Vec<Bytes>)>>,
+    /// Authorities that have voted for a batch as its senders have signed it together; the others had each order with its own
+    /// signature, or did not vote.
+    pub took_root: usize,
     /// From the start to a certificate, if there was one.
     pub certified_after: Option<Duration>,
     /// From the start to the end.
@@ -227,6 +230,7 @@ impl Network {
             refused: (0..quorum.orders().len()).map(|i| quorum.refused_by_quorum(i)).collect(),
             void: (0..quorum.orders().len()).map(|i| quorum.void(i)).collect(),
             culprits: quorum.culprits().to_vec(),
+            took_root: quorum.took_root(),
             shares: by_order(quorum.orders().len(), shares),
             certified_after,
             took: start.elapsed(),

@@ -154,6 +154,17 @@ impl Quorum {
         self.peers.iter().filter(|p| p.vote.is_some()).count()
     }
 
+    /// Authorities whose votes are for orders that they had with marks.
+    pub fn took_root(&self) -> usize {
+        let Some(sealed) = &self.sealed else { return 0 };
+        let all = sealed.signers();
+        let took = |peer: &Peer| {
+            let signers = peer.signers.as_ref().unwrap_or(&all);
+            peer.vote.as_ref().is_some_and(|(_, bitmap)| signers.iter().any(|i| bitmap.get(*i)))
+        };
+        self.peers.iter().filter(|peer| took(peer)).count()
+    }
+
     /// Valid acknowledgements so far.
     pub fn acknowledgements(&self) -> usize {
         self.peers.iter().filter(|p| p.acknowledgement.is_some()).count()

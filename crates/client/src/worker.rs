@@ -5,6 +5,11 @@
 //! final or refused. One sync serves a whole batch. What is undecided is tried again later, also after a
 //! restart, so that an order whose batch was cut off half-way does not stay locked. Tries are bounded where
 //! the committee answers: an order that waits for another one which nobody hands in must not stay for ever.
+//!
+//! Senders who stay sign the root of their batch together; what they hand in has a lane of its own ([`distil`]).
+
+mod accounts;
+mod distil;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -14,17 +19,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use florin_core::committee::Committee;
+use florin_core::distilled::round::Sealed;
 use florin_core::envelope::Order;
 use florin_core::limits::{MESSAGE_BYTES_MAX, ORDERS_PER_BATCH_MAX};
-use florin_core::wire::{OrderError, Outcome, Receipt, SubmitReply, SubmitRequest};
+use florin_core::wire::{DistilReply, DistilRequest, OrderError, Outcome, Receipt, SubmitReply, SubmitRequest};
 use florin_core::{Code, Error, Result};
 use florin_rpc::errors::to_status;
 use florin_rpc::services::worker_service_server::WorkerService;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
-use tonic::{Request, Response, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
+
+use accounts::Accounts;
 
 use crate::journal::Journal;
 use crate::network::Network;
@@ -56,11 +65,13 @@ pub struct Batching {
     pub orders: usize,
     /// How long the first order of a batch waits for others.
     pub linger: Duration,
+    /// How long a batch whose senders stay waits for their signatures of its root; 0 asks nobody.
+    pub sign: Duration,
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Batching { orders: 1_000, linger: Duration::from_millis(5) }
+        Batching { orders: 1_000, linger: Duration::from_millis(5), sign: Duration::from_millis(250) }
     }
 }
 
@@ -105,6 +116,7 @@ impl Drop for Held {
 pub struct Worker {
     shared: Arc<Shared>,
     queues: Arc<Vec<mpsc::Sender<Job>>>,
+    lanes: Arc<Vec<mpsc::Sender<distil::Message>>>,
 }
 
 struct Shared {
@@ -115,6 +127,10 @@ struct Shared {
     unfinished: AtomicUsize,
     /// Bytes of all orders without a decision.
     bytes: Arc<AtomicUsize>,
+    /// Of those who sign roots.
+    accounts: Accounts,
+    /// Orders that an authority has taken because their senders had signed the root.
+    distilled: AtomicUsize,
 }
 
 struct Kept {
@@ -178,15 +194,20 @@ impl Worker {
             batching,
             unfinished: AtomicUsize::new(open.len()),
             bytes: Arc::default(),
+            accounts: Accounts::new(),
+            distilled: AtomicUsize::new(0),
             journal: Mutex::new(Kept { journal, open }),
         });
-        let mut queues = Vec::new();
+        let (mut queues, mut lanes) = (Vec::new(), Vec::new());
         for shard in 0..shards {
             let (sender, receiver) = mpsc::channel(QUEUE);
             tokio::spawn(batcher(shared.clone(), shard, receiver, sender.downgrade()));
+            let (lane, told) = mpsc::channel(QUEUE);
+            tokio::spawn(distil::lane(shared.clone(), shard, told, sender.downgrade()));
             queues.push(sender);
+            lanes.push(lane);
         }
-        let worker = Worker { shared, queues: Arc::new(queues) };
+        let worker = Worker { shared, queues: Arc::new(queues), lanes: Arc::new(lanes) };
         if !left.is_empty() {
             info!(orders = left.len(), "driving what an earlier run left");
             let (queues, bytes) = (worker.queues.clone(), worker.shared.bytes.clone());
@@ -209,6 +230,11 @@ impl Worker {
         self.shared.unfinished.load(Ordering::Relaxed)
     }
 
+    /// Orders so far that an authority has taken because their senders had signed the root of the batch.
+    pub fn distilled(&self) -> usize {
+        self.shared.distilled.load(Ordering::Relaxed)
+    }
+
     /// Takes one order, of any network, and waits for its receipt. Who gives up waiting takes nothing back: the order is in
     /// the journal. Errors: why it can't be final, or is not yet.
     pub async fn submit_one(&self, raw: Bytes) -> Result<Receipt> {
@@ -216,8 +242,15 @@ impl Worker {
     }
 
     fn enqueue(&self, raw: Bytes) -> Result<oneshot::Receiver<Result<Receipt>>> {
+        let (job, receiver) = self.admit(&raw)?;
+        self.send(job)?;
+        Ok(receiver)
+    }
+
+    /// An order that there is room for, and what its sender waits for.
+    fn admit(&self, raw: &[u8]) -> Result<(Job, oneshot::Receiver<Result<Receipt>>)> {
         // A copy: a slice would keep the whole request.
-        let order = Order::decode(Bytes::copy_from_slice(&raw))?;
+        let order = Order::decode(Bytes::copy_from_slice(raw))?;
         if self.unfinished() >= UNFINISHED_MAX {
             return Err(Error::new(Code::Busy, format!("{UNFINISHED_MAX} orders wait for a decision")));
         }
@@ -226,12 +259,13 @@ impl Worker {
             return Err(Error::new(Code::Busy, format!("orders of {BYTES_MAX} bytes wait for a decision")));
         }
         let (answer, receiver) = oneshot::channel();
-        let shard = self.shared.network.committee().shard_of(order.network_id, order.actor);
-        let queue = &self.queues[shard as usize];
-        queue
-            .try_send(Job { order, answer: Some(answer), tries: 0, kept: false, held })
-            .map_err(|_| Error::new(Code::Busy, format!("{QUEUE} orders wait for this shard")))?;
-        Ok(receiver)
+        Ok((Job { order, answer: Some(answer), tries: 0, kept: false, held }, receiver))
+    }
+
+    fn send(&self, job: Job) -> Result<()> {
+        let shard = self.shared.network.committee().shard_of(job.order.network_id, job.order.actor);
+        let sent = self.queues[shard as usize].try_send(job);
+        sent.map_err(|_| Error::new(Code::Busy, format!("{QUEUE} orders wait for this shard")))
     }
 }
 
@@ -257,25 +291,41 @@ impl WorkerService for Worker {
                 Ok(receiver) => receiver.await.unwrap_or_else(|_| Err(stopping())),
                 Err(e) => Err(e),
             };
-            outcomes.push(match result {
-                Ok(receipt) => Outcome { receipt: Some(receipt), error: None },
-                Err(mut e) => {
-                    let end = (0..=MESSAGE_MAX).rev().find(|i| e.message.is_char_boundary(*i)).unwrap_or(0);
-                    e.message.truncate(end);
-                    // It comes from authorities, and may be larger than a receipt.
-                    let fits = MESSAGE_MAX + e.pending_order.len() < sizes[index];
-                    let error = OrderError {
-                        index: index as u32,
-                        code: e.code as u32,
-                        message: e.message,
-                        pending_order: if fits { e.pending_order } else { Bytes::new() },
-                    };
-                    Outcome { receipt: None, error: Some(error) }
-                }
-            });
+            outcomes.push(outcome_of(result, index, sizes[index]));
         }
         Ok(Response::new(SubmitReply { outcomes }))
     }
+
+    type DistilStream = ReceiverStream<std::result::Result<DistilReply, Status>>;
+
+    async fn distil(
+        &self,
+        request: Request<Streaming<DistilRequest>>,
+    ) -> std::result::Result<Response<Self::DistilStream>, Status> {
+        // A proposal and an outcome.
+        let (replies, receiver) = mpsc::channel(2);
+        self.accompany(request.into_inner(), replies).await?;
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// What became of the order at `index`, in at most `bytes` bytes.
+fn outcome_of(result: Result<Receipt>, index: usize, bytes: usize) -> Outcome {
+    let mut e = match result {
+        Ok(receipt) => return Outcome { receipt: Some(receipt), error: None },
+        Err(e) => e,
+    };
+    let end = (0..=MESSAGE_MAX).rev().find(|i| e.message.is_char_boundary(*i)).unwrap_or(0);
+    e.message.truncate(end);
+    // It comes from authorities, and may be larger than a receipt.
+    let fits = MESSAGE_MAX + e.pending_order.len() < bytes;
+    let error = OrderError {
+        index: index as u32,
+        code: e.code as u32,
+        message: e.message,
+        pending_order: if fits { e.pending_order } else { Bytes::new() },
+    };
+    Outcome { receipt: None, error: Some(error) }
 }
 
 fn stopping() -> Error {
@@ -311,7 +361,7 @@ async fn batcher(shared: Arc<Shared>, shard: u32, mut queue: mpsc::Receiver<Job>
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (shared, again) = (shared.clone(), again.clone());
         tokio::spawn(async move {
-            let undecided = drive(&shared, shard, jobs).await;
+            let undecided = drive(&shared, shard, jobs, None).await;
             drop(slot);
             retry(undecided, again).await;
         });
@@ -367,9 +417,13 @@ impl Driven {
     }
 }
 
-/// Drives one batch, answers, and returns the orders without a decision.
-async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) -> Vec<Job> {
+/// Drives one batch, answers, and returns the orders without a decision. `sealed`: the same orders, with what their senders
+/// have signed together.
+async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>, sealed: Option<Sealed>) -> Vec<Job> {
     let mut driven = Driven::new(jobs);
+    if let Some(sealed) = &sealed {
+        driven.orders = sealed.own_orders().to_vec();
+    }
     if let Err(e) = keep(shared, &driven.orders).await {
         warn!("journal: {e}");
         driven.answer_all(&e);
@@ -384,8 +438,15 @@ async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) -> Vec<Job> {
             })
             .collect();
     }
-    let raw = driven.orders.iter().map(|o| o.raw.clone()).collect();
-    let submission = match shared.network.submit(shard, raw, |_| ()).await {
+    let signers = sealed.as_ref().map_or(0, |sealed| sealed.signers().len());
+    let submitted = match sealed {
+        Some(sealed) => shared.network.submit_distilled(shard, sealed, |_| ()).await,
+        None => {
+            let raw = driven.orders.iter().map(|o| o.raw.clone()).collect();
+            shared.network.submit(shard, raw, |_| ()).await
+        }
+    };
+    let submission = match submitted {
         Ok(submission) => submission,
         Err(e) => {
             warn!("batch: {e}");
@@ -396,9 +457,17 @@ async fn drive(shared: &Arc<Shared>, shard: u32, jobs: Vec<Job>) -> Vec<Job> {
     for (authority, e) in &submission.culprits {
         warn!(authority = shared.network.committee().authorities[*authority].name, "misbehaves: {e}");
     }
+    if signers > 0 {
+        let authorities = submission.took_root;
+        shared.distilled.fetch_add(if authorities > 0 { signers } else { 0 }, Ordering::Relaxed);
+        info!(orders = driven.orders.len(), signers, authorities, "the senders of a batch have signed its root");
+    }
     let (mut open, mut done) = (Vec::new(), Vec::new());
     let orders = std::mem::take(&mut driven.orders);
     for ((order, outcome), refused) in orders.into_iter().zip(submission.outcomes).zip(submission.refused) {
+        if outcome.is_ok() {
+            shared.accounts.settled(&order);
+        }
         driven.answer(&order.id, &outcome);
         let tries = driven.tries[&order.id];
         match outcome {

@@ -24,7 +24,7 @@ async fn submit(worker: &Worker, orders: Vec<Bytes>) -> std::result::Result<Subm
 #[tokio::test]
 async fn bytes_that_wait_are_bounded_and_given_back() {
     let folder = tempfile::tempdir().unwrap();
-    let worker = worker(&folder, 4, Batching { orders: 2, linger: Duration::ZERO });
+    let worker = worker(&folder, 4, Batching { orders: 2, linger: Duration::ZERO, ..Batching::default() });
     let mut signer = Signer::new(1);
     let others = Held::new(&worker.shared.bytes, BYTES_MAX);
     let full = submit(&worker, vec![order(&mut signer)]).await.unwrap().outcomes.remove(0).error.unwrap();
@@ -40,7 +40,7 @@ async fn bytes_that_wait_are_bounded_and_given_back() {
 #[tokio::test]
 async fn a_reply_fits_in_one_message() {
     let folder = tempfile::tempdir().unwrap();
-    let worker = worker(&folder, 100, Batching { orders: 4_096, linger: Duration::ZERO });
+    let worker = worker(&folder, 100, Batching { orders: 4_096, linger: Duration::ZERO, ..Batching::default() });
     let mut signer = Signer::new(1);
     let said = submit(&worker, (0..200).map(|_| order(&mut signer)).collect()).await.unwrap_err();
     assert_eq!(said.code, Code::Limit);

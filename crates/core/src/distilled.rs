@@ -25,6 +25,7 @@ use crate::error::{Code, Error, Result};
 use crate::keys::{ROOT_BYTE, tagged_point};
 use crate::limits::ORDERS_PER_BATCH_MAX;
 use crate::merkle::{Hash, root_from_path};
+use crate::wire;
 
 /// The domain tag of what the senders of a batch sign together.
 pub const ROOT_TAG: &[u8] = b"florin-distilled-v1";
@@ -44,6 +45,38 @@ pub struct Proposal {
     pub index: usize,
     /// Merkle siblings, from leaf to root.
     pub path: Vec<Hash>,
+}
+
+impl Proposal {
+    /// As it travels.
+    pub fn to_wire(&self, committee: &Committee) -> wire::RootProposal {
+        wire::RootProposal {
+            committee_id: Bytes::copy_from_slice(committee.id()),
+            epoch: committee.epoch,
+            root: Bytes::copy_from_slice(&self.batch.root),
+            count: self.batch.count as u32,
+            index: self.index as u32,
+            path: self.path.iter().map(|hash| Bytes::copy_from_slice(hash)).collect(),
+        }
+    }
+
+    /// One that came. Errors: `WRONG_COMMITTEE`, `WRONG_EPOCH`; `BAD_PROOF` for hashes that are none.
+    pub fn from_wire(committee: &Committee, proposal: &wire::RootProposal) -> Result<Proposal> {
+        if proposal.committee_id != committee.id()[..] {
+            let (expected, found) = (hex::encode(committee.id()), hex::encode(&proposal.committee_id));
+            return Err(Error::expected(Code::WrongCommittee, "committee of the proposal", expected, found));
+        }
+        if proposal.epoch != committee.epoch {
+            return Err(Error::expected(Code::WrongEpoch, "epoch of the proposal", committee.epoch, proposal.epoch));
+        }
+        let hash = |bytes: &Bytes| {
+            let expected = || Error::expected(Code::BadProof, "bytes of a hash in the proposal", 32, bytes.len());
+            <Hash>::try_from(&bytes[..]).map_err(|_| expected())
+        };
+        let path = proposal.path.iter().map(hash).collect::<Result<Vec<Hash>>>()?;
+        let batch = BatchId { root: hash(&proposal.root)?, count: proposal.count as usize };
+        Ok(Proposal { batch, index: proposal.index as usize, path })
+    }
 }
 
 /// What the sender of the order with this id may sign: that the batch has exactly this order of its account. That it has no

@@ -44,6 +44,24 @@ fn a_sender_signs_only_what_its_order_is_in() {
 }
 
 #[test]
+fn a_proposal_travels_as_it_is_and_for_one_committee() {
+    let (committee, _) = TestCommittee::default().build();
+    let batch = BatchId { root: [4; 32], count: 4_096 };
+    let proposal = Proposal { batch, index: 4_095, path: vec![[1; 32], [2; 32]] };
+    let good = proposal.to_wire(&committee);
+    assert_eq!(Proposal::from_wire(&committee, &good).unwrap(), proposal);
+    let refused = |change: fn(&mut wire::RootProposal)| {
+        let mut changed = good.clone();
+        change(&mut changed);
+        Proposal::from_wire(&committee, &changed).unwrap_err().code
+    };
+    assert_eq!(refused(|p| p.committee_id = vec![1; 32].into()), Code::WrongCommittee);
+    assert_eq!(refused(|p| p.epoch += 1), Code::WrongEpoch);
+    assert_eq!(refused(|p| p.root = p.root.slice(..31)), Code::BadProof);
+    assert_eq!(refused(|p| p.path.push(Bytes::new())), Code::BadProof);
+}
+
+#[test]
 fn what_is_signed_names_committee_epoch_root_and_count() {
     let (committee, _) = TestCommittee::default().build();
     let message = root_message(&committee, &BatchId { root: [3; 32], count: 258 });

@@ -15,12 +15,15 @@ use florin_client::worker_client::WorkerClient;
 use florin_core::Code;
 use florin_core::address::Address;
 use florin_core::content::Credit;
-use florin_core::wire::{OrderError, Outcome, Receipt, SubmitReply, SubmitRequest, VoteRequest};
+use florin_core::wire::{
+    DistilReply, DistilRequest, OrderError, Outcome, Receipt, SubmitReply, SubmitRequest, VoteRequest,
+};
 use florin_node::config::read_committee;
 use florin_rpc::server::{self, serve};
 use florin_rpc::services::worker_service_server::{WorkerService, WorkerServiceServer};
 use net::{Net, PATIENCE};
-use tonic::{Request, Response, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
 const RUN: &str = "worker run --listen 127.0.0.1:0 --journal worker.journal";
 
@@ -127,6 +130,15 @@ impl WorkerService for Liar {
         let count = request.into_inner().orders.len();
         let told = self.0.lock().unwrap().clone();
         Ok(Response::new(SubmitReply { outcomes: told.map(|o| vec![o; count]).unwrap_or_default() }))
+    }
+
+    type DistilStream = ReceiverStream<Result<DistilReply, Status>>;
+
+    async fn distil(
+        &self,
+        _request: Request<Streaming<DistilRequest>>,
+    ) -> Result<Response<Self::DistilStream>, Status> {
+        Err(Status::unimplemented("no wallet here has a BLS key"))
     }
 }
 

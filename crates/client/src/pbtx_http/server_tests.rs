@@ -29,7 +29,7 @@ async fn run(limits: Limits, patience: Duration) -> Running {
     let (committee, _) = TestCommittee::default().build();
     let short = Duration::from_millis(50);
     let network = Network::new(committee, Patience { total: short, stragglers: short, request: short });
-    let batching = Batching { orders: 2, linger: Duration::from_secs(600) };
+    let batching = Batching { orders: 2, linger: Duration::from_secs(600), ..Batching::default() };
     let worker = Worker::start(network.clone(), &folder.path().join("journal"), batching).unwrap();
     let config = Config { network_id: NETWORK, registrar: None, credentials: Default::default(), patience };
     let gateway = Gateway::new(network, worker, config);

@@ -2175,6 +2175,78 @@ pub struct Outcome {
     #[prost(message, optional, tag = "2")]
     pub error: ::core::option::Option<OrderError>,
 }
+/// Of a sender who stays to sign the root of its order's batch: first the order, then, if it agrees, the answer to a proposal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DistilRequest {
+    #[prost(oneof = "distil_request::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<distil_request::Kind>,
+}
+/// Nested message and enum types in `DistilRequest`.
+pub mod distil_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Order(super::DistilOrder),
+        #[prost(message, tag = "2")]
+        Share(super::RootShare),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DistilOrder {
+    /// an encoded pbtx.Transaction, with its own signature
+    #[prost(bytes = "bytes", tag = "1")]
+    pub order: ::prost::bytes::Bytes,
+    /// its account's, 32 bytes: the worker asks authorities for the account's keys
+    #[prost(bytes = "bytes", tag = "2")]
+    pub address: ::prost::bytes::Bytes,
+}
+/// What the sender has signed, with its BLS key: docs/wire.md.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RootShare {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub root: ::prost::bytes::Bytes,
+    /// 96 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: ::prost::bytes::Bytes,
+}
+/// At most one proposal, then what became of the order. Without a proposal it goes with its own signature.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DistilReply {
+    #[prost(oneof = "distil_reply::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<distil_reply::Kind>,
+}
+/// Nested message and enum types in `DistilReply`.
+pub mod distil_reply {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Proposal(super::RootProposal),
+        #[prost(message, tag = "2")]
+        Outcome(super::Outcome),
+    }
+}
+/// "Your order is at this place of the batch with this root."
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RootProposal {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub committee_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "3")]
+    pub root: ::prost::bytes::Bytes,
+    /// orders in the batch
+    #[prost(uint32, tag = "4")]
+    pub count: u32,
+    /// place of the order
+    #[prost(uint32, tag = "5")]
+    pub index: u32,
+    /// Merkle siblings, leaf to root
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    pub path: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
 /// What one wallet gives another: whoever has it can spend the notes. docs/wire.md has its text form.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CashNotes {

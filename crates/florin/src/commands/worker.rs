@@ -55,6 +55,9 @@ pub struct RunArgs {
     /// How long the first order of a batch waits for others, as 5ms
     #[arg(long, value_name = "DURATION", default_value = "5ms", value_parser = duration)]
     linger: Duration,
+    /// How long a batch waits for senders with BLS keys to sign its root, as 250ms; 0ms asks nobody
+    #[arg(long, value_name = "DURATION", default_value = "250ms", value_parser = duration)]
+    sign: Duration,
     /// Serve TLS with this key: file:PATH, env:NAME or 64 hex digits. Without it plain text, on loopback only
     #[arg(long)]
     key: Option<String>,
@@ -128,7 +131,7 @@ async fn run_worker(args: RunArgs, out: Output) -> Result<()> {
     }
     let patience = Patience::default();
     let network = Network::new(committee, patience);
-    let batching = Batching { orders: args.batch, linger: args.linger };
+    let batching = Batching { orders: args.batch, linger: args.linger, sign: args.sign };
     let worker = Worker::start(network.clone(), &args.journal, batching)?;
     let pbtx = args.pbtx.open(&network, &worker).await?;
     let (health, reflection) = server::extras();
@@ -173,7 +176,7 @@ async fn run_worker(args: RunArgs, out: Output) -> Result<()> {
         drop(stop_rpc);
     });
     tokio::try_join!(grpc, rpc)?;
-    tracing::info!(unfinished = worker.unfinished(), "stopped");
+    tracing::info!(unfinished = worker.unfinished(), distilled = worker.distilled(), "stopped");
     Ok(())
 }
 

@@ -2894,6 +2894,34 @@ pub mod worker_service_client {
                 .insert(GrpcMethod::new("florin.v1.WorkerService", "Submit"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn distil(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::florin_core::wire::DistilRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<
+                tonic::codec::Streaming<super::florin_core::wire::DistilReply>,
+            >,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/florin.v1.WorkerService/Distil",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("florin.v1.WorkerService", "Distil"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2916,6 +2944,21 @@ pub mod worker_service_server {
             tonic::Response<super::florin_core::wire::SubmitReply>,
             tonic::Status,
         >;
+        /// Server streaming response type for the Distil method.
+        type DistilStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::florin_core::wire::DistilReply,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn distil(
+            &self,
+            request: tonic::Request<
+                tonic::Streaming<super::florin_core::wire::DistilRequest>,
+            >,
+        ) -> std::result::Result<tonic::Response<Self::DistilStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct WorkerServiceServer<T> {
@@ -3037,6 +3080,55 @@ pub mod worker_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/florin.v1.WorkerService/Distil" => {
+                    #[allow(non_camel_case_types)]
+                    struct DistilSvc<T: WorkerService>(pub Arc<T>);
+                    impl<
+                        T: WorkerService,
+                    > tonic::server::StreamingService<
+                        super::florin_core::wire::DistilRequest,
+                    > for DistilSvc<T> {
+                        type Response = super::florin_core::wire::DistilReply;
+                        type ResponseStream = T::DistilStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::florin_core::wire::DistilRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkerService>::distil(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DistilSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
