@@ -16,6 +16,7 @@ mod once;
 mod reads;
 mod records;
 mod recover;
+mod roots;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::committee::Committee;
-use florin_core::content::{Content, Credit, TYPE_CALL, TYPE_PAY, encode_call, encode_withdraw};
+use florin_core::content::{
+    Content, Credit, TYPE_CALL, TYPE_PAY, TYPE_SET_PERMISSION, encode_call, encode_set_permission, encode_withdraw,
+};
 use florin_core::envelope::{Authority, Body, Order, encode_body, encode_envelope};
 use florin_core::keys::SecretKey;
 use florin_core::permission::Permission;
@@ -43,6 +46,7 @@ pub use reads::{Balance, Received};
 pub(crate) use reads::{agree_on, need, retry};
 pub use records::{Account, Ordered, Pending, Record, Recovery, Sent};
 pub use recover::{Decision, Rivals};
+pub use roots::Rekey;
 pub(crate) use status::agree_status;
 pub use status::{AccountState, Status, is_decided, name as state_name};
 
@@ -50,7 +54,6 @@ use crate::journal::Journal;
 use crate::keystore::Keystore;
 use crate::network::{Event, Network, Submission};
 use crate::seed::Seed;
-use crate::worker_client::WorkerClient;
 use records::Book;
 
 /// A wallet whose journal is open.
@@ -59,6 +62,9 @@ pub struct Wallet {
     journal: Journal<Record>,
     committee: Arc<Committee>,
     book: Book,
+    /// BLS keys of accounts that sign roots, while they are at hand.
+    root_keys: BTreeMap<u32, SecretKey>,
+    root_signed: Option<usize>,
 }
 
 static UNKNOWN: Account = Account {
@@ -73,6 +79,7 @@ static UNKNOWN: Account = Account {
     ordered: BTreeMap::new(),
     recovery: None,
     voided: Vec::new(),
+    distils: false,
 };
 
 /// What an order is to say, before it has a number.
@@ -84,6 +91,8 @@ enum Draft {
     },
     /// All but the account's address and permission.
     Call(wire::Call),
+    /// A permission, and the secret of the BLS key that it sets, to be proved.
+    Keys(Permission, Option<SecretKey>),
 }
 
 impl Draft {
@@ -95,6 +104,7 @@ impl Draft {
                 let call = wire::Call { account, open: open.unwrap_or_default(), ..call.clone() };
                 (TYPE_CALL, encode_call(&call))
             }
+            Draft::Keys(permission, _) => (TYPE_SET_PERMISSION, encode_set_permission(permission.encode(), open)),
         }
     }
 }
@@ -124,7 +134,7 @@ impl Wallet {
             return Err(Error::expected(Code::WrongCommittee, "network of the wallet", expected, found));
         }
         let (journal, book) = open_journal(&keystore)?;
-        Ok(Wallet { keystore, journal, committee, book })
+        Ok(Wallet { keystore, journal, committee, book, root_keys: BTreeMap::new(), root_signed: None })
     }
 
     /// Notes that accounts of a wallet made just now have signed nothing yet, so that their first payment
@@ -228,7 +238,10 @@ impl Wallet {
                 transaction_type,
                 content,
             });
-            let envelope = sign_envelope(&keys[account], &body)?;
+            let envelope = match draft {
+                Draft::Keys(_, Some(bls)) => roots::sign_proved(&keys[account], &body, bls)?,
+                _ => sign_envelope(&keys[account], &body)?,
+            };
             records.push(Record::Signed {
                 account: *account,
                 seqnum: at.0,
@@ -273,18 +286,6 @@ impl Wallet {
             let _ = self.catch_up(network, account).await;
         }
         Ok(Some(submission))
-    }
-
-    /// Hands what is pending of an account to a worker. Only its receipts are believed, after a check; an
-    /// order for which it reports an error stays pending. Errors: `UNREACHABLE`, `TIMEOUT`, those of a
-    /// receipt that proves nothing.
-    pub async fn finish_through(&mut self, worker: &WorkerClient, account: u32) -> Result<Vec<Result<wire::Receipt>>> {
-        let pending = &self.account(account).pending;
-        let seqnums: Vec<u32> = pending.iter().map(|p| p.seqnum).collect();
-        let outcomes = worker.submit(pending.iter().map(|p| p.envelope.clone()).collect()).await?;
-        let noted = seqnums.into_iter().zip(&outcomes).map(|(s, o)| (s, o.clone(), false)).collect();
-        self.settle_outcomes(account, noted)?;
-        Ok(outcomes)
     }
 
     /// Gives up what is pending of an account, whatever becomes of it: its number is used again. Whoever kept such an
@@ -364,6 +365,7 @@ impl Wallet {
             _ if !known.known => records.push(Record::Adopted { account, seqnum: 0, prev_hash: "0".into() }),
             _ => {}
         }
+        records.extend(self.keys_said(account, &replies));
         self.record(records)?;
         self.adopt_pending(network, account, &address, &replies).await
     }
@@ -399,13 +401,15 @@ impl Wallet {
         let (mut seqnum, mut prev_hash) = self.account(account).next();
         let furthest = replies.iter().flatten().flat_map(|r| r.pending.last()).map(|p| p.seqnum).max().unwrap_or(0);
         while seqnum <= furthest {
-            let found = network.order(address.actor(), seqnum).await.into_iter().flatten().find_map(|reply| {
-                let envelope = reply.receipt?.transaction;
-                let order = Order::decode(envelope.clone()).ok()?;
-                // Only what this wallet's own key has signed, and what continues its chain.
-                let signed = self.signed_here(account, &order).ok()?;
-                (signed && order.actor == address.actor() && order.seqnum == seqnum && order.prev_hash == prev_hash)
-                    .then_some((order, envelope))
+            let shown = network.order(address.actor(), seqnum).await.into_iter().flatten();
+            let shown = shown.filter_map(|reply| Order::decode(reply.receipt?.transaction).ok());
+            // What continues the chain.
+            let place = (self.committee.network.id, address.actor(), seqnum, prev_hash);
+            let shown = shown.filter(|o| (o.network_id, o.actor, o.seqnum, o.prev_hash) == place);
+            let shown: Vec<Order> = shown.collect();
+            let found = self.own_orders(account, &shown)?.into_iter().next().map(|order| {
+                let envelope = order.raw.clone();
+                (order, envelope)
             });
             let Some((order, envelope)) = found else { break };
             let id = self.book.ids.owner(&order).cloned();

@@ -3,18 +3,24 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use florin_core::address::Address;
 use florin_core::limits::{CERTIFICATES_BYTES_MAX, MESSAGE_BYTES_MAX};
 use florin_core::wire;
+use florin_core::wire::distil_reply::Kind as Says;
+use florin_core::wire::distil_request::Kind as Say;
 use florin_core::{Code, Error, Result};
 use florin_rpc::client::{Limits, connect_lazy, plain};
 use florin_rpc::errors::from_status;
 use florin_rpc::services::worker_service_client::WorkerServiceClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 /// A worker's URL and the way to it.
 #[derive(Clone)]
 pub struct WorkerClient {
     client: WorkerServiceClient<Channel>,
+    patience: Duration,
 }
 
 impl WorkerClient {
@@ -37,7 +43,7 @@ impl WorkerClient {
         };
         let bytes = MESSAGE_BYTES_MAX + CERTIFICATES_BYTES_MAX;
         let client = WorkerServiceClient::new(channel).max_decoding_message_size(bytes);
-        Ok(WorkerClient { client })
+        Ok(WorkerClient { client, patience })
     }
 
     /// Hands in orders and waits for what became of them. Nothing in the answer is verified yet.
@@ -50,6 +56,51 @@ impl WorkerClient {
             return Err(Error::expected(Code::Decode, "outcomes from the worker", count, outcomes.len()));
         }
         Ok(outcomes.into_iter().map(outcome).collect())
+    }
+
+    /// Hands in an order of the account with this address, and stays to sign the root of its batch: `sign` checks what the worker proposes,
+    /// once or not at all. Waits for what became of the order; nothing in that is verified yet. Errors: those of `sign`, after which
+    /// nothing more is said to this worker; `UNREACHABLE`, `TIMEOUT`, `DECODE`; `NOT_SERVED` by a worker that asks nobody.
+    pub async fn distil(
+        &self,
+        order: Bytes,
+        address: &Address,
+        sign: impl FnOnce(&wire::RootProposal) -> Result<wire::RootShare>,
+    ) -> Result<Result<wire::Receipt>> {
+        let late = |_| Error::new(Code::Timeout, format!("the worker gave no outcome within {:?}", self.patience));
+        tokio::time::timeout(self.patience, self.distil_patiently(order, address, sign)).await.map_err(late)?
+    }
+
+    async fn distil_patiently(
+        &self,
+        order: Bytes,
+        address: &Address,
+        sign: impl FnOnce(&wire::RootProposal) -> Result<wire::RootShare>,
+    ) -> Result<Result<wire::Receipt>> {
+        // It says two things at most, so there is always room.
+        let (say, said) = mpsc::channel(2);
+        let tell = |kind| {
+            let gone = |_| Error::new(Code::Unreachable, "the worker has closed the stream");
+            say.try_send(wire::DistilRequest { kind: Some(kind) }).map_err(gone)
+        };
+        let address = Bytes::copy_from_slice(address.as_bytes());
+        tell(Say::Order(wire::DistilOrder { order, address }))?;
+        let answer = self.client.clone().distil(ReceiverStream::new(said)).await.map_err(from_status)?;
+        let mut answers = answer.into_inner();
+        let mut sign = Some(sign);
+        loop {
+            let Some(wire::DistilReply { kind }) = answers.message().await.map_err(from_status)? else {
+                return Err(Error::new(Code::Unreachable, "the worker ends without an outcome"));
+            };
+            match kind {
+                Some(Says::Outcome(said)) => return Ok(outcome(said)),
+                Some(Says::Proposal(proposal)) => match sign.take() {
+                    Some(sign) => tell(Say::Share(sign(&proposal)?))?,
+                    None => return Err(Error::new(Code::Decode, "the worker proposes a second root")),
+                },
+                None => return Err(Error::new(Code::Decode, "the worker says something unknown")),
+            }
+        }
     }
 }
 

@@ -19,12 +19,14 @@ use std::collections::BTreeMap;
 use florin_core::amount::format_amount;
 use florin_core::content::{Action, Content, Credit};
 use florin_core::envelope::Order;
+use florin_core::permission::Permission;
 use florin_core::receipt::verify;
 use florin_core::{Code, Error, Result, wire};
 use prost::Message;
 
 use super::call::{Operation, describe};
 use super::records::{Pending, Record, Sent};
+use super::roots::Rekey;
 use super::{Draft, Wallet, now_ms};
 use crate::network::Network;
 use crate::seed::Seed;
@@ -95,6 +97,8 @@ pub enum Request {
     Pay(Payment),
     /// An operation on shared objects.
     Call(Operation),
+    /// Other keys for an account.
+    Keys(Rekey),
 }
 
 impl Request {
@@ -103,6 +107,7 @@ impl Request {
         match self {
             Request::Pay(payment) => payment.id.as_deref(),
             Request::Call(operation) => operation.id.as_deref(),
+            Request::Keys(_) => None,
         }
     }
 
@@ -111,6 +116,7 @@ impl Request {
         match self {
             Request::Pay(payment) => payment.account,
             Request::Call(operation) => operation.account,
+            Request::Keys(rekey) => rekey.account,
         }
     }
 
@@ -123,6 +129,9 @@ impl Request {
                     && asked.eq(payment.notes.iter().map(|note| (note.tier, &note.blinded)))
             }
             (Request::Call(operation), Action::Call { call, .. }) => operation.is(call),
+            (Request::Keys(rekey), Action::SetPermission(permission)) => {
+                Permission::decode(permission).is_ok_and(|p| p.distils().is_some() == rekey.bls)
+            }
             _ => false,
         }
     }
@@ -135,6 +144,7 @@ impl Request {
                 Ok(notes + payment.outputs.iter().map(|o| i128::from(o.amount)).sum::<i128>())
             }
             Request::Call(operation) => operation.total(),
+            Request::Keys(_) => Ok(0),
         }
     }
 
@@ -243,6 +253,7 @@ impl Wallet {
         let draft = match request {
             Request::Pay(p) => Draft::Pay { outputs: p.outputs.clone(), notes: p.notes.clone(), memo: p.memo.clone() },
             Request::Call(operation) => Draft::Call(operation.call(self.previous_call(network, account).await?)),
+            Request::Keys(rekey) => self.rekey(seed, rekey)?,
         };
         let (signed, _) = self.prepare(seed, &[(account, draft)], request.id())?;
         let mut records = self.check_funds(network, account, request.total()?).await?;

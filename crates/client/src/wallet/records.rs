@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use florin_core::content::{Content, TYPE_CALL};
+use florin_core::content::{Action, Content, TYPE_CALL};
 use florin_core::envelope::Order;
+use florin_core::permission::Permission;
 use florin_core::wire;
 use florin_core::{Code, Error, Result};
 use prost::Message;
@@ -72,6 +73,13 @@ pub enum Record {
         seqnum: u32,
         /// prev_hash after it; decimal, as JSON readers round.
         prev_hash: String,
+    },
+    /// Enough authorities agreed which keys the account has.
+    Keys {
+        /// Account of the wallet.
+        account: u32,
+        /// Whether one is its own BLS key, which signs roots of batches.
+        bls: bool,
     },
     /// The log has decided what became of a CALL's shared side, say enough authorities.
     Ordered {
@@ -167,6 +175,8 @@ pub struct Account {
     pub recovery: Option<Recovery>,
     /// Sequence numbers that recoveries have voided.
     pub voided: Vec<u32>,
+    /// Whether it has a BLS key, as far as the journal can tell, so that it signs roots of batches.
+    pub distils: bool,
 }
 
 /// What the log has decided about a CALL.
@@ -246,19 +256,22 @@ impl Book {
                 state.known = true;
                 state.pending.retain(|p| p.seqnum > seqnum);
                 let calls = order.transaction_type == TYPE_CALL;
+                let content = Content::decode(&order).map_err(|_| bad("a damaged receipt"))?;
+                if let Action::SetPermission(permission) = &content.action {
+                    state.distils = Permission::decode_account(permission)?.distils().is_some();
+                }
                 if calls && !state.ordered.contains_key(&seqnum) && !state.unordered.contains(&seqnum) {
                     state.unordered.push(seqnum);
                     state.unordered.sort_unstable();
                 }
                 if seqnum > state.seqnum {
-                    let total = Content::decode(&order).map_err(|_| bad("a damaged receipt"))?.total;
                     let follows = seqnum == state.seqnum + 1;
                     state.last_call = match (calls, seqnum) {
                         (true, _) => Some(seqnum),
                         (false, 1) => Some(0),
                         (false, _) => state.last_call.filter(|_| follows),
                     };
-                    state.floor = state.floor.filter(|_| follows).map(|floor| floor - i128::from(total));
+                    state.floor = state.floor.filter(|_| follows).map(|floor| floor - i128::from(content.total));
                     (state.seqnum, state.prev_hash) = (seqnum, order.next_hash());
                 }
                 state.sent.push(Sent { seqnum, receipt, time });
@@ -288,6 +301,7 @@ impl Book {
                     }
                 }
             }
+            Record::Keys { account, bls } => self.accounts.entry(account).or_default().distils = bls,
             Record::Ordered { account, seqnum, session, unit, code, message } => {
                 let state = self.accounts.entry(account).or_default();
                 state.unordered.retain(|s| *s != seqnum);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use florin_core::address::Address;
 use florin_core::committee::Committee;
 use florin_core::content::{TYPE_RECOVER, encode_recover};
+use florin_core::distilled::mark_of;
 use florin_core::envelope::{Body, Order, encode_body};
 use florin_core::limits::RECOVERY_WAIT_MS;
 use florin_core::signatures::Batch;
@@ -59,23 +60,39 @@ impl Wallet {
         let address = self.address(account)?;
         let state = Wallet::account_state(network, &address).await?;
         let seqnum = state.seqnum.saturating_add(1);
-        let mut orders: Vec<Order> = Vec::new();
-        for receipt in network.order(address.actor(), seqnum).await.into_iter().flatten().filter_map(|r| r.receipt) {
-            let Ok(order) = Order::decode(receipt.transaction) else { continue };
-            let place = (order.network_id, order.actor, order.seqnum);
-            let asked = place == (self.committee.network.id, address.actor(), seqnum);
-            // An authority may claim anything; what counts is what our own key has signed.
-            if asked && orders.iter().all(|o| o.id != order.id) && self.signed_here(account, &order)? {
-                orders.push(order);
+        let shown = network.order(address.actor(), seqnum).await.into_iter().flatten();
+        let shown = shown.filter_map(|reply| Order::decode(reply.receipt?.transaction).ok());
+        let place = (self.committee.network.id, address.actor(), seqnum);
+        let shown: Vec<Order> = shown.filter(|o| (o.network_id, o.actor, o.seqnum) == place).collect();
+        Ok(Rivals { state, orders: self.own_orders(account, &shown)? })
+    }
+
+    /// The different orders among those that authorities have shown, one each, that the account's own keys have signed: an authority may
+    /// claim anything. Where the order went with its batch's signed root there is a mark instead of a signature; `f + 1` have seen then
+    /// that the BLS key has signed.
+    pub(super) fn own_orders(&self, account: u32, shown: &[Order]) -> Result<Vec<Order>> {
+        let mut own: Vec<Order> = Vec::new();
+        for order in shown {
+            if own.iter().all(|o| o.id != order.id) && self.signed_here(account, order)? {
+                own.push(order.clone());
             }
         }
-        Ok(Rivals { state, orders })
+        for order in shown.iter().filter(|order| mark_of(order).is_some()) {
+            let votes = shown.iter().filter(|o| o.id == order.id).count();
+            if own.iter().all(|o| o.id != order.id) && votes >= self.committee.validity() {
+                own.push(order.clone());
+            }
+        }
+        Ok(own)
     }
 
     /// Whether the account's own key has signed an order.
     pub(super) fn signed_here(&self, account: u32, order: &Order) -> Result<bool> {
+        let mut order = order.clone();
+        // A proof of possession may come after the one signature.
+        order.authorities.iter_mut().for_each(|authority| authority.sigs.truncate(1));
         let mut batch = Batch::new();
-        batch.push(0, order, 0, &self.permission(account)?);
+        batch.push(0, &order, 0, &self.permission(account)?);
         Ok(batch.verify().results.iter().all(|(_, r)| r.is_ok()))
     }
 

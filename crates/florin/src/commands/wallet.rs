@@ -1,6 +1,7 @@
 //! `florin wallet`: keys, balances, payments.
 
 mod create;
+mod distil;
 mod history;
 mod outcome;
 mod pay;
@@ -45,6 +46,12 @@ pub enum Command {
     /// once for good: after whatever happened, the same command finishes it, or shows again what it made. The id is kept
     /// in the journal beside the wallet, so two copies of a wallet do not know of each other's.
     Pay(pay::PayArgs),
+    /// Give an account a BLS key, to sign the roots of batches
+    ///
+    /// Beside the key that it has, and from the same seed; the address stays. When a payment goes through a worker
+    /// (`--worker`), the wallet signs the root of its batch together with the other senders then, which costs the committee
+    /// less than a signature of each. Whoever is not asked, or too late, pays as ever.
+    Distil(distil::DistilArgs),
     /// Finish orders that an earlier command could not
     Resume(pay::ResumeArgs),
     /// What became of an order; without one, of the account
@@ -79,6 +86,7 @@ pub fn run(command: Command, out: Output) -> Result<()> {
         Command::Backup(args) => create::backup(args, out),
         Command::Balance(args) => show::balance(args, out),
         Command::Pay(args) => pay::pay(args, out),
+        Command::Distil(args) => distil::distil(args, out),
         Command::Resume(args) => pay::resume(args, out),
         Command::Status(args) => status::status(args, out),
         Command::Recover(args) => recover::recover(args, out),

@@ -8,7 +8,7 @@ use florin_client::wallet::{Account, Wallet};
 use florin_core::address::Address;
 use florin_core::amount::format_amount;
 use florin_core::committee::Committee;
-use florin_core::content::{Content, TYPE_CALL};
+use florin_core::content::{Content, TYPE_CALL, TYPE_SET_PERMISSION};
 use florin_core::envelope::Order;
 use florin_core::wire::{self, credit_entry::Kind};
 use florin_core::{Code, Error, Result};
@@ -54,7 +54,7 @@ pub struct ReceiptArgs {
 /// One line of the history.
 struct Line {
     direction: &'static str,
-    /// payment, call, refund, deposit or reversed.
+    /// payment, call, keys, refund, deposit or reversed.
     kind: &'static str,
     state: &'static str,
     seqnum: u32,
@@ -98,6 +98,7 @@ pub fn history(args: HistoryArgs, out: Output) -> Result<()> {
         let sign = if takes { "-" } else { "+" };
         let kind = match line.state {
             "final" if matches!(line.kind, "refund" | "deposit" | "reversed") => line.kind,
+            "final" if line.kind == "keys" => line.kind,
             "final" if line.direction == "sent" && line.kind == "call" => match line.outcome {
                 Some("failed") => "failed",
                 _ => "call",
@@ -157,7 +158,11 @@ fn outgoing(order: &Order, state: &'static str, time: Option<u64>, committee: &C
     let currency = &committee.network.currency;
     Ok(Line {
         direction: "sent",
-        kind: if order.transaction_type == TYPE_CALL { "call" } else { "payment" },
+        kind: match order.transaction_type {
+            TYPE_CALL => "call",
+            TYPE_SET_PERMISSION => "keys",
+            _ => "payment",
+        },
         state,
         seqnum: order.seqnum,
         amount: content.total,

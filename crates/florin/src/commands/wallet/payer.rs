@@ -51,6 +51,7 @@ pub async fn make(
     if !payer.wallet.account(account).known {
         payer.wallet.catch_up(&payer.network, account).await?;
     }
+    payer.wallet.sign_roots(seed, account)?;
     let earlier = payer.finish_earlier(account).await?;
     if let Some(outcome) = payer.was_pending(earlier, request)? {
         let what = request_name(request);
@@ -84,6 +85,7 @@ fn request_name(request: &Request) -> &'static str {
     match request {
         Request::Pay(_) => "payment",
         Request::Call(_) => "operation",
+        Request::Keys(_) => "change of keys",
     }
 }
 
@@ -208,6 +210,9 @@ impl Payer {
                 );
                 Error { message, ..e }
             })?;
+            if let Some(orders) = self.wallet.root_signed() {
+                self.out.note(format_args!("signed the root of a batch; orders in it: {orders}"));
+            }
             let refusal = outcomes.iter().find_map(|o| o.as_ref().err()).filter(|e| !may_come(e.code));
             let Some(e) = refusal else {
                 self.out.note(format_args!("the worker answered after {}", ms(start.elapsed())));
