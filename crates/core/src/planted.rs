@@ -64,6 +64,12 @@ bugs! {
     /// What listeners ask for is not asked.
     PrechecksSkipped,
 
+    // Roots that senders sign.
+    /// Whoever sets a BLS key need not know its secret.
+    PossessionUnchecked,
+    /// A batch with marks may have two orders of an account.
+    OrdersUnsorted,
+
     // Settling.
     /// A certified order settles whatever it follows.
     SettlesUnchained,

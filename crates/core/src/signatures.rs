@@ -168,7 +168,8 @@ impl Job {
 
 impl Possession {
     fn verify(&self) -> Result<()> {
-        if bls::possesses(&self.key, self.network_id, self.actor, &self.proof) {
+        let proved = || bls::possesses(&self.key, self.network_id, self.actor, &self.proof);
+        if planted::is(Bug::PossessionUnchecked) || proved() {
             return Ok(());
         }
         Err(Error::new(Code::Possession, format!("the proof is not of actor {} for the BLS key", self.actor)))

@@ -1,12 +1,14 @@
 //! What wallets, workers and attackers have in common.
 
+use std::rc::Rc;
+
 use florin_core::address::Address;
 use florin_core::content::{
     Credit, TYPE_CALL, TYPE_PAY, TYPE_RECOVER, TYPE_SET_PERMISSION, encode_call, encode_pay, encode_recover,
     encode_set_permission, encode_withdraw,
 };
 use florin_core::envelope::{self, Body, next_hash, order_id};
-use florin_core::keys::{Curve, SecretKey};
+use florin_core::keys::{Curve, POSSESSION_BYTE, SecretKey};
 use florin_core::permission::Permission;
 use florin_core::wire;
 
@@ -95,6 +97,8 @@ pub struct Purse {
     pub permission: Bytes,
     /// The key that signs now.
     pub key: SecretKey,
+    /// The BLS key beside it, of those who sign roots of batches.
+    pub bls: Option<Rc<SecretKey>>,
     /// Last seqnum signed.
     pub seqnum: u32,
     /// prev_hash of the next order.
@@ -111,6 +115,8 @@ pub enum Wish {
     Withdraw(Vec<wire::NoteRequest>),
     /// Change to this key.
     Rekey(SecretKey),
+    /// Set this BLS key beside the key that signs now.
+    Bls(Rc<SecretKey>),
     /// Operate on shared objects.
     Call(Vec<wire::Input>, Vec<wire::output::Kind>),
     /// Ask the log to free the account.
@@ -134,13 +140,31 @@ pub fn new_key(rng: &mut Rng) -> SecretKey {
     SecretKey::from_seed(Curve::Ed25519, rng.bytes()).expect("any seed is an ed25519 key")
 }
 
+/// A BLS key from chance.
+pub fn new_bls_key(rng: &mut Rng) -> SecretKey {
+    SecretKey::from_seed(Curve::Bls, rng.bytes()).expect("any seed is a BLS key")
+}
+
+/// The encoded permission of two keys, each enough alone.
+fn with_bls(key: &SecretKey, bls: &SecretKey) -> Bytes {
+    Permission { threshold: 1, keys: vec![(key.public(), 1), (bls.public(), 1)], actor: 0 }.encode()
+}
+
 impl Purse {
     /// An account that nobody knows yet.
     pub fn new(network_id: u64, rng: &mut Rng) -> Self {
         let key = new_key(rng);
         let permission = Permission::single(key.public()).encode();
         let address = Permission::address_of(network_id, &permission);
-        Purse { network_id, address, permission, key, seqnum: 0, prev_hash: 0, last_call: 0 }
+        Purse { network_id, address, permission, key, bls: None, seqnum: 0, prev_hash: 0, last_call: 0 }
+    }
+
+    /// One that signs roots of batches.
+    pub fn of_sender(network_id: u64, rng: &mut Rng) -> Self {
+        let (key, bls) = (new_key(rng), Rc::new(new_bls_key(rng)));
+        let permission = with_bls(&key, &bls);
+        let address = Permission::address_of(network_id, &permission);
+        Purse { network_id, address, permission, key, bls: Some(bls), seqnum: 0, prev_hash: 0, last_call: 0 }
     }
 
     /// Signs what would be the next order, and does not remember it.
@@ -152,12 +176,14 @@ impl Purse {
     pub fn draft_after(&self, seqnum: u32, prev_hash: u64, wish: &Wish) -> SignedOrder {
         let seqnum = seqnum + 1;
         let open = (seqnum == 1).then(|| self.permission.clone());
+        let opens = open.is_some();
         let (transaction_type, content) = match wish {
             Wish::Pay(credits) => (TYPE_PAY, encode_pay(credits, "", open)),
             Wish::Withdraw(notes) => (TYPE_PAY, encode_withdraw(&[], notes, "", open)),
             Wish::Rekey(key) => {
                 (TYPE_SET_PERMISSION, encode_set_permission(Permission::single(key.public()).encode(), open))
             }
+            Wish::Bls(bls) => (TYPE_SET_PERMISSION, encode_set_permission(with_bls(&self.key, bls), open)),
             Wish::Call(inputs, outputs) => {
                 let call = wire::Call {
                     account: Bytes::copy_from_slice(self.address.as_bytes()),
@@ -180,8 +206,15 @@ impl Purse {
             transaction_type,
             content,
         });
-        let signature = self.key.sign_body(&body);
-        let raw = envelope::encode_envelope(&body, &[envelope::Authority::of(&[signature])]);
+        let mut authority = envelope::Authority::of(&[self.key.sign_body(&body)]);
+        // BLS keys that it sets: that of `open`, then another.
+        let set = self.bls.iter().filter(|_| opens).chain(match wish {
+            Wish::Bls(bls) => Some(bls),
+            _ => None,
+        });
+        let proofs = set.filter_map(|bls| Some(bls.bls()?.prove(self.network_id, self.address.actor())));
+        authority.sigs.extend(proofs.map(|proof| Bytes::from([&[POSSESSION_BYTE], &proof[..]].concat())));
+        let raw = envelope::encode_envelope(&body, &[authority]);
         SignedOrder { raw, id: order_id(&body), seqnum, call: transaction_type == TYPE_CALL }
     }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use florin_client::quorum::{Quorum, Send};
+use florin_core::distilled::round::Sealed;
 use florin_core::{Code, Result, receipt, wire};
 
 use crate::checkers::Rule;
@@ -100,7 +101,19 @@ impl Driver {
     /// Begins with a batch for one shard: envelopes and their ids.
     pub fn submit(&mut self, world: &mut World, shard: u32, orders: Vec<(Bytes, [u8; 32])>) {
         let (orders, ids) = orders.into_iter().unzip();
-        let quorum = match Quorum::new(world.committee.clone(), orders) {
+        let quorum = Quorum::new(world.committee.clone(), orders);
+        self.begin(world, shard, quorum, ids);
+    }
+
+    /// Begins with a batch whose senders have signed its root.
+    pub fn submit_sealed(&mut self, world: &mut World, shard: u32, sealed: Sealed) {
+        let ids = sealed.own_orders().iter().map(|order| order.id).collect();
+        let quorum = Quorum::distilled(world.committee.clone(), sealed);
+        self.begin(world, shard, quorum, ids);
+    }
+
+    fn begin(&mut self, world: &mut World, shard: u32, quorum: Result<Quorum>, ids: Vec<[u8; 32]>) {
+        let quorum = match quorum {
             Ok(quorum) => quorum,
             Err(e) => return world.violation(Rule::FalseBelief, format!("the quorum driver refuses a batch: {e}")),
         };
@@ -196,6 +209,12 @@ impl Driver {
     /// Takes the outcomes of a batch; what is not final goes into another one.
     fn finish(&mut self, world: &mut World, number: u64) -> Vec<Outcome> {
         let Some(job) = self.jobs.remove(&number) else { return Vec::new() };
+        if job.quorum.took_root() > 0 && job.quorum.any_final() {
+            world.mark("orders final by a signed root");
+            if job.quorum.took_root() < job.quorum.votes() {
+                world.mark("signed root taken by some alone");
+            }
+        }
         let outcomes = job.quorum.outcomes().into_iter().zip(job.ids);
         outcomes.map(|(outcome, id)| (id, self.is_final(world, id, outcome))).collect()
     }

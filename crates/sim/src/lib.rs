@@ -24,6 +24,7 @@ pub mod pbtx;
 pub mod profile;
 pub mod recoverer;
 pub mod rng;
+pub mod roots;
 mod run;
 pub mod saved;
 pub mod sequencer;

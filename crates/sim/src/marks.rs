@@ -60,6 +60,8 @@ pub const ATTACKERS: &[(&str, &[&str])] = &[
     ("forges notes", &["forged notes"]),
     ("asks for odd notes", &["odd requests of notes", "notes of others asked for and taken back"]),
     ("locks its accounts", &["accounts locked by their wallet"]),
+    ("lies about roots", &["second orders under a root"]),
+    ("makes up keys", &["keys made of others'"]),
     (
         "robs channels",
         &[
@@ -97,6 +99,13 @@ pub const MARKS: &[&str] = &[
     "WRONG_EPOCH",
     "OUT_OF_ORDER",
     "PEER_REFUSED",
+    // Roots that senders sign.
+    "orders final by a signed root",
+    "signed root taken by some alone",
+    "false signature of a root found",
+    "AGGREGATE_KEY",
+    "BAD_AGGREGATE",
+    "POSSESSION",
     // The log.
     "operation refunded",
     "contract claimed",

@@ -66,7 +66,7 @@ impl Profile {
             ClockJumps => matches!(self, Profile::Clocks | Profile::All),
             CrashPoints => matches!(self, Profile::Crashes | Profile::All),
             Liars | DoubleSigners | Replays | OldChains | NoteThieves | NoteForgers => true,
-            Calls | Recoveries | Cash | Channels | Pbtx => true,
+            Calls | Recoveries | Cash | Channels | Pbtx | Roots => true,
         }
     }
 }
@@ -133,11 +133,14 @@ pub enum Part {
     Channels,
     /// Networks of PBTX, their admins and actors.
     Pbtx,
+    /// Senders who sign the roots of their batches together, a worker of theirs that lies, and who makes up keys.
+    Roots,
 }
 
 impl Part {
     /// All there are: first what takes most away.
-    pub const ALL: [Part; 29] = [
+    pub const ALL: [Part; 30] = [
+        Part::Roots,
         Part::Pbtx,
         Part::Channels,
         Part::Cash,

@@ -38,7 +38,7 @@ use crate::rng::Rng;
 use crate::sequencer::Ring;
 use crate::wallet::Worker;
 use crate::world::{Event, MS, SECOND, Timer, World};
-use crate::{Operations, Options, Report, Shell};
+use crate::{Operations, Options, Report, Shell, roots};
 
 const NETWORK_ID: u64 = 7_001;
 const ISSUER_LIMIT: u64 = 1_000_000;
@@ -70,8 +70,8 @@ struct Run {
     /// By authority, then shard.
     shards: Vec<Vec<Slot>>,
     clients: Vec<Box<dyn Client>>,
-    /// Of wallets, of actors, of wallets with e-cash, and of parties of channels.
-    tallies: [Tally; 4],
+    /// Of wallets, of actors, of wallets with e-cash, of parties of channels, and of those who sign roots.
+    tallies: [Tally; 5],
 }
 
 /// Runs it.
@@ -154,6 +154,8 @@ impl Run {
         let parties = if has_channels(options.seed) && options.has(Part::Channels) { PARTIES } else { 0 };
         let parties: Vec<Purse> = (0..parties).map(|_| channels.party(NETWORK_ID, &mut rng)).collect();
         genesis.extend(parties.iter().map(|p| (p.address, FUNDS)));
+        let senders = roots::purses(&options, NETWORK_ID);
+        genesis.extend(senders.iter().map(|p| (p.address, roots::FUNDS)));
         let (committee, keys) = committee(&options, &issuer, &genesis, &mut rng);
         let byzantine = liars(&options, &committee, &mut rng);
         let mut pbtx = Plan::draw(&mut rng, options.attackers);
@@ -199,7 +201,7 @@ impl Run {
         let shards = shards.collect();
         let logs = (0..committee.size() as u32).map(|authority| log_slot(&world, &keys, authority)).collect();
         break_the_world(&mut world);
-        let tallies = [(); 4].map(|()| Tally::default());
+        let tallies = [(); 5].map(|()| Tally::default());
         let mut clients = clients(&mut world, issuer, honest, cheats, &genesis, &tallies);
         let locked = if world.has(Part::Recoveries) { locked } else { Vec::new() };
         let mut locked = locked.into_iter();
@@ -212,6 +214,7 @@ impl Run {
             let addr = Addr::Client(clients.len() as u32);
             clients.push(Box::new(Party::new(addr, number, purse, tallies[3].clone())));
         }
+        roots::add(&mut world, &mut clients, senders, &tallies[4]);
         Run { world, logs, shards, clients, tallies }
     }
 
@@ -365,7 +368,7 @@ impl Run {
     }
 
     fn report(self) -> Report {
-        let [counts, actors, cash, parties] = self.tallies.each_ref().map(Tally::get);
+        let [counts, actors, cash, parties, _] = self.tallies.each_ref().map(Tally::get);
         let channels = self.world.checks.log.channels();
         let ([opened, collected], [vouchers, redeemed]) = (channels.counts(), channels.vouchers.counts());
         let [ordered, failed, claimed, refunded, sessions, voided, kept] = self.world.checks.log.counts();
@@ -514,7 +517,7 @@ fn clients(
     honest: Vec<Purse>,
     cheats: Vec<Purse>,
     genesis: &[(Address, u64)],
-    tallies: &[Tally; 4],
+    tallies: &[Tally; 5],
 ) -> Vec<Box<dyn Client>> {
     let issued: u64 = genesis.iter().map(|(_, amount)| amount).sum();
     let mut groups: Vec<Vec<(Purse, i128)>> = vec![vec![(issuer, i128::from(ISSUER_LIMIT - issued))], Vec::new()];

@@ -140,7 +140,7 @@ impl Worker {
             Wish::Pay(credits) => (credits, None),
             Wish::Rekey(key) => (Vec::new(), Some(key)),
             // What a CALL credits is known when the log has decided.
-            Wish::Call(..) | Wish::Recover | Wish::Withdraw(_) => (Vec::new(), None),
+            Wish::Call(..) | Wish::Recover | Wish::Withdraw(_) | Wish::Bls(_) => (Vec::new(), None),
         };
         wallet.chain.push_back(Pending {
             raw: order.raw,

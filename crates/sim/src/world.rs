@@ -24,6 +24,7 @@ use crate::message::{Addr, Body, Envelope, decimal};
 use crate::pbtx::Plan;
 use crate::profile::Part;
 use crate::rng::Rng;
+use crate::roots::Place;
 use crate::sequencer::Sequencer;
 
 /// Microseconds of virtual time.
@@ -204,6 +205,8 @@ pub struct World {
     pub cash: Cash,
     /// Channels, as their sides know them.
     pub channels: Channels,
+    /// Accounts that sign roots, as anybody can know them.
+    pub senders: BTreeMap<Address, Place>,
 }
 
 /// A contract, as its two parties know it.
@@ -287,6 +290,7 @@ impl World {
             secrets: BTreeMap::new(),
             cash: Cash::default(),
             channels: Channels::default(),
+            senders: BTreeMap::new(),
         }
     }
 

@@ -30,21 +30,25 @@ enum Among {
     Notes,
     /// Channels.
     Channels,
+    /// Senders who sign roots of batches together.
+    Roots,
 }
 
 impl Among {
     fn options(self, seed: u64) -> Options {
-        use Part::{Calls, Cash, Channels, Pbtx, Recoveries};
+        use Part::{Calls, Cash, Channels, Pbtx, Recoveries, Roots};
         let (seconds, off): (u64, &[Part]) = match self {
-            Among::Orders => (5, &[Calls, Cash, Channels, Recoveries]),
-            Among::Log => (6, &[Cash, Channels, Recoveries]),
-            Among::Recoveries => (8, &[Cash, Channels, Pbtx]),
-            Among::Notes => (6, &[Calls, Channels, Pbtx, Recoveries]),
-            Among::Channels => (8, &[Calls, Cash, Pbtx, Recoveries]),
+            Among::Orders => (5, &[Calls, Cash, Channels, Recoveries, Roots]),
+            Among::Log => (6, &[Cash, Channels, Recoveries, Roots]),
+            Among::Recoveries => (8, &[Cash, Channels, Pbtx, Roots]),
+            Among::Notes => (6, &[Calls, Channels, Pbtx, Recoveries, Roots]),
+            Among::Channels => (8, &[Calls, Cash, Pbtx, Recoveries, Roots]),
+            Among::Roots => (6, &[Calls, Cash, Channels, Pbtx, Recoveries]),
         };
-        // Two seeds of three have notes, and one of four has no channels.
+        // Two seeds of three have notes, one of four has no channels, and one of seven has senders who sign roots.
         let seed = match self {
             Among::Notes => seed + (seed - 1) / 2,
+            Among::Roots => 7 * seed - 2,
             _ => seed,
         };
         Options { seconds, off: off.iter().copied().collect(), ..Options::new(seed) }
@@ -92,6 +96,7 @@ fn trial(bug: Bug) -> (Among, &'static [&'static str]) {
         Bug::BadShareTaken => (Notes, &["FalseBelief", "Unfinished"]),
         Bug::DelayIgnored | Bug::DelayByOneClock | Bug::LaneTwice | Bug::MergedLaneKept => (Channels, &["Channels"]),
         Bug::OldVoucher | Bug::VoucherUnverified | Bug::PermitTwice => (Channels, &["LogOutcome"]),
+        Bug::PossessionUnchecked | Bug::OrdersUnsorted => (Roots, &["FalsePromise"]),
         Bug::FinalByFew => (Orders, &["FalseBelief"]),
     }
 }

@@ -302,6 +302,21 @@ fn channels_under_faults_and_attack() {
     assert_eq!(o(|o| o.channel_orders), o(|o| o.channel_finals), "the log decides every order of theirs");
 }
 
+#[test]
+fn roots_that_senders_sign_under_faults_and_attack() {
+    let kinds = [
+        "second orders under a root",
+        "keys made of others'",
+        "orders final by a signed root",
+        "signed root taken by some alone",
+        "false signature of a root found",
+        "AGGREGATE_KEY",
+        "BAD_AGGREGATE",
+        "POSSESSION",
+    ];
+    seen_all((5..200).step_by(7), 8, &kinds);
+}
+
 /// The last channel of this seed ends later than clocks are voted on for, and nothing else is to be ordered by then.
 #[test]
 fn a_channel_that_ends_in_a_long_time_is_collected_though_nothing_else_happens() {

@@ -143,7 +143,7 @@ impl Channels {
         let permission = Permission::single(key().public()).encode();
         let address = Permission::address_of(network_id, &permission);
         self.parties.push((address, permission.clone(), Arc::new(key())));
-        Purse { network_id, address, permission, key: key(), seqnum: 0, prev_hash: 0, last_call: 0 }
+        Purse { network_id, address, permission, key: key(), bls: None, seqnum: 0, prev_hash: 0, last_call: 0 }
     }
 }
 

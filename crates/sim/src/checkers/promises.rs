@@ -15,7 +15,7 @@ impl Checkers {
         let root = self.orders.learn(raw);
         let ids = self.bits(node, &root, vote);
         self.check_may_vote(node, disk.current(), raw, vote);
-        self.check_fresh(node, disk.current(), raw, vote);
+        self.check_fresh(node, disk.current(), (&root, raw), vote);
         for id in &ids {
             let Some(order) = self.orders.get(id).filter(|o| o.is_bearer() || !o.asked.is_empty()) else {
                 continue;
@@ -54,7 +54,7 @@ impl Checkers {
 
     /// What must be so of a vote for an order with a seqnum when it is given first: it follows the order before it, and the
     /// account's keys have signed it.
-    fn check_fresh(&mut self, node: NodeId, image: &Image, raw: &[Bytes], vote: &wire::Signed) {
+    fn check_fresh(&mut self, node: NodeId, image: &Image, (root, raw): (&Id, &[Bytes]), vote: &wire::Signed) {
         let mut found = Vec::new();
         for envelope in raw.iter().enumerate().filter(|(i, _)| bit(&vote.bitmap, *i)).map(|(_, envelope)| envelope) {
             let Some(order) = id_of(envelope).and_then(|id| self.orders.get(&id)) else { continue };
@@ -74,7 +74,8 @@ impl Checkers {
                 continue;
             }
             let Some(keys) = self.keys_at(image, &record, place) else { continue };
-            if !self.signatures.is_signed(envelope, &order.id, &keys) {
+            let by_root = self.signatures.is_signed_by_root(envelope, root, &order.id);
+            if !by_root && !self.signatures.is_signed(envelope, &order.id, &keys) {
                 found.push(format!("{node:?} votes for {place:?}, which the account's keys have not signed"));
             }
         }
@@ -88,6 +89,11 @@ impl Checkers {
         let mut set = earlier
             .filter_map(|seqnum| self.orders.get(&before_id(image, record, Place { seqnum, ..place })?)?.keys.clone());
         set.next().or_else(|| self.orders.first_keys(place.actor).cloned())
+    }
+
+    /// A sender has signed the root of a batch, in which it has seen its order.
+    pub fn signed_root(&mut self, root: [u8; 32], order: Id) {
+        self.signatures.roots.insert((root, order));
     }
 
     fn bits(&mut self, node: NodeId, root: &[u8], signed: &wire::Signed) -> Vec<Id> {

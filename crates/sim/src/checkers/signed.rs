@@ -15,16 +15,29 @@ const ED25519: [u8; 2] = [0x10, 0];
 /// Before the id of an order in what an ed25519 key signs.
 const TAG: &[u8] = b"PBTX-TX-v1";
 
+/// The first byte of what stands for the signature of who has signed the root.
+const MARK: u8 = 0x22;
+
 /// What was asked before: many authorities are shown the same.
 #[derive(Default)]
 pub(super) struct Signatures {
     known: HashMap<(Bytes, Bytes), bool>,
     /// Who has given a vote for which order.
     pub(super) voted: BTreeSet<(NodeId, Id)>,
+    /// Roots that senders have signed, and for which order each did.
+    pub(super) roots: BTreeSet<(Id, Id)>,
 }
 
 impl Signatures {
-    /// Whether keys of a permission have signed an order of one account, and weigh enough. Wallets here have ed25519 keys.
+    /// Whether there is a mark in place of a signature, and the order's sender has signed this root for it.
+    pub(super) fn is_signed_by_root(&self, envelope: &Bytes, root: &Id, id: &Id) -> bool {
+        let transaction = pbtx::Transaction::decode(envelope.clone()).ok();
+        let mark = transaction.as_ref().and_then(|t| t.authorities.first()?.sigs.first()?.first());
+        mark == Some(&MARK) && self.roots.contains(&(*root, *id))
+    }
+
+    /// Whether keys of a permission have signed an order of one account, and weigh enough. What wallets here sign alone, they sign
+    /// with ed25519 keys.
     pub(super) fn is_signed(&mut self, envelope: &Bytes, id: &Id, permission: &Bytes) -> bool {
         let asked = (envelope.clone(), permission.clone());
         *self.known.entry(asked).or_insert_with(|| is_signed(envelope, id, permission).unwrap_or(false))
