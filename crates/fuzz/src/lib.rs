@@ -121,6 +121,10 @@ targets! {
         hub: STATE,
         virtuals: STATE,
     }
+    roots {
+        root_proposal: FAST,
+        round: STATE,
+    }
 }
 
 /// The target of this name.

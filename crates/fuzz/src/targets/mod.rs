@@ -8,6 +8,7 @@ pub mod log_decides;
 pub mod orders;
 pub mod proofs;
 pub mod records;
+pub mod roots;
 pub mod rows;
 pub mod shard;
 pub mod text;

@@ -8,11 +8,14 @@ use florin_client::journal;
 use florin_client::seed::Seed;
 use florin_core::address::Address;
 use florin_core::cash::curve::{G1, G2, Scalar};
+use florin_core::certificate::BatchId;
 use florin_core::channel::voucher::{self, Voucher};
 use florin_core::content::encode_rotate;
+use florin_core::distilled::Proposal;
 use florin_core::envelope::{Body, encode_body};
 use florin_core::eosio::{PrivateKey, public_to_legacy_text, public_to_text, signature_to_text};
 use florin_core::keys::Curve;
+use florin_core::merkle::Tree;
 use florin_core::permission::Permission;
 use florin_core::registration::sign_registration;
 use florin_core::testing::{Actor, NETWORK_ID, Signer, TestCommittee, secret, seed, to};
@@ -120,6 +123,11 @@ fn orders(seeds: &mut Seeds) {
 fn proofs(seeds: &mut Seeds) {
     seeds.add("bitmap", "nine", [9, 0, 0xff, 1, 0x0f, 0]);
     seeds.add("bitmap", "sixteen", [16, 0, 0xaa, 0x55, 0xff, 0xff]);
+    let ids = [[1; 32], [2; 32], [3; 32]];
+    let tree = Tree::new(&ids);
+    let proposal = Proposal { batch: BatchId { root: tree.root(), count: ids.len() }, index: 1, path: tree.path(1) };
+    let proposal = proposal.to_wire(&TestCommittee::default().build().0).encode_to_vec();
+    seeds.add("root_proposal", "of-three", with(&[2], proposal));
     seeds.add("merkle", "honest", [12, 3, 3, 12, 3, 1, 5, 9]);
     seeds.add("merkle", "liar", [40, 7, 7, 40, 4, 1, 2, 20, 39, 0, 3, 1, 0, 3, 9, 6, 1, 5, 2]);
     let votes = |batch: usize| PROOFS.batches[batch].votes.clone();
@@ -358,7 +366,7 @@ pub fn virtual_claim(amount: wire::SignedPermit) -> wire::VirtualClaim {
 
 /// What has state begins with bytes that mean as many steps as they are: four lives of each.
 fn lives(seeds: &mut Seeds) {
-    const STATEFUL: [&str; 17] = [
+    const STATEFUL: [&str; 18] = [
         "channel_rules",
         "shard_orders",
         "shard_queries",
@@ -375,6 +383,7 @@ fn lives(seeds: &mut Seeds) {
         "manager",
         "hub",
         "virtuals",
+        "round",
         "batch",
     ];
     for (i, target) in (0..).zip(STATEFUL) {
@@ -385,6 +394,14 @@ fn lives(seeds: &mut Seeds) {
             seeds.add(target, format!("life-{number}"), life);
         }
     }
+    // All four sign the root of a batch; one is silent, one signs another's.
+    let all = [[3, 9, 20, 7].to_vec(), [[0, 0, 0, 1], [1, 0, 0, 1], [2, 0, 0, 1], [3, 0, 0, 1]].concat()].concat();
+    seeds.add("round", "all-sign", [all.clone(), [[0, 3, 0], [0, 3, 1], [0, 3, 2], [0, 3, 3]].concat()].concat());
+    seeds.add(
+        "round",
+        "some-lie",
+        [all, [0, 3, 0, 0, 4, 1, 0, 0, 0, 4, 2, 1, 1, 5, 0, 3, 2, 0, 5, 30].to_vec()].concat(),
+    );
     // A key generation without liars, and one in which an authority is late.
     seeds.add("dkg_run", "all", [[3, 0]; 8].concat());
     seeds.add("dkg_run", "late", [[0, 0], [0, 1], [0, 2], [4, 0], [4, 1], [4, 2]].repeat(5).concat());
