@@ -383,8 +383,8 @@ fn lives(seeds: &mut Seeds) {
         "manager",
         "hub",
         "virtuals",
-        "round",
         "batch",
+        "round",
     ];
     for (i, target) in (0..).zip(STATEFUL) {
         for number in 0..4 {
