@@ -37,7 +37,8 @@ pub struct Config {
 /// What happens to a worker.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A sender hands in an order with its own signature.
+    /// A sender hands in an order with its own signature. Not one that is held already: two batches of the same orders have one
+    /// root, and a signature of it would count for the first.
     Submit {
         /// The envelope.
         order: Bytes,

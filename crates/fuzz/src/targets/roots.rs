@@ -1,6 +1,6 @@
 //! Roots that senders sign together: what travels, and a worker's round among senders of any kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -72,12 +72,14 @@ struct Life {
     round: Round,
     config: Config,
     now_ms: u64,
-    /// How often each order was taken and is not yet in a batch.
-    held: BTreeMap<Hash, usize>,
+    /// Orders that were taken and are not yet in a batch.
+    held: BTreeSet<Hash>,
     /// Proposals whose batch is not finished.
     proposed: Vec<(usize, Proposal)>,
-    /// Who has signed which root, while it was asked for.
-    signed: BTreeSet<(u64, Hash)>,
+    /// Who has said that it signs which root, and truly.
+    said: BTreeSet<(u64, Hash)>,
+    /// Whose keys have signed which root, whoever said so: true signatures under each other's names have the same sum.
+    made: BTreeSet<(u64, Hash)>,
 }
 
 /// A worker's round: what it takes it puts into one batch, once; who has signed the root is marked, and nobody else.
@@ -90,8 +92,9 @@ pub fn round(bytes: &[u8]) {
         orders_held_max: cursor.below(8) + 1,
     };
     let round = Round::new(WORLD.committee.clone(), config);
-    let (held, proposed, signed) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-    let mut life = Life { round, config, now_ms: 0, held, proposed, signed };
+    let (held, proposed) = (BTreeSet::new(), Vec::new());
+    let (said, made) = (BTreeSet::new(), BTreeSet::new());
+    let mut life = Life { round, config, now_ms: 0, held, proposed, said, made };
     while !cursor.is_empty() {
         life.step(&mut cursor);
     }
@@ -118,7 +121,8 @@ impl Life {
                 let (sender, proposal) = self.proposed[cursor.below(self.proposed.len())].clone();
                 let (signer, root) = (&WORLD.signers[sender], proposal.batch.root);
                 let signature = signer.sign_root(&WORLD.committee, &proposal.batch);
-                self.signed.insert((signer.actor(), root));
+                self.said.insert((signer.actor(), root));
+                self.made.insert((signer.actor(), root));
                 self.handle(Input::Share { actor: signer.actor(), root, signature });
             }
             4 if !self.proposed.is_empty() => {
@@ -126,10 +130,11 @@ impl Life {
                 let (sender, proposal) = self.proposed[cursor.below(self.proposed.len())].clone();
                 let other = &WORLD.signers[(sender + 1 + cursor.below(SENDERS - 1)) % SENDERS];
                 let mut signature = other.sign_root(&WORLD.committee, &proposal.batch);
-                if cursor.flag() {
-                    signature[cursor.below(96)] ^= 1;
-                }
                 let (actor, root) = (WORLD.signers[sender].actor(), proposal.batch.root);
+                match cursor.flag() {
+                    true => signature[cursor.below(96)] ^= 1,
+                    false => drop(self.made.insert((other.actor(), root))),
+                }
                 self.handle(Input::Share { actor, root, signature });
             }
             _ => {
@@ -140,19 +145,17 @@ impl Life {
     }
 
     fn submit(&mut self, order: Bytes, key: Option<bls::Key>) {
-        let id = Order::decode(order.clone()).ok().map(|order| order.id);
-        if let Some(id) = id {
-            *self.held.entry(id).or_default() += 1;
+        if let Ok(order) = Order::decode(order.clone())
+            && !self.held.insert(order.id)
+        {
+            // Nobody hands in what is held.
+            return;
         }
         self.handle(Input::Submit { order, key });
     }
 
     fn take_out(&mut self, id: &Hash) {
-        let n = self.held.get_mut(id).expect("nothing comes out that did not go in");
-        *n -= 1;
-        if *n == 0 {
-            self.held.remove(id);
-        }
+        assert!(self.held.remove(id), "nothing comes out that did not go in");
     }
 
     fn handle(&mut self, input: Input) {
@@ -179,16 +182,18 @@ impl Life {
                     own.iter().for_each(|order| self.take_out(&order.id));
                     let marked: BTreeSet<u64> = sealed.signers().iter().map(|i| own[*i].actor).collect();
                     let asked = self.proposed.iter().filter(|(_, proposal)| proposal.batch.root == root);
-                    let asked: BTreeSet<u64> = asked.map(|(sender, _)| WORLD.signers[*sender].actor()).collect();
-                    let signed = asked.into_iter().filter(|actor| self.signed.contains(&(*actor, root)));
-                    assert_eq!(marked, signed.collect(), "who has signed is marked");
+                    let mut asked = asked.map(|(sender, _)| WORLD.signers[*sender].actor());
+                    assert!(marked.iter().all(|actor| self.made.contains(&(*actor, root))), "who is marked has signed");
+                    let is_missing = |actor: &u64| self.said.contains(&(*actor, root)) && !marked.contains(actor);
+                    assert_eq!(asked.find(is_missing), None, "who has signed is marked");
                     self.proposed.retain(|(_, proposal)| proposal.batch.root != root);
-                    self.signed.retain(|(_, of)| *of != root);
+                    self.said.retain(|(_, of)| *of != root);
+                    self.made.retain(|(_, of)| *of != root);
                     let sent = decode_batch(&sealed.orders(&sealed.signers())).expect("orders");
                     assert_eq!(&sent.id, sealed.batch(), "marks change no root");
                 }
             }
         }
-        assert!(self.held.values().sum::<usize>() <= self.config.orders_held_max, "what it holds is bounded");
+        assert!(self.held.len() <= self.config.orders_held_max, "what it holds is bounded");
     }
 }
