@@ -14,8 +14,10 @@ use florin_core::limits::{ORDERS_PER_BATCH_MAX, REFUSED_ORDER_MS};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
+/// Orders that a request counts for beside its own: one order alone costs as much as many in a batch.
+const REQUEST: usize = 64;
 /// Orders of one host that are in hand, or were refused lately, at one shard; more wait.
-const ROOM: usize = 4 * ORDERS_PER_BATCH_MAX;
+const ROOM: usize = 4 * (REQUEST + ORDERS_PER_BATCH_MAX);
 /// For how long a refused order keeps its place, after those refused before it.
 const REFUSED: Duration = Duration::from_millis(REFUSED_ORDER_MS);
 /// Hosts that may be known before those that owe nothing are forgotten.
@@ -51,9 +53,9 @@ impl Door {
     /// Waits until a host has room for so many orders.
     pub async fn enter(&self, host: IpAddr, shard: u32, orders: usize) -> Places {
         let host = self.host((host, shard));
-        let orders = u32::try_from(orders.clamp(1, ORDERS_PER_BATCH_MAX)).unwrap_or(u32::MAX);
+        let places = u32::try_from(REQUEST + orders.clamp(1, ORDERS_PER_BATCH_MAX)).unwrap_or(u32::MAX);
         // It is never closed.
-        let permit = host.room.clone().acquire_many_owned(orders).await.ok();
+        let permit = host.room.clone().acquire_many_owned(places).await.ok();
         Places { host, permit }
     }
 }
@@ -66,12 +68,11 @@ impl Places {
 
     fn give_back(&mut self, refused: usize) {
         let Some(mut permit) = self.permit.take() else { return };
-        let Some(kept) = permit.split(refused.min(permit.num_permits())).filter(|kept| kept.num_permits() > 0) else {
-            return;
-        };
+        let refused = refused.min(permit.num_permits().saturating_sub(REQUEST));
+        let Some(kept) = permit.split(REQUEST + refused).filter(|_| refused > 0) else { return };
         let until = {
             let mut level = self.host.level.lock().unwrap_or_else(PoisonError::into_inner);
-            *level = (*level).max(Instant::now()) + REFUSED * kept.num_permits() as u32;
+            *level = (*level).max(Instant::now()) + REFUSED * refused as u32;
             *level
         };
         // Requests that are dropped as the process ends have no runtime any more, and nobody waits.
@@ -122,6 +123,20 @@ mod tests {
             door.enter(ONE, 0, batch).await.leave(batch);
         }
         assert!(began.elapsed() >= REFUSED * 5 * batch as u32);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_one_by_one_count_for_what_they_cost() {
+        let door = Door::default();
+        let began = Instant::now();
+        for _ in 0..256 {
+            door.enter(ONE, 0, 1).await.leave(1);
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO, "there is room");
+        for _ in 0..10 {
+            door.enter(ONE, 0, 1).await.leave(1);
+        }
+        assert_eq!(began.elapsed(), REFUSED * 10);
     }
 
     #[tokio::test(start_paused = true)]
