@@ -329,7 +329,7 @@ fn an_account_that_goes_on_signs_one_order_for_each_place() {
     clean(Options::varied(248));
 }
 
-/// In this seed two settled orders ask for one note in one tier, and the log voids one of them.
+/// This seed has found it: two settled orders asked for one note in one tier, and the log voided one of them.
 #[test]
 fn a_note_that_two_ask_for_stays_issued_when_one_is_voided() {
     clean(Options::varied(619));
