@@ -6,7 +6,37 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::marks::{ATTACKERS, FAULTS, MARKS, count};
-use crate::{Operations, Report};
+use crate::{Operations, Options, Report};
+
+/// Virtual seconds of a sparse run.
+const SPARSE_SECONDS: u64 = 1_000;
+/// How much more slowly clients and liars come up with something in it: about one settled order a second is left.
+const SPARSE_PACE: u64 = 70;
+
+/// Runs of 4 authorities with about one payment a second, all else as ever. How many times faster than real time a run
+/// is says little without its load.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Sparse {
+    /// Runs.
+    pub seeds: u64,
+    /// Virtual seconds.
+    pub simulated_seconds: f64,
+    /// CPU seconds of the thread.
+    pub cpu_seconds: f64,
+    /// Virtual seconds by CPU second.
+    pub speed_up: f64,
+    /// Orders settled by virtual second.
+    pub settled_by_second: f64,
+    #[serde(skip)]
+    settled: u64,
+}
+
+impl Sparse {
+    /// The sparse run of a seed.
+    pub fn options(seed: u64) -> Options {
+        Options { seconds: SPARSE_SECONDS, pace: SPARSE_PACE, ..Options::new(seed) }
+    }
+}
 
 /// What many runs came to.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -25,6 +55,8 @@ pub struct Survey {
     pub speed_up: f64,
     /// The same of runs with 4 authorities; `None` without such.
     pub speed_up_of_four: Option<f64>,
+    /// Of runs that are long and have few payments; `None` without such.
+    pub sparse: Option<Sparse>,
     /// Events.
     pub events: u64,
     /// What was done, by kind.
@@ -77,6 +109,18 @@ impl Survey {
         self.violations.extend(report.violations.iter().map(|v| format!("seed {}: {v}", report.seed)));
     }
 
+    /// Adds a sparse run that took so many CPU seconds.
+    pub fn add_sparse(&mut self, report: &Report, cpu_seconds: f64) {
+        let sparse = self.sparse.get_or_insert_default();
+        sparse.seeds += 1;
+        sparse.simulated_seconds += report.simulated_seconds;
+        sparse.cpu_seconds += cpu_seconds;
+        sparse.speed_up = sparse.simulated_seconds / sparse.cpu_seconds.max(1e-9);
+        sparse.settled += report.operations.settled;
+        sparse.settled_by_second = sparse.settled as f64 / sparse.simulated_seconds.max(1e-9);
+        self.violations.extend(report.violations.iter().map(|v| format!("sparse seed {}: {v}", report.seed)));
+    }
+
     /// Adds that a seed was run again.
     pub fn again(&mut self, first: &Report, second: &Report) {
         self.twice += 1;
@@ -116,6 +160,13 @@ impl fmt::Display for Survey {
         match self.speed_up_of_four {
             Some(speed) => writeln!(f, " ({speed:.0} with 4 authorities)")?,
             None => writeln!(f)?,
+        }
+        if let Some(Sparse { seeds, speed_up, settled_by_second, .. }) = &self.sparse {
+            writeln!(
+                f,
+                "{:<20}{speed_up:.0} times real time with 4 authorities and {settled_by_second:.1} settled orders a second ({seeds} seeds of {SPARSE_SECONDS} s, pace {SPARSE_PACE})",
+                ""
+            )?;
         }
         for (title, counts) in
             [("operations", &self.operations), ("faults", &self.faults), ("attackers", &self.attackers)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use florin_sim::marks::{ATTACKERS, FAULTS, MARKS, count};
 use florin_sim::saved::{Saved, kind, run_caught};
 use florin_sim::shrink::shrink;
-use florin_sim::survey::Survey;
+use florin_sim::survey::{Sparse, Survey};
 use florin_sim::{Options, Part, Profile, Report, Shell, run};
 
 fn clean(options: Options) -> Report {
@@ -129,6 +129,15 @@ fn what_runs_hit_is_in_the_lists() {
         assert!(survey.marks[mark] > 0 && !survey.never.contains(&mark), "{mark}: {survey}");
     }
     assert!(survey.violations.is_empty() && !survey.never.is_empty(), "{survey}");
+    // Few payments and much time: the table names both, and whatever such a run breaks.
+    let sparse = run(Options { seconds: 60, ..Sparse::options(1) });
+    survey.add_sparse(&sparse, 0.5);
+    let found = survey.sparse.as_ref().unwrap();
+    assert!(found.settled_by_second > 0.0 && found.settled_by_second < 5.0, "{found:?}");
+    assert!(survey.to_string().contains(&format!("{:.0} times real time with 4", found.speed_up)), "{survey}");
+    assert!(survey.violations.is_empty(), "{survey}");
+    survey.add_sparse(&florin_sim::Report { violations: vec!["a rule".into()], ..sparse }, 0.5);
+    assert_eq!(survey.violations, ["sparse seed 1: a rule"]);
     // A run that comes to something else is noticed.
     let [one, other] = [1, 2].map(|seed| run(Options { seconds: 1, ..Options::new(seed) }));
     survey.again(&one, &other);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use florin_core::{Code, Error, Result};
 use florin_node::meter::thread_cpu_ns;
 use florin_sim::saved::{Saved, run_caught};
-use florin_sim::survey::Survey;
+use florin_sim::survey::{Sparse, Survey};
 use florin_sim::{Options, Profile, Report};
 use serde_json::json;
 
@@ -53,6 +53,9 @@ pub struct ReportArgs {
     /// Run the first so many twice, and compare
     #[arg(long, value_name = "SEEDS", default_value_t = 10)]
     twice: u64,
+    /// Run so many seeds for 1,000 s with few payments as well, to say how fast that is
+    #[arg(long, value_name = "SEEDS", default_value_t = 3)]
+    sparse: u64,
 }
 
 fn options(seed: u64, profile: Option<Profile>) -> Options {
@@ -135,6 +138,10 @@ pub fn report(args: &ReportArgs, out: Output) -> Result<()> {
             survey.again(&report, &measured(&options).0);
         }
         progress.says(&survey);
+    }
+    for seed in args.seed..args.seed.saturating_add(args.sparse) {
+        let (report, cpu) = measured(&Sparse::options(seed));
+        survey.add_sparse(&report, cpu);
     }
     let bad = survey.violations.len() + survey.unequal.len();
     finish(out, &survey.to_string(), &survey, bad)
