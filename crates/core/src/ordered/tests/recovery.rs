@@ -1,6 +1,9 @@
 //! Accounts that their own wallets have locked, and how the log frees them.
 
 use super::*;
+use crate::batch::decode_batch;
+use crate::bitmap::Bitmap;
+use crate::certificate::{Promise, sign};
 
 /// Alice signs two orders for one seqnum, and each gets the votes of two authorities.
 fn lock(cluster: &mut Cluster, alice: &mut Signer, bob: &Signer) -> (Bytes, Bytes) {
@@ -157,6 +160,41 @@ fn a_final_order_that_comes_before_the_recovery_it_rests_on_waits_for_it() {
     cluster.order_all();
     check(&cluster, &[(&alice, 900), (&bob, 1_100)]);
     for i in 0..4 {
+        clean(&cluster, i);
+    }
+}
+
+/// More than f traitors certify both orders of a locked account, and one authority is shown another one than the others: what it
+/// can't settle any more is evidence, and stops nothing.
+#[test]
+fn two_certificates_for_one_seqnum_do_not_stop_the_log() {
+    let (mut cluster, mut alice, mut bob) = setup(2);
+    let before = alice.clone();
+    let (a, b) = lock(&mut cluster, &mut alice, &bob);
+    let shard = alice.address.shard(2);
+    cluster.run_ordered(&[before.recover()]);
+    for (authority, order) in [(0, &b), (1, &a)] {
+        let order = std::slice::from_ref(order);
+        let id = decode_batch(order).unwrap().id;
+        let bitmap = Bitmap::parse(&[1], 1).unwrap();
+        let vote = |i: u32| sign(Promise::Vote, &cluster.committee, i, &cluster.keys[i as usize], &id, &bitmap);
+        let certificate = cluster.certificate(order, (0..3).map(vote).collect());
+        let reply = cluster.node(authority, shard).settle(&certificate, order).unwrap();
+        assert_eq!(reply.waiting.len(), 1, "it is frozen");
+    }
+    for authority in [1, 0] {
+        let items = cluster.log_items(authority);
+        cluster.order_items(authority as u32, 0, items);
+    }
+    cluster.set_time(1_000 + RECOVERY_WAIT_MS);
+    cluster.order_all();
+    // Their ledgers differ, as ever with so many traitors. But each goes on, with what the log has for others.
+    let alices: Vec<i128> = (0..4).map(|i| cluster.balance(i, &alice.address)).collect();
+    assert_eq!(alices, [980, 990, 990, 990]);
+    let shared = bob.call(vec![], vec![fund(100, 2 * RECOVERY_WAIT_MS, &bob, &alice)]);
+    cluster.run_ordered(&[shared]);
+    for i in 0..4 {
+        assert_eq!(cluster.status(i, &bob, 1).state(), S::Ordered, "authority {i}");
         clean(&cluster, i);
     }
 }
