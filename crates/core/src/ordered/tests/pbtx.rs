@@ -515,7 +515,18 @@ fn history_has_what_happened_and_the_admin_prunes_it() {
     let early = node.authority.listen(&node.state, &wire::ListenRequest { network_id: ID, from: 1 });
     assert_eq!(code(early), Code::Pruned);
     assert_eq!(admin(&mut cluster, &mut alice, prune(9)), 0);
-    cluster.run(&[a.order(1, b"y", &[])]);
+    // A page reads few batches, however many rows are asked for.
+    for _ in 0..20 {
+        cluster.run(&[a.order(1, b"y", &[])]);
+    }
+    let node = &cluster.nodes[0][0];
+    let page = |from| {
+        let request = wire::HistoryRequest { network_id: ID, from, limit: 256 };
+        node.authority.history(&node.state, &request).unwrap()
+    };
+    let pages = [page(7), page(15), page(23)];
+    assert_eq!(pages.each_ref().map(|page| (page.rows.len(), page.next)), [(8, 15), (8, 23), (4, 0)]);
+    assert!(pages.iter().flat_map(|page| &page.rows).map(|row| row.id).eq(7..27));
     all_clean(&cluster);
 }
 

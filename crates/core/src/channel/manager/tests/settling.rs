@@ -46,6 +46,25 @@ fn on_a_settle_the_best_voucher_of_every_lane_is_submitted_by_itself() {
 }
 
 #[test]
+fn each_redemption_is_said_once_to_both_sides() {
+    let mut world = World::new();
+    let (end, bobs) = world.channel(1_000);
+    for amount in [10, 25] {
+        for lane in 0..if amount == 10 { 2 } else { 1 } {
+            let voucher = world.pay(end, lane, amount);
+            world.take(BOB, bobs, &voucher).unwrap();
+        }
+        world.ask(BOB, Input::SubmitAll(bobs)).unwrap();
+        world.run();
+    }
+    for (wallet, end) in [(ALICE, end), (BOB, bobs)] {
+        let redeemed = |lane, amount| Event::Redeemed { end, payer: 0, lane, amount, secret: Bytes::new() };
+        let said = world.wallets[wallet].events.iter().filter(|event| matches!(event, Event::Redeemed { .. }));
+        assert!(said.eq(&[redeemed(0, 10), redeemed(1, 10), redeemed(0, 25)]), "{wallet}");
+    }
+}
+
+#[test]
 fn many_lanes_are_redeemed_in_few_messages_that_fit_into_a_call() {
     let mut world = World::new();
     let (end, bobs) = world.channel(1_000_000);
