@@ -151,14 +151,18 @@ fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
 /// A table of an array's fields: (path, heading).
 fn table(array: &Value, columns: &[(&str, &str)]) -> String {
     let mut out = String::from("<div class=\"wide\"><table>\n<tr>");
-    columns.iter().for_each(|(_, heading)| out += &format!("<th>{}</th>", escape(heading)));
+    // Words stand left, figures right, and headings over what they are of.
+    let class = |value: &Value| if value.is_string() { " class=\"name\"" } else { "" };
+    for (path, heading) in columns {
+        let of = rows(array).next().map_or("", |first| class(at(first, path)));
+        let _ = write!(out, "<th{of}>{}</th>", escape(heading));
+    }
     out += "</tr>\n";
     for row in rows(array) {
         out += "<tr>";
         for (path, _) in columns {
             let value = at(row, path);
-            let class = if value.is_string() { " class=\"name\"" } else { "" };
-            let _ = write!(out, "<td{class}>{}</td>", text(value));
+            let _ = write!(out, "<td{}>{}</td>", class(value), text(value));
         }
         out += "</tr>\n";
     }
@@ -171,7 +175,9 @@ fn scalars(value: &Value) -> String {
     let cells = value.as_object().into_iter().flatten().filter(simple);
     let lines: String = cells
         .filter(|(name, _)| name.as_str() != "name")
-        .map(|(name, v)| format!("<tr><td class=\"name\">{}</td><td>{}</td></tr>\n", escape(name), text(v)))
+        .map(|(name, v)| {
+            format!("<tr><td class=\"name\">{}</td><td>{}</td></tr>\n", escape(&name.replace('_', " ")), text(v))
+        })
         .collect();
     format!("<div class=\"wide\"><table>\n{lines}</table></div>\n")
 }
