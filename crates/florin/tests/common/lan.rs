@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -81,10 +81,7 @@ impl Lan {
         remove_stale();
         let device = format!("fl{pid}x{number}");
         let mut lan = Lan { name, device, base: 0, hosts, cuts: BTreeSet::new() };
-        // Forwarding is a setting of the namespace.
-        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
-        let done = Command::new("ip").args(["netns", "exec", &lan.name, "sh", "-c", forward]).status().unwrap();
-        assert!(done.success(), "no forwarding");
+        lan.set_forwarding(true);
         let (router, device) = (&lan.name, &lan.device);
         ip(&format!("link add {device} type veth peer name main netns {router}"));
         ip(&format!("link set {device} up"));
@@ -188,6 +185,27 @@ impl Lan {
             writeln!(lines, "rule del from {} to {} blackhole", self.address(from), self.address(to)).unwrap();
         }
         ip_with(&format!("-n {} -batch -", self.name), &lines).unwrap();
+    }
+
+    /// A setting of the namespace.
+    fn set_forwarding(&self, on: bool) {
+        let forward = format!("echo {} > /proc/sys/net/ipv4/ip_forward", u8::from(on));
+        let done = Command::new("ip").args(["netns", "exec", &self.name, "sh", "-c", &forward]).status().unwrap();
+        assert!(done.success(), "forwarding can't be set");
+    }
+
+    /// The router passes nothing on any more, and who sends much sends it as single packets.
+    pub fn stop_forwarding(&self) {
+        self.set_forwarding(false);
+        ip(&format!("link set dev {} gso_max_segs 1", self.device));
+        for host in 0..self.hosts {
+            ip(&format!("-n {} link set dev eth0 gso_max_segs 1", self.namespace(host)));
+        }
+    }
+
+    /// The router's namespace.
+    pub fn router(&self) -> PathBuf {
+        Path::new("/var/run/netns").join(&self.name)
     }
 
     /// A command to be run on a host: its program and arguments are to follow. It becomes the program, under its own pid.

@@ -6,6 +6,7 @@ pub mod clocks;
 pub mod lan;
 pub mod liar;
 pub mod load;
+pub mod packets;
 pub mod sites;
 
 use std::collections::BTreeMap;
