@@ -79,12 +79,9 @@ pub struct LogPart {
 
 /// Messages of a stream to one client that may wait.
 const WATCH_QUEUE: usize = 4;
-/// Between two messages of a settled stream that is level, by follower of a shard: an authority gets and sends 30 a second at
-/// most, however many there are. Everyone follows everyone, so each batch would be authorities^2 messages, and nearly
-/// all who get them have the batch from its client.
-const FOLLOW_PACE: Duration = Duration::from_micros(33_333);
-/// But no longer than this: who lacks a batch hears of it this much later.
-const FOLLOW_PACE_MAX: Duration = Duration::from_secs(1);
+/// Between two messages of a settled stream that is level. Everyone follows everyone, so each batch would be authorities^2 messages,
+/// and nearly all who get them have the batch from its client; who lacks it waits for that longer than this.
+const FOLLOW_PACE: Duration = Duration::from_millis(100);
 /// How often a watched order is looked at when nothing says that it changed.
 const WATCH: Duration = Duration::from_millis(500);
 /// Orders watched at a time, and for how long at most.
@@ -525,11 +522,10 @@ impl PeerService for Services {
         let shard = self.shard(shard).map_err(to_status)?.clone();
         let (sender, receiver) = tokio::sync::mpsc::channel(2);
         let mut stopping = self.stopping.clone();
-        let pace = (FOLLOW_PACE * (shard.authority().committee().size() as u32 - 1)).min(FOLLOW_PACE_MAX);
         tokio::spawn(async move {
             let mut end = shard.settled_end();
             loop {
-                let paced = tokio::time::Instant::now() + pace;
+                let paced = tokio::time::Instant::now() + FOLLOW_PACE;
                 let durable = *end.borrow_and_update();
                 let page = shard.authority().follow(shard.store(), from, durable);
                 from = page.as_ref().ok().and_then(|p| p.entries.last()).map_or(from, |e| e.position + 1);
