@@ -203,6 +203,12 @@ pub fn dkg_item(item: Bytes) -> Bytes {
     wire::Item { kind: Some(wire::item::Kind::Dkg(item)) }.encode_to_vec().into()
 }
 
+/// Whether the data of a unit is a clock vote and nothing else, which can wait a moment.
+pub fn is_only_clock(data: &[u8]) -> bool {
+    const KEY: u8 = 1 << 3 | 1;
+    data.len() == 9 && data[0] == KEY
+}
+
 /// Packs items into the data of units, in order, each with a clock vote (ms since 1970; 0 for none).
 ///
 /// An item that is larger than a unit is left out: none that [`Authority::log_items`] makes is.
@@ -224,4 +230,21 @@ pub fn pack(clock_ms: u64, items: Vec<Bytes>) -> Vec<Bytes> {
     }
     units.push(open.encode_to_vec().into());
     units
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_alone_is_told_from_all_else() {
+        let only = |clock_ms, items: &[&'static [u8]]| {
+            let units = pack(clock_ms, items.iter().map(|item| Bytes::from_static(item)).collect());
+            assert_eq!(units.len(), 1);
+            is_only_clock(&units[0])
+        };
+        assert!(only(1, &[]) && only(u64::MAX, &[]));
+        assert!(!only(0, &[]) && !only(1, &[b""]) && !only(0, &[b"seven b"]) && !only(0, &[b"9 bytes"]));
+        assert!(!is_only_clock(&[0; 9]));
+    }
 }

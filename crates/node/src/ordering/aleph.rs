@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use florin_core::limits::SESSION_ROUNDS;
 use florin_core::ordered::engine::{Ordering, Unit};
+use florin_core::ordered::item::is_only_clock;
 use florin_core::{Code, Error, Result};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -90,6 +91,12 @@ impl Source for OfSession {
         let unit = unit.freeze();
         queue.taken.push_back((self.session, unit.clone()));
         Some(unit)
+    }
+
+    /// Clocks are voted on also where nothing happens. With twenty authorities that is every three seconds, and each would
+    /// keep all of them busy for one.
+    fn is_urgent(&self, data: &[u8]) -> bool {
+        !is_only_clock(data)
     }
 }
 
@@ -193,7 +200,7 @@ impl Ordering for Aleph {
     }
 
     fn submit(&mut self, data: Bytes) -> Result<()> {
-        let mut queue = self.lock();
+        let (mut queue, urgent) = (self.lock(), !is_only_clock(&data));
         if queue.bytes + data.len() > QUEUE_BYTES {
             return Err(Error::new(Code::Busy, format!("{} bytes wait to be ordered", queue.bytes)));
         }
@@ -202,7 +209,9 @@ impl Ordering for Aleph {
         let session = queue.session;
         drop(queue);
         // Those that run ahead may rest, those that were cut as well.
-        self.engines.get(&session).into_iter().for_each(Engine::wake);
+        if urgent {
+            self.engines.get(&session).into_iter().for_each(Engine::wake);
+        }
         Ok(())
     }
 

@@ -175,7 +175,7 @@ impl DataProvider for Feed {
             tracing::error!("the source gave more than {UNIT_BYTES_MAX} bytes, which fits no unit; dropped");
         }
         let item = data.filter(|_| fits).map(Item);
-        if item.is_some() {
+        if item.as_ref().is_some_and(|item| self.source.is_urgent(&item.0)) {
             self.shared.wake();
         }
         self.shared.built.note_making(round, item.clone());

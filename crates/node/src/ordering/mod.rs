@@ -83,7 +83,7 @@ const _: () = assert!(message_bytes_max(florin_core::limits::COMMITTEE_MAX) < u3
 pub struct Pace {
     /// Between two units while there is something to order.
     pub busy: Duration,
-    /// Between two units while there isn't. Data, own or a peer's, ends it at once.
+    /// Between two units while there isn't. Urgent data, own or a peer's, ends it at once.
     pub idle: Duration,
 }
 
@@ -129,6 +129,11 @@ pub trait Source: Send + Sync + 'static {
     /// Data for the unit of this round that is being created, 1 to [`UNIT_BYTES_MAX`] bytes, if there is any. It is asked
     /// once a unit and must not block. Data taken is ordered unless the authority crashes, or the session is cut, before.
     fn next(&self, round: u32) -> Option<Bytes>;
+
+    /// Whether this data, own or a peer's, is to be ordered at the busy pace. Data of peers may be anything.
+    fn is_urgent(&self, _data: &[u8]) -> bool {
+        true
+    }
 }
 
 /// A unit in its place of the order.
@@ -167,6 +172,7 @@ pub fn prepare_backup(config: &EngineConfig, session: u64) -> Result<()> {
 pub struct Engine {
     shared: Arc<Shared>,
     gate: Gate,
+    source: Arc<dyn Source>,
     peers: Vec<Mutex<Peer>>,
     inbox: mpsc::Sender<Data>,
     backup: Arc<std::fs::File>,
@@ -241,7 +247,7 @@ impl Engine {
         let (exit, on_exit) = oneshot::channel();
         let units = futures::io::Cursor::new(std::mem::take(&mut backup.units));
         let io = LocalIO::new_with_unit_finalization_handler(
-            Feed { shared: shared.clone(), source },
+            Feed { shared: shared.clone(), source: source.clone() },
             Taker { session, out: ordered },
             backup.saver(shared.clone()),
             units,
@@ -269,6 +275,7 @@ impl Engine {
             peers: peers.collect(),
             shared,
             gate,
+            source,
             inbox,
             backup: backup.file,
             exit: Mutex::new(Some(exit)),
@@ -314,7 +321,8 @@ impl Engine {
         drop(peer);
         for unit in &units {
             self.check_own(from, &unit.unit)?;
-            self.shared.note_seen(&unit.unit);
+            let urgent = unit.unit.data.as_ref().is_some_and(|data| self.source.is_urgent(&data.0));
+            self.shared.note_seen(&unit.unit, urgent);
         }
         Data::decode(&mut &*message).map(Some).map_err(|_| "not a message")
     }

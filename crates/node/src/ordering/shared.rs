@@ -12,7 +12,7 @@ use super::built::Built;
 use super::wire::{SignedUnit, Unit};
 use super::{Counters, LEAD_ROUNDS, Pace};
 
-/// The pace stays busy for this long after the last unit with data.
+/// The pace stays busy for this long after the last unit with urgent data.
 const BUSY: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
@@ -132,8 +132,8 @@ impl Shared {
     }
 
     /// A peer sent a unit that is signed and valid.
-    pub(super) fn note_seen(&self, unit: &Unit) {
-        if unit.data.is_some() {
+    pub(super) fn note_seen(&self, unit: &Unit, urgent: bool) {
+        if urgent {
             self.wake();
         }
         let before = self.is_behind();

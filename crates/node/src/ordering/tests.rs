@@ -27,11 +27,22 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[derive(Default)]
-struct Queue(Mutex<VecDeque<Bytes>>);
+struct Queue {
+    items: Mutex<VecDeque<Bytes>>,
+    /// Each unit without an item has data that can wait.
+    fills: AtomicBool,
+}
+
+const FILLING: Bytes = Bytes::from_static(b"no hurry");
 
 impl Source for Queue {
     fn next(&self, _: u32) -> Option<Bytes> {
-        lock(&self.0).pop_front()
+        let item = lock(&self.items).pop_front();
+        item.or_else(|| self.fills.load(Ordering::SeqCst).then_some(FILLING))
+    }
+
+    fn is_urgent(&self, data: &[u8]) -> bool {
+        data != FILLING
     }
 }
 
@@ -84,6 +95,7 @@ struct Ring {
     net: Arc<Net>,
     queues: Vec<Arc<Queue>>,
     ordered: Vec<Arc<Mutex<Vec<OrderedUnit>>>>,
+    idle: Duration,
 }
 
 impl Ring {
@@ -92,16 +104,17 @@ impl Ring {
         let queues = (0..authorities).map(|_| Arc::default()).collect();
         let ordered = (0..authorities).map(|_| Arc::default()).collect();
         let folder = tempfile::tempdir().unwrap();
-        Ring { folder, committee, keys, net: Arc::default(), queues, ordered }
+        Ring { folder, committee, keys, net: Arc::default(), queues, ordered, idle: Pace::default().idle }
     }
 
     fn config(&self, index: u32) -> EngineConfig {
+        let pace = Pace { idle: self.idle, ..Pace::default() };
         EngineConfig {
+            pace,
             committee: self.committee.clone(),
             index,
             key: self.keys[index as usize].clone(),
             folder: self.folder.path().join(index.to_string()),
-            pace: Pace::default(),
         }
     }
 
@@ -143,7 +156,7 @@ impl Ring {
 
     fn offer(&self, index: u32, items: std::ops::Range<u32>) {
         let named = items.map(|i| Bytes::from(format!("item {i} of authority {index}")));
-        lock(&self.queues[index as usize].0).extend(named);
+        lock(&self.queues[index as usize].items).extend(named);
         if let Some(engine) = lock(&self.net.engines).get(&index) {
             engine.wake();
         }
@@ -151,7 +164,7 @@ impl Ring {
 
     fn items(&self, index: u32) -> Vec<Bytes> {
         let ordered = lock(&self.ordered[index as usize]);
-        ordered.iter().map(|u| u.data.clone()).filter(|data| !data.is_empty()).collect()
+        ordered.iter().map(|u| u.data.clone()).filter(|data| !data.is_empty() && *data != FILLING).collect()
     }
 
     async fn until_items(&self, indices: &[u32], count: usize) {
@@ -222,7 +235,7 @@ async fn four_order_all_items_alike() {
     assert_eq!(items.len(), 80);
     // Full units, and answers with several of them, fit.
     for i in 0..4 {
-        lock(&ring.queues[i].0)
+        lock(&ring.queues[i].items)
             .extend([Bytes::from(vec![i as u8; UNIT_BYTES_MAX]), vec![0; UNIT_BYTES_MAX + 1].into()]);
     }
     ring.until_items(&[0, 1, 2, 3], 84).await;
@@ -230,6 +243,34 @@ async fn four_order_all_items_alike() {
     for i in 0..4 {
         ring.stop(i).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_can_wait_keeps_nobody_busy() {
+    let mut ring = Ring::new(4);
+    // An idle unit takes for ever, so that whatever goes on is busy.
+    ring.idle = Duration::from_secs(3_600);
+    for i in 0..4 {
+        ring.queues[i].fills.store(true, Ordering::SeqCst);
+        ring.start(i as u32);
+    }
+    for item in 0..2 {
+        ring.offer(0, item..item + 1);
+        ring.until_items(&[0, 1, 2, 3], item as usize + 1).await;
+        // They come to rest, though each unit of theirs had data.
+        let units = || lock(&ring.net.own_units).len();
+        let mut before = (units(), Instant::now());
+        until("all rest", || {
+            let now = units();
+            if now != before.0 {
+                before = (now, Instant::now());
+            }
+            before.1.elapsed() > 10 * Pace::default().busy
+        })
+        .await;
+    }
+    assert!(ring.ordered.iter().all(|ordered| lock(ordered).iter().any(|unit| unit.data == FILLING)));
+    ring.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
