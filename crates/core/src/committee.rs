@@ -265,3 +265,7 @@ struct AuthorityFile {
     key: String,
     addresses: Vec<String>,
 }
+
+#[cfg(test)]
+#[path = "committee_tests.rs"]
+mod tests;

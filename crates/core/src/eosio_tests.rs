@@ -64,6 +64,8 @@ fn every_curve_goes_out_and_comes_back() {
         assert_eq!(kinds, [Some(Kind::Private), Some(Kind::Public), Some(Kind::Signature)]);
     }
     assert_eq!([DEV_WIF, DEV_LEGACY, "00ab"].map(Kind::of), [Some(Kind::Private), Some(Kind::Public), None]);
+    let (short, other) = (&DEV_WIF[..50], format!("6{}", &DEV_WIF[1..]));
+    assert_eq!([short, &other].map(Kind::of), [None, None], "51 characters from 5 on");
 }
 
 #[test]

@@ -37,6 +37,7 @@ proptest! {
     ) {
         let (n, t) = (3 * f + 1, 2 * f + 1);
         let (keys, shares) = deal(t, n, &label.to_string());
+        prop_assert_eq!((keys.threshold(), keys.shares().len()), (t, n as usize));
         let blinded = blinded("factor");
         let answers = answers(&shares, &blinded);
         let all = combine(&keys, &blinded, &answers).unwrap();

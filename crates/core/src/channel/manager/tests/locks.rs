@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::world::*;
 use crate::channel::manager::{
-    Added, Conditions, EndId, Event, Incoming, Input, Issue, Policy, Reply, Use, VoucherState,
+    Added, Conditions, EndId, Event, Exposed, Incoming, Input, Issue, Policy, Reply, Use, VirtualInput, VoucherState,
 };
 use crate::channel::voucher::Voucher;
 use crate::error::Code;
@@ -51,6 +51,13 @@ fn locked_money_is_neither_paid_nor_available() {
     // One lock a lane.
     let more = Issue { end, lane: 0, amount: 50, conditions: Conditions::default() };
     assert_eq!(world.code(ALICE, Input::VoucherCreate(more)), Code::LaneLocked);
+    // Nor are virtual channels put where anything else was paid.
+    world.pay(end, 1, 5);
+    for lane in [0, 1] {
+        let exposed = Exposed { most: 50, next_ms: 0 };
+        let issue = VirtualInput::Issue { end, lane, amount: 50, set: None, exposed, until_ms: 0 };
+        assert_eq!(world.code(ALICE, Input::Virtual(issue)), Code::LaneLocked, "lane {lane}");
+    }
 }
 
 #[test]

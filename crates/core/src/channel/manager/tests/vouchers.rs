@@ -109,6 +109,9 @@ fn vouchers_that_the_log_would_refuse_are_refused() {
     let next = wire::Voucher { nonce: 2, amount: 20, ..terms.clone() };
     let mut unsigned = signed(next.clone());
     unsigned.signatures.clear();
+    // The last moment that leaves half a minute to redeem it, and one later.
+    let soon = world.chain.now + 600_000;
+    let timed = |before| wire::Voucher { not_before_ms: soon - before, not_after_ms: soon, ..next.clone() };
     let merges = vec![wire::LaneMerge { lane: 1, nonce: 1 }];
     let cases = [
         (
@@ -133,6 +136,8 @@ fn vouchers_that_the_log_would_refuse_are_refused() {
         (signed(wire::Voucher { not_after_ms: world.chain.now - 1, ..next.clone() }), Code::LockTerms),
         (signed(wire::Voucher { not_after_ms: world.chain.now + DELAY, ..next.clone() }), Code::LockTerms),
         (signed(wire::Voucher { not_before_ms: world.chain.now + DELAY, ..next.clone() }), Code::LockTerms),
+        (signed(timed(30_000 - 1)), Code::LockTerms),
+        (signed(timed(0)), Code::LockTerms),
     ];
     let before = world.status(BOB, &bobs);
     let many: Vec<Incoming> = cases.iter().map(|(voucher, _)| incoming(bobs, voucher)).collect();
@@ -150,7 +155,7 @@ fn vouchers_that_the_log_would_refuse_are_refused() {
     let proof = Incoming { proof: "p".into(), ..incoming(bobs, &signed(next.clone())) };
     assert_eq!(world.code(BOB, Input::VoucherAdd(proof)), Code::ProofRefused);
     assert_eq!(world.status(BOB, &bobs), before, "nothing of it has changed anything");
-    world.take(BOB, bobs, &signed(next)).unwrap();
+    world.take(BOB, bobs, &signed(timed(30_000))).unwrap();
 }
 
 #[test]
