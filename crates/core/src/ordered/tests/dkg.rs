@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use prost::Message;
 
 use super::*;
+use crate::authority::state::State as _;
 use crate::cash::dkg::wire::{Announce, DkgItem, Kind};
 use crate::cash::dkg::{Ceremony, Participant, Phase};
 use crate::cash::mint_keys::MintKeys;
@@ -198,6 +199,16 @@ fn an_audit_finds_keys_that_the_units_did_not_make() {
             cluster.logs[0].state = before.clone();
         }
     }
+    // Good keys, of other holders: what they are good for is said as well.
+    let mut others = Cluster::new(&TestCommittee::new(4, 1));
+    run(&mut others, &[1, 2, 3]);
+    go_on(&mut others, &[1, 2, 3]);
+    run(&mut others, &[1, 2, 3]);
+    let keys = others.logs[0].state.get(Table::Objects, &keys_key(None)).unwrap().unwrap();
+    cluster.logs[0].state.apply(&[Write::put(Table::Objects, keys_key(None), keys.to_vec())]);
+    let found = audit_log(&cluster.logs[0].log, &cluster.logs[0].state, false).unwrap().findings;
+    assert!(found.iter().any(|what| what.starts_with("keys of e-cash: hash")), "{found:?}");
+    cluster.logs[0].state = before;
     let extra = Write::put(Table::Objects, keys_key(Some(7)), b"keys".to_vec());
     cluster.logs[0].state.apply(&[extra]);
     assert!(!audit_log(&cluster.logs[0].log, &cluster.logs[0].state, false).unwrap().is_clean());
