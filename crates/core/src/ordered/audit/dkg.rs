@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::Audit;
 use crate::cash::dkg::{Blob, Blobs, Ceremony, Phase, PublicKeys};
@@ -68,7 +69,8 @@ impl Audit<'_> {
     /// An object of the key generation.
     pub(super) fn dkg_object(&mut self, key: &[u8], found: &Bytes) {
         let expected = self.books.runs.objects.remove(key).unwrap_or_default();
-        self.out.expect(format!("key generation, object {}", hex::encode(key)), expected, found.clone());
+        let said = |bytes: &Bytes| format!("{} bytes with sha256 {}", bytes.len(), hex::encode(Sha256::digest(bytes)));
+        self.out.expect(format!("key generation, object {}", hex::encode(key)), said(&expected), said(found));
         if key == keys_key(None) {
             self.keys(found);
         }
