@@ -83,8 +83,19 @@ const _: () = assert!(message_bytes_max(florin_core::limits::COMMITTEE_MAX) < u3
 pub struct Pace {
     /// Between two units while there is something to order.
     pub busy: Duration,
-    /// Between two units while there isn't. Urgent data, own or a peer's, ends it at once.
+    /// Between two units of one of four authorities while there isn't. Urgent data, own or a peer's, ends it at once.
     pub idle: Duration,
+}
+
+/// The longest that an idle unit takes in a large committee: log time is no older than a few of them.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+impl Pace {
+    /// The pace of a committee of this size: an idle authority gets as many units a second as one of four does.
+    fn of(self, authorities: usize) -> Pace {
+        let peers = u32::try_from(authorities.saturating_sub(1)).unwrap_or(u32::MAX);
+        Pace { idle: self.idle.max((self.idle * peers / 3).min(IDLE_MAX)), ..self }
+    }
 }
 
 impl Default for Pace {
@@ -219,6 +230,7 @@ impl Engine {
             return Err(Error::expected(Code::BadConfig, "index of the authority's key", index, found));
         }
         let authorities = committee.size();
+        let pace = pace.of(authorities);
         let owner = Owner { committee_id: *committee.id(), epoch: committee.epoch, authority: index, session };
         let mut backup = Backup::open(&folder, &owner)?;
         let shared = Shared::new((index, authorities, session), pace, backup.length, backup.own_round);

@@ -245,6 +245,14 @@ async fn four_order_all_items_alike() {
     }
 }
 
+#[test]
+fn an_idle_authority_has_no_more_to_do_in_a_larger_committee() {
+    let idle = |n| Pace::default().of(n).idle.as_millis();
+    assert_eq!([1, 4, 7, 10, 20, 128].map(idle), [200, 200, 400, 600, 1_000, 1_000]);
+    let own = Pace { idle: Duration::from_secs(9), ..Pace::default() };
+    assert_eq!(own.of(20), own, "what is longer stays");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn data_that_can_wait_keeps_nobody_busy() {
     let mut ring = Ring::new(4);
