@@ -157,3 +157,7 @@ impl Network {
         Verdict { next, verifications: 0 }
     }
 }
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;
