@@ -27,8 +27,7 @@ impl Authority {
     pub fn account(&self, state: &dyn State, request: &wire::AccountRequest) -> Result<wire::AccountReply> {
         let address = Address::from_slice(&request.address)?;
         self.served_payments(request.network_id, &address)?;
-        let account = Account::load(state, request.network_id, address.actor())?;
-        let holding = Account::load_holding(state, request.network_id, &address)?;
+        let (account, holding) = Account::load_with_holding(state, request.network_id, &address)?;
         let mut reply = wire::AccountReply {
             balance: holding.as_ref().map_or(0, |h| h.balance).to_string(),
             credits: holding.map_or(0, |h| h.credits),
@@ -67,6 +66,8 @@ impl Authority {
                 None => Ok(wire::OrderReply::default()),
             };
         }
+        // The account first: what settles meanwhile is pending in it still, or has its record afterwards.
+        let account = Account::load(state, request.network_id, request.actor)?;
         let key = order_key(request.network_id, request.actor, request.seqnum);
         if let Some(record) = get_record::<wire::OrderRecord>(state, Table::Orders, &key)? {
             return match record.order_id.is_empty() {
@@ -74,7 +75,6 @@ impl Authority {
                 false => self.proof(state, record.batch, record.index, S::Settled),
             };
         }
-        let account = Account::load(state, request.network_id, request.actor)?;
         if let Some(early) = account.early.iter().find(|e| e.seqnum == request.seqnum) {
             return self.proof(state, early.batch, early.index, S::Certified);
         }
@@ -125,6 +125,8 @@ impl Authority {
                 ..Default::default()
             }));
         }
+        // The account first, as in `order`.
+        let account = Account::load(state, request.network_id, request.actor)?;
         let key = order_key(request.network_id, request.actor, request.seqnum);
         let mut status = wire::OrderStatus::default();
         let mut set = |state, order_id: Bytes, calls| {
@@ -138,7 +140,6 @@ impl Authority {
             }
             return Ok(status);
         }
-        let account = Account::load(state, request.network_id, request.actor)?;
         let ahead = request.seqnum.checked_sub(account.seqnum.saturating_add(1)).map(|i| i as usize);
         if let Some(early) = account.early.iter().find(|e| e.seqnum == request.seqnum) {
             let order = read_order(state, early.batch, early.index)?;

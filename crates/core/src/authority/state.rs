@@ -410,15 +410,28 @@ impl Account {
 
     /// Reads the money at an address, wherever it is kept.
     pub fn load_holding(state: &dyn State, network_id: u64, address: &Address) -> Result<Option<Holding>> {
-        let account = Account::load(state, network_id, address.actor())?;
-        let account = match account.keeps(address) {
-            true => account,
-            false => match Account::find(state, &holding_key(network_id, address))? {
-                Some(account) => account,
-                None => return Ok(None),
-            },
-        };
-        Ok(account.holding(address).cloned())
+        Ok(Account::load_with_holding(state, network_id, address)?.1)
+    }
+
+    /// The account of an address and the money there, both of one moment: a step may be written between two reads.
+    pub fn load_with_holding(
+        state: &dyn State,
+        network_id: u64,
+        address: &Address,
+    ) -> Result<(Account, Option<Holding>)> {
+        let mut account = Account::load(state, network_id, address.actor())?;
+        loop {
+            if account.keeps(address) {
+                let holding = account.holding(address).cloned();
+                return Ok((account, holding));
+            }
+            let other = Account::find(state, &holding_key(network_id, address))?;
+            let again = Account::load(state, network_id, address.actor())?;
+            if again == account {
+                return Ok((account, other.and_then(|other| other.holding(address).cloned())));
+            }
+            account = again;
+        }
     }
 
     /// Money at an address, made if there is none yet.

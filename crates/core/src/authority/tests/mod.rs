@@ -13,6 +13,7 @@ mod evidence;
 mod hot;
 mod mint;
 mod model;
+mod query;
 mod receipt;
 mod settle;
 mod vote;
