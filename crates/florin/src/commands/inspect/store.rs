@@ -81,8 +81,7 @@ pub fn account(dir: &Path, address: &str, money: &Money, out: Output) -> Result<
     for folder in shard_folders(dir)? {
         let store = Store::open_read_only(&folder)?;
         let Some(network) = network_id(&store)? else { continue };
-        let account = Account::load(&store, network, address.actor())?;
-        let holding = Account::load_holding(&store, network, &address)?;
+        let (account, holding) = Account::load_with_holding(&store, network, &address)?;
         let owns = account.address == Some(address);
         if holding.is_none() && !owns {
             continue;
