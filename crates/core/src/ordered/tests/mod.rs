@@ -14,6 +14,7 @@ use crate::wire::{self, input, order_status::State as S, output};
 
 mod audit;
 mod bearer;
+mod broken;
 mod channels;
 mod codes;
 mod dkg;
