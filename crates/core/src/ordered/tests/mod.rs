@@ -18,16 +18,20 @@ mod broken;
 mod channels;
 mod codes;
 mod dkg;
+mod forms;
+mod handing;
 mod items;
 mod modules;
 mod note_model;
 mod note_recovery;
 mod pbtx;
+mod queries;
 mod race;
 mod random;
 mod recovery;
 mod sessions;
 mod split;
+mod steps;
 
 fn hash(preimage: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&Sha256::digest(preimage))

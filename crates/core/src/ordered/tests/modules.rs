@@ -129,6 +129,7 @@ fn a_redeem_posted_twice_pays_once_and_none_is_skipped() {
             |index| wire::RedeemEntry { index, address: bytes(&Signer::new(1)), amount: 9, ..Default::default() };
         let mut primary = Embedded::new(step, committee);
         assert_eq!((primary.redeemed().unwrap(), primary.committee()), (1, committee));
+        assert_eq!((primary.total_funds().unwrap(), primary.credited()), (300, 1));
         assert!(!primary.redeem(&entry(0)).unwrap(), "paid before");
         assert_eq!(code(primary.redeem(&entry(2))), Code::OutOfOrder);
         assert!(primary.redeem(&entry(1)).unwrap());

@@ -291,3 +291,72 @@ fn channels_that_are_not_there_and_callers_who_are_no_side() {
     channel.alice(output::Kind::ChannelDeposit(unknown));
     assert_eq!(channel.broken.says("expected a known channel"), 1);
 }
+
+/// The record that a channel must have, lane by lane, whoever pays.
+#[test]
+fn a_channel_is_what_its_vouchers_make_of_it() {
+    use crate::ordered::modules::channels::channel_key;
+    for payer in [0, 1] {
+        let mut channel = Channel::new();
+        let first = channel.voucher(payer, 1, 5, None);
+        channel.alice(first);
+        let terms = wire::Voucher {
+            channel: channel.id.clone(),
+            payer,
+            lane: 1,
+            nonce: 4,
+            amount: 7,
+            secret_hash: hash(b"secret"),
+            merges: vec![wire::LaneMerge { lane: 0, nonce: 3 }],
+            ..Default::default()
+        };
+        let voucher = Some(Voucher::sign(terms, payer, &[&channel.alice.keys[0]]).signed());
+        let redemption = wire::Redemption { voucher, secret: Bytes::from_static(b"secret"), watch: None };
+        let redemptions = vec![redemption];
+        channel.alice(output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions, claims: vec![] }));
+        let lane = |lane, nonce, redeemed, secret: &'static [u8]| wire::ChannelLane {
+            payer,
+            lane,
+            nonce,
+            redeemed,
+            secret: Bytes::from_static(secret),
+            ..Default::default()
+        };
+        let side = |signer: &Signer, deposited, sent| {
+            Some(wire::ChannelSide { address: bytes(signer), deposited, sent, ..Default::default() })
+        };
+        let record = wire::ChannelRecord {
+            opener: side(&channel.alice, 100, if payer == 0 { 7 } else { 0 }),
+            other: side(&channel.bob, 0, if payer == 1 { 7 } else { 0 }),
+            delay_ms: DELAY,
+            two_way: true,
+            lanes: vec![lane(0, 3, 0, b""), lane(1, 4, 7, b"secret")],
+            revision: 3,
+            ..Default::default()
+        };
+        let is = format!("log: channel {}: ", hex::encode(&channel.id));
+        channel.broken.put(channel_key(&channel.id), &record);
+        assert_eq!(channel.broken.says(&is), 0, "{:?}", channel.broken.audit().findings);
+        type Change = fn(&mut wire::ChannelRecord);
+        let changes: [Change; 12] = [
+            |r| r.lanes[0].payer ^= 1,
+            |r| r.lanes[0].lane += 2,
+            |r| r.lanes[0].nonce += 1,
+            |r| r.lanes[1].redeemed += 1,
+            |r| r.lanes[1].secret = Bytes::new(),
+            |r| r.revision += 1,
+            |r| r.two_way = false,
+            |r| r.delay_ms += 1,
+            |r| r.settling_at_ms = 1,
+            |r| r.collected = true,
+            |r| r.opener.as_mut().unwrap().withdrawn = 1,
+            |r| r.other.as_mut().unwrap().leaving = 1,
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            let mut other = record.clone();
+            change(&mut other);
+            channel.broken.put(channel_key(&channel.id), &other);
+            assert_eq!(channel.broken.says(&is), 1, "change {i}");
+        }
+    }
+}

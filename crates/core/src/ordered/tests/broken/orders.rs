@@ -240,3 +240,97 @@ fn a_bearer_order_is_void_only_with_shared_outputs_and_a_note_that_is_freed_or_s
         assert_eq!((broken.says(": code: expected 0"), broken.audit().orders), (usize::from(code != 0), 0));
     }
 }
+
+/// What accounts were debited is somewhere, by the records: credited, or held by a module.
+#[test]
+fn money_that_is_nowhere_is_named() {
+    let mut alice = Signer::new(1);
+    let bob = Signer::new(2);
+    let kind = fund(10, 5_000, &alice, &bob);
+    let mut broken = Broken::new();
+    let order = alice.call(vec![], vec![kind.clone(), credit(&bob, 3)]);
+    broken.applied(&order);
+    assert_eq!(broken.says("log: postings: expected 0, found -10"), 1);
+    let output::Kind::ContractFund(fund) = kind else { panic!("a contract") };
+    let record = |amount| wire::ContractRecord {
+        fund: Some(wire::ContractFund { amount, ..fund.clone() }),
+        state: C::Open as i32,
+        preimage: Bytes::new(),
+    };
+    let key = contract_key(&contract_id(&id_of(&order), 0));
+    broken.put(key.clone(), &record(12));
+    assert_eq!(broken.says("log: postings: expected 0, found 2"), 1);
+    broken.put(key, &record(10));
+    assert_eq!(broken.says("log: postings: "), 0);
+    assert_eq!(
+        broken.audit().held,
+        [("accounts", 0), ("contracts", 10), ("bridge", 0), ("registry", 0), ("channels", 0)]
+    );
+}
+
+/// Each kind of order that the log applies needs its certificate, among others in an item as well.
+#[test]
+fn orders_that_applied_without_their_certificate() {
+    const PROVED: &str = "orders of it applied, expected their certificate, found ";
+    let says = |broken: &Broken| {
+        let findings = audit_log(&broken.log, &broken.state, true).unwrap().findings;
+        findings.into_iter().filter_map(|f| f.split_once(PROVED).map(|(_, why)| why.to_owned())).collect::<Vec<_>>()
+    };
+    let (cluster, alice, bob, _, notes) = with_notes(2, &[4]);
+    let call = bob.clone().call(vec![], vec![credit(&alice, 1)]);
+    let redeem = wire::PrimaryRedeem { amount: 16, address: bytes(&bob) };
+    let shared = wire::Output { kind: Some(output::Kind::PrimaryRedeem(redeem)) };
+    let bearer = spend(&notes, vec![shared], Some(&alice));
+    let change = Actor::new(500, 7, crate::keys::Curve::K1).rotate(vec![secret(crate::keys::Curve::K1, 70)]);
+    let other = Signer::new(50).call(vec![], vec![credit(&alice, 1)]);
+    for order in [&call, &bearer, &change] {
+        let mut broken = Broken::of(&cluster);
+        broken.orders(&[order, &other]);
+        assert_eq!(says(&broken), Vec::<String>::new(), "nothing of it applied");
+        broken.outcome(order, 0, "");
+        assert_eq!(says(&broken).len(), 1);
+        assert_eq!(broken.says(PROVED), 0, "nobody asked for signatures");
+    }
+}
+
+/// One of two orders of a batch, as its item stands in the log, with something changed.
+#[test]
+fn a_certificate_of_other_orders_proves_nothing() {
+    let (mut cluster, mut alice, mut bob) = setup(1);
+    let orders = [alice.call(vec![], vec![credit(&bob, 7)]), bob.pay(&[to(alice.address, 2)], "")];
+    cluster.run(&orders);
+    let items = cluster.log_items(0);
+    cluster.order_items(0, 0, items);
+    let key = unit_key(0, Broken::of(&cluster).place.1 - 1);
+    let with = |change: fn(&mut wire::CertifiedOrders)| {
+        let mut broken = Broken::of(&cluster);
+        broken.change(Table::Units, &key, |unit: &mut wire::OrderedUnit| {
+            let mut data = wire::UnitData::decode(unit.data.clone()).unwrap();
+            let Some(wire::item::Kind::Orders(mut orders)) = wire::Item::decode(data.items[0].clone()).unwrap().kind
+            else {
+                panic!("orders");
+            };
+            change(&mut orders);
+            let item = wire::Item { kind: Some(wire::item::Kind::Orders(orders)) };
+            data.items[0] = item.encode_to_vec().into();
+            unit.data = data.encode_to_vec().into();
+        });
+        let findings = audit_log(&broken.log, &broken.state, true).unwrap().findings;
+        findings.into_iter().filter(|f| f.contains("expected their certificate")).collect::<Vec<_>>()
+    };
+    assert_eq!(with(|_| ()), Vec::<String>::new());
+    type Change = fn(&mut wire::CertifiedOrders);
+    let cases: [(Change, &str); 7] = [
+        (|o| o.proof[0] = Bytes::from_static(&[1; 32]), "BAD_ROOT"),
+        (|o| o.proof.push(Bytes::from_static(&[1; 31])), "BAD_ROOT"),
+        (|o| o.proof.push(Bytes::from_static(&[1; 32])), "BAD_ROOT"),
+        (|o| o.indices[0] = 1, "BAD_ROOT"),
+        (|o| o.certificate.as_mut().unwrap().votes.truncate(2), "NO_QUORUM"),
+        (|o| o.certificate.as_mut().unwrap().votes[0].signature = Bytes::from_static(&[1; 64]), "unit (0, "),
+        (|o| o.certificate = None, "unit (0, "),
+    ];
+    for (i, (change, says)) in cases.into_iter().enumerate() {
+        let found = with(change);
+        assert!(found.len() == 1 && found[0].contains(says), "case {i}: {found:?}");
+    }
+}
