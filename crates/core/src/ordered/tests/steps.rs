@@ -9,13 +9,17 @@ use crate::bitmap::Bitmap;
 use crate::keys::Curve;
 use crate::limits::{SESSION_BYTES_MAX, SESSION_ROUNDS, UNIT_BYTES_MAX};
 use crate::ordered::bearers::{bearer_key, note_key};
-use crate::ordered::book::BOOK_KEY;
+use crate::ordered::book::{BOOK_KEY, Book};
 use crate::ordered::effect::Effects;
 use crate::ordered::input::Input;
 use crate::ordered::item::pack;
+use crate::ordered::modules::MODULES;
+use crate::ordered::modules::channels::channel_key;
+use crate::ordered::modules::contracts::contract_key;
+use crate::ordered::modules::primary::balance_key;
 use crate::ordered::orders::outcome_key;
 use crate::ordered::session::{unit_key, verify};
-use crate::ordered::step::{Object, Step, actor_key};
+use crate::ordered::step::{Object, Step, actor_key, object_key};
 use wire::log_step::Kind as K;
 use wire::network_command::Kind as N;
 
@@ -110,6 +114,46 @@ fn a_record_that_does_not_decode_stops_the_log_and_refuses_nothing() {
     let before = log.state.clone();
     assert_eq!(code(log.unit(0, &data)), Code::StorageCorrupt);
     assert_eq!(log.state, before);
+    // The same where it shows only when the order is carried out: that is no reason for a refund.
+    let (mut cluster, mut alice, mut bob) = setup(1);
+    let order = alice.call(vec![], vec![fund(10, 5_000, &alice.clone(), &bob)]);
+    let id = contract_id(&id_of(&order), 0);
+    cluster.run_ordered(&[order]);
+    let own = bob.clone();
+    let order = bob.call(vec![claim(id, 10, b"secret")], vec![credit(&own, 10)]);
+    let data = pack(0, vec![certified(&mut cluster, &order)]).remove(0);
+    let log = &mut cluster.logs[0];
+    log.state.apply(&[Write::put(Table::Objects, contract_key(&id), b"x".to_vec())]);
+    let before = log.state.clone();
+    assert_eq!(code(log.unit(0, &data)), Code::StorageCorrupt);
+    assert_eq!(log.state, before);
+}
+
+/// What a module holds is the sum of all its records, however many.
+#[test]
+fn what_modules_hold_is_summed_over_any_number_of_records() {
+    let held = |log: &LogNode| MODULES.map(|module| module.held(&log.state).unwrap());
+    for count in [0, 1, 255, 256, 257, 512, 600_u32] {
+        let mut log = Cluster::new(&TestCommittee::new(4, 1)).logs.remove(0);
+        let mut put = |key: Vec<u8>, value: Vec<u8>| log.state.apply(&[Write::put(Table::Objects, key, value)]);
+        for number in 0..count {
+            let id = [&[0; 28][..], &number.to_be_bytes()].concat();
+            let fund = Some(wire::ContractFund { amount: 3, ..Default::default() });
+            let state = if number % 5 == 4 { 2 } else { 1 };
+            put(contract_key(&id), wire::ContractRecord { fund, state, ..Default::default() }.encode_to_vec());
+            let side = |deposited, withdrawn| Some(wire::ChannelSide { deposited, withdrawn, ..Default::default() });
+            let channel = wire::ChannelRecord { opener: side(9, 2), other: side(1, 1), ..Default::default() };
+            put(channel_key(&id), channel.encode_to_vec());
+            put(balance_key(&id), wire::PrimaryBalance { amount: 11 }.encode_to_vec());
+        }
+        put(balance_key(&[]), wire::PrimaryRecord { deposits: 77, paid: 88 }.encode_to_vec());
+        put(object_key(Object::Deposit, &[&[0; 8]]), b"of another kind".to_vec());
+        let count = i128::from(count);
+        assert_eq!(held(&log), [0, 3 * (count - count / 5), 11 * count, 0, 7 * count], "{count} of each");
+    }
+    let book = Book { contracts: 1, primary: 2, channels: 3, ..Book::default() };
+    assert_eq!(MODULES.map(|module| module.booked(&book)), [0, 1, 2, 0, 3]);
+    assert_eq!(MODULES.map(|module| module.name()), ["accounts", "contracts", "bridge", "registry", "channels"]);
 }
 
 #[test]
@@ -223,7 +267,8 @@ fn a_session_of_any_number_of_units_has_their_root() {
             signatures.push(log.step(end).unwrap().closed.unwrap().1);
         }
         let log = &mut cluster.logs[0];
-        for signature in signatures.into_iter().skip(1) {
+        // As many as a quorum.
+        for signature in signatures.into_iter().skip(1).take(2) {
             log.step(Input::Signature { session: 0, signature }).unwrap();
         }
         let sessions = log.log.sessions(&log.state, &wire::SessionsRequest { from: 0, limit: 1 }).unwrap().sessions;
@@ -391,7 +436,7 @@ fn a_note_that_was_freed_and_then_spent_is_known_with_both() {
 #[test]
 fn a_step_whose_postings_do_not_sum_to_zero_is_never_written() {
     let cluster = Cluster::new(&TestCommittee::new(4, 1));
-    type Post = fn(&mut crate::ordered::book::Book);
+    type Post = fn(&mut Book);
     let all: [(Post, i128); 5] = [
         (|book| book.received += 5, -5),
         (|book| book.sent += 5, 5),
@@ -399,7 +444,7 @@ fn a_step_whose_postings_do_not_sum_to_zero_is_never_written() {
         (|book| book.channels += 5, 5),
         (|book| book.primary += 5, 5),
     ];
-    let finish = |post: &dyn Fn(&mut crate::ordered::book::Book)| {
+    let finish = |post: &dyn Fn(&mut Book)| {
         let mut step = Step::new(&cluster.committee, &cluster.logs[0].state).unwrap();
         post(&mut step.book);
         let sum = step.book.sum();
