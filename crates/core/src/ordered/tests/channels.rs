@@ -345,6 +345,14 @@ fn money_leaves_an_open_channel_with_the_other_side_s_word_or_after_a_delay() {
     };
     let order = out(&mut alice, 50, None);
     assert_eq!(came_to(&mut cluster, &alice, order), Some(Code::ChannelNotDue));
+    let why = |cluster: &Cluster, alice: &Signer| cluster.status(0, alice, alice.seqnum).message;
+    assert!(why(&cluster, &alice).contains("expected an announced withdrawal"));
+    let of = |channel: [u8; 32], side| {
+        let permit =
+            wire::WithdrawPermit { channel: Bytes::copy_from_slice(&channel), side, withdrawn: 50, not_after_ms: 0 };
+        sign_withdraw(&permit, &bob.keys.iter().collect::<Vec<_>>())
+    };
+    let (another_channel, another_side) = (of([9; 32], OPENER), of(open.id, OTHER));
     // Permits: not one's own, not another side's, not twice, not late.
     let own = sign_withdraw(
         &wire::WithdrawPermit {
@@ -357,6 +365,8 @@ fn money_leaves_an_open_channel_with_the_other_side_s_word_or_after_a_delay() {
     );
     for (permit, code) in [
         (own, Some(Code::KeyMismatch)),
+        (another_channel, Some(Code::VoucherChannel)),
+        (another_side, Some(Code::VoucherChannel)),
         (open.permit(OPENER, 49, 0), Some(Code::ChannelFunds)),
         (open.permit(OPENER, 50, 999), Some(Code::VoucherExpired)),
         (open.permit(OPENER, 50, 1_000), None),
@@ -376,6 +386,7 @@ fn money_leaves_an_open_channel_with_the_other_side_s_word_or_after_a_delay() {
     cluster.set_time(due - 1);
     let order = out(&mut alice, 250, None);
     assert_eq!(came_to(&mut cluster, &alice, order), Some(Code::ChannelNotDue));
+    assert!(why(&cluster, &alice).contains("expected a later time"));
     let redeem = open.redeem(&[(open.voucher(OPENER, 0, 1, 100), b"")]);
     assert_eq!(does(&mut cluster, &mut bob, redeem), None);
     cluster.set_time(due);

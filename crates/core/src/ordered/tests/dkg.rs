@@ -26,7 +26,7 @@ fn participant(cluster: &Cluster, i: usize) -> Participant {
     Participant::new(params, i as u32, seed("dkg", run * 100 + i as u64), None).unwrap()
 }
 
-fn items(cluster: &Cluster, i: usize) -> Vec<Bytes> {
+pub(super) fn items(cluster: &Cluster, i: usize) -> Vec<Bytes> {
     let (log, ceremony) = (&cluster.logs[i], ceremony(cluster, i));
     let items = participant(cluster, i).items(&ceremony, &blobs(&log.state, ceremony.params().run())).unwrap();
     items.into_iter().map(dkg_item).collect()

@@ -166,3 +166,21 @@ fn a_report_names_what_is_held_and_is_not_made_before_that_can_be_said() {
     cluster.node(0, 0).settle(&of_first, std::slice::from_ref(&first)).unwrap();
     assert_eq!([1, 2, 3].map(|n| reported(&cluster, 0, &alice, n)), [id(&first), none.clone(), none]);
 }
+
+/// A certified order that rests on one which never settled is not what is held for its number.
+#[test]
+fn a_report_does_not_name_an_order_of_another_chain() {
+    let (mut cluster, alice, bob) = setup(1);
+    let [mut one, mut other] = [alice.clone(), alice.clone()];
+    let (_, lost) = (one.pay(&[to(bob.address, 1)], ""), one.pay(&[to(bob.address, 2)], ""));
+    let twin = other.pay(&[to(bob.address, 3)], "");
+    for order in [lost, twin] {
+        let id = decode_batch(std::slice::from_ref(&order)).unwrap().id;
+        let sign = |(i, key)| sign(Promise::Vote, &cluster.committee, i, key, &id, &Bitmap::full(1));
+        let votes = (0..).zip(cluster.keys.iter().map(|key| &**key)).map(sign).collect();
+        let certificate = cluster.certificate(std::slice::from_ref(&order), votes);
+        cluster.node(0, 0).settle(&certificate, std::slice::from_ref(&order)).unwrap();
+    }
+    assert_eq!(cluster.nodes[0][0].account(alice.actor()).seqnum, 1);
+    assert_eq!(reported(&cluster, 0, &alice, 2), Some(Bytes::new()));
+}

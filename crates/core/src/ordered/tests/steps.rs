@@ -462,3 +462,18 @@ fn a_step_whose_postings_do_not_sum_to_zero_is_never_written() {
         assert_eq!(balanced, (0, true));
     }
 }
+
+/// Before a quorum's clocks are in there is no time that locks could rest on.
+#[test]
+fn without_a_time_nothing_is_applied() {
+    let mut cluster = Cluster::new(&TestCommittee::new(4, 1));
+    let mut alice = Signer::new(1);
+    cluster.fund(alice.address, 100);
+    let order = alice.call(vec![], vec![credit(&Signer::new(2), 1)]);
+    let item = certified(&mut cluster, &order);
+    for authority in 0..3 {
+        assert_eq!(apply(&mut cluster, vec![item.clone()]).decided, vec![], "{authority} clocks");
+        cluster.order_items(authority, 1_000, vec![]);
+    }
+    assert_eq!(apply(&mut cluster, vec![item]).decided, vec![(NETWORK_ID, alice.actor(), 1)]);
+}

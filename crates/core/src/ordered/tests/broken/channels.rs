@@ -298,22 +298,25 @@ fn a_channel_is_what_its_vouchers_make_of_it() {
     use crate::ordered::modules::channels::channel_key;
     for payer in [0, 1] {
         let mut channel = Channel::new();
-        let first = channel.voucher(payer, 1, 5, None);
-        channel.alice(first);
-        let terms = wire::Voucher {
-            channel: channel.id.clone(),
-            payer,
-            lane: 1,
-            nonce: 4,
-            amount: 7,
-            secret_hash: hash(b"secret"),
-            merges: vec![wire::LaneMerge { lane: 0, nonce: 3 }],
-            ..Default::default()
+        let with_secret = |mut kind: output::Kind, terms: &dyn Fn(&mut wire::Voucher), keys: &Signer| {
+            if let output::Kind::ChannelRedeem(redeem) = &mut kind {
+                let one = &mut redeem.redemptions[0];
+                let mut voucher = wire::Voucher::decode(one.voucher.take().unwrap().voucher).unwrap();
+                terms(&mut voucher);
+                voucher.secret_hash = hash(b"secret");
+                one.voucher = Some(Voucher::sign(voucher, payer, &[&keys.keys[0]]).signed());
+                one.secret = Bytes::from_static(b"secret");
+            }
+            kind
         };
-        let voucher = Some(Voucher::sign(terms, payer, &[&channel.alice.keys[0]]).signed());
-        let redemption = wire::Redemption { voucher, secret: Bytes::from_static(b"secret"), watch: None };
-        let redemptions = vec![redemption];
-        channel.alice(output::Kind::ChannelRedeem(wire::ChannelRedeem { redemptions, claims: vec![] }));
+        let first = with_secret(channel.voucher(payer, 1, 5, None), &|_| (), &channel.alice);
+        channel.alice(first);
+        let second = |terms: &mut wire::Voucher| {
+            (terms.lane, terms.nonce, terms.amount) = (1, 4, 7);
+            terms.merges = vec![wire::LaneMerge { lane: 0, nonce: 3 }];
+        };
+        let second = with_secret(channel.voucher(payer, 1, 5, None), &second, &channel.alice);
+        channel.alice(second);
         let lane = |lane, nonce, redeemed, secret: &'static [u8]| wire::ChannelLane {
             payer,
             lane,
@@ -330,7 +333,7 @@ fn a_channel_is_what_its_vouchers_make_of_it() {
             other: side(&channel.bob, 0, if payer == 1 { 7 } else { 0 }),
             delay_ms: DELAY,
             two_way: true,
-            lanes: vec![lane(0, 3, 0, b""), lane(1, 4, 7, b"secret")],
+            lanes: vec![lane(0, 3, 0, b"secret"), lane(1, 4, 7, b"secret")],
             revision: 3,
             ..Default::default()
         };
@@ -338,7 +341,8 @@ fn a_channel_is_what_its_vouchers_make_of_it() {
         channel.broken.put(channel_key(&channel.id), &record);
         assert_eq!(channel.broken.says(&is), 0, "{:?}", channel.broken.audit().findings);
         type Change = fn(&mut wire::ChannelRecord);
-        let changes: [Change; 12] = [
+        let changes: [Change; 13] = [
+            |r| r.lanes[0].secret = Bytes::new(),
             |r| r.lanes[0].payer ^= 1,
             |r| r.lanes[0].lane += 2,
             |r| r.lanes[0].nonce += 1,

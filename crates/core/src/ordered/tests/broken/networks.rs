@@ -43,7 +43,8 @@ fn registration(actor: &Actor) -> N {
 fn commands_by_those_who_may_not() {
     let precheck = || N::Precheck(wire::Precheck { actors: vec![1], ..Default::default() });
     // Who may: the admin, a listener, anybody.
-    let cases: [(fn() -> N, [bool; 3]); 10] = [
+    type Say = fn() -> N;
+    let cases: [(Say, [bool; 3]); 10] = [
         (|| N::Metadata(wire::NetworkMetadata { metadata: Bytes::from_static(b"text") }), [true, false, false]),
         (|| N::Update(wire::NetworkUpdate::default()), [true, false, false]),
         (|| N::Offer(wire::NetworkOffer { admin: bytes(&Signer::new(3)) }), [true, false, false]),
@@ -78,7 +79,8 @@ fn commands_by_those_who_may_not() {
 
 #[test]
 fn networks_that_are_not_there_or_no_more_take_no_command() {
-    let all: [fn() -> N; 4] = [
+    type Say = fn() -> N;
+    let all: [Say; 4] = [
         || N::Metadata(wire::NetworkMetadata::default()),
         || N::Accept(wire::NetworkAccept {}),
         || registration(&actor()),

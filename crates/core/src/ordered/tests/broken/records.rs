@@ -285,3 +285,29 @@ fn the_primary_has_a_record_from_its_first_redeem_on() {
     broken.put(deposit_key(0), &wire::DepositEntry::default());
     assert_eq!(broken.says("log: records: "), 1);
 }
+
+#[test]
+fn items_of_the_key_generation_that_change_nothing_and_objects_that_are_missing() {
+    use crate::ordered::dkg::{ceremony_key, newest_key};
+    const NOTHING: &str = "key generation: expected what changes it, found nothing";
+    let mut cluster = Cluster::new(&TestCommittee::new(4, 1));
+    let first = super::super::dkg::items(&cluster, 0);
+    cluster.order_items(0, 0, first.clone());
+    assert_eq!(Broken::of(&cluster).audit().findings, Vec::<String>::new());
+    let Some(wire::item::Kind::Dkg(item)) = wire::Item::decode(first[0].clone()).unwrap().kind else {
+        panic!("an item")
+    };
+    let mut again = Broken::of(&cluster);
+    again.unit(None, vec![wire::item::Kind::Dkg(item)]);
+    assert_eq!(again.says(NOTHING), 1);
+    let mut garbage = Broken::of(&cluster);
+    garbage.unit(None, vec![wire::item::Kind::Dkg(Bytes::from_static(b"no item"))]);
+    assert_eq!((garbage.says(NOTHING), garbage.says(": key generation: ")), (0, 1));
+    for key in [newest_key(), ceremony_key(1)] {
+        let mut broken = Broken::of(&cluster);
+        broken.state.apply(&[Write::delete(Table::Objects, key.clone())]);
+        assert_eq!(broken.says("key generation: objects that are missing"), 1, "{}", hex::encode(&key));
+        broken.state.apply(&[Write::put(Table::Objects, key.clone(), b"other".to_vec())]);
+        assert_eq!(broken.says(&format!("key generation, object {}", hex::encode(&key))), 1);
+    }
+}
