@@ -164,3 +164,21 @@ fn a_redeem_is_paid_once_whoever_posts_it() {
     assert_eq!(paid(&cluster).redeem_log.len(), 1);
     check(&cluster, &[(&alice, 600)]);
 }
+
+/// Who has nothing on the primary has no record there.
+#[test]
+fn the_last_deposit_leaves_nothing_on_the_primary() {
+    let (mut cluster, mut alice, bob) = setup(1);
+    let redeem = wire::PrimaryRedeem { amount: 40, address: bytes(&alice) };
+    let order = alice.call(vec![], vec![output::Kind::PrimaryRedeem(redeem)]);
+    cluster.run_ordered(&[order]);
+    for (amount, left) in [(39, Some(1)), (1, None)] {
+        let deposit = wire::PrimaryDeposit { amount, address: bytes(&bob) };
+        let order = alice.call(vec![], vec![output::Kind::PrimaryDeposit(deposit)]);
+        cluster.run_ordered(&[order]);
+        let key = super::super::modules::primary::balance_key(&bytes(&alice));
+        let found: Option<wire::PrimaryBalance> = super::super::step::get_object(&cluster.logs[0].state, &key).unwrap();
+        assert_eq!(found.map(|balance| balance.amount), left);
+    }
+    check(&cluster, &[(&alice, 960), (&bob, 1_040)]);
+}

@@ -477,3 +477,42 @@ fn without_a_time_nothing_is_applied() {
     }
     assert_eq!(apply(&mut cluster, vec![item]).decided, vec![(NETWORK_ID, alice.actor(), 1)]);
 }
+
+/// A report counts once for each authority, for the recovery that is open, and only if it holds nothing.
+#[test]
+fn a_report_on_a_note_counts_for_its_own_recovery_once() {
+    let nonce = [5; 32];
+    let by = |bits: &[usize]| {
+        let mut reports = Bitmap::empty(4);
+        bits.iter().for_each(|i| reports.set(*i));
+        reports.to_bytes()
+    };
+    for (i, (due_ms, before, recoveries, held, after)) in [
+        (9_000, &[][..], 1, "", &[2][..]),
+        (9_000, &[0], 1, "", &[0, 2]),
+        (9_000, &[2], 1, "", &[2]),
+        (9_000, &[], 0, "", &[]),
+        (9_000, &[], 2, "", &[]),
+        (9_000, &[], 1, "order", &[]),
+        (9_000, &[2], 1, "order", &[2]),
+        (0, &[], 1, "", &[]),
+        (0, &[], 0, "", &[]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut cluster = Cluster::new(&TestCommittee::new(4, 1));
+        cluster.set_time(1_000);
+        let record = |bits| wire::NoteRecoveryRecord { recoveries: 1, due_ms, reports: by(bits), ..Default::default() };
+        let write = Write::put(Table::Objects, note_key(&nonce), record(before).encode_to_vec());
+        cluster.logs.iter_mut().for_each(|log| log.state.apply(std::slice::from_ref(&write)));
+        let report = wire::NoteReport {
+            nonce: Bytes::copy_from_slice(&nonce),
+            order_id: Bytes::copy_from_slice(held.as_bytes()),
+            recoveries,
+        };
+        let item = wire::Item { kind: Some(wire::item::Kind::NoteReport(report)) }.encode_to_vec().into();
+        apply(&mut cluster, vec![item]);
+        assert_eq!(object::<wire::NoteRecoveryRecord>(&cluster, &note_key(&nonce)), Some(record(after)), "case {i}");
+    }
+}
