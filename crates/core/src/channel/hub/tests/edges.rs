@@ -74,8 +74,17 @@ fn an_invoice_is_paid_up_to_its_last_moment_by_payer_and_payee() {
 
 #[test]
 fn an_invoice_is_paid_in_full() {
-    assert_eq!(paid(3, |_, pay| pay.route.hops[0].amount = 999), Err(Code::InvoiceAmount), "the payer's own look");
-    assert_eq!(paid(2, |_, pay| pay.route.amount = 999), Err(Code::InvoiceAmount));
+    // The payer's own look; more may arrive.
+    for (wallets, amount, taken) in
+        [(3, 999, false), (3, 1_000, true), (3, 1_001, true), (2, 999, false), (2, 1_001, true)]
+    {
+        let mut line = Line::of(wallets, Policy::default());
+        let (invoice, _) = line.invoice(1_000);
+        let mut pay = line.plan(&invoice);
+        *pay.route.hops.last_mut().map_or(&mut pay.route.amount, |hop| &mut hop.amount) = amount;
+        let asked = line.world.ask(ALICE, Input::Pay(pay)).map(drop).map_err(|e| e.code);
+        assert_eq!(asked, if taken { Ok(()) } else { Err(Code::InvoiceAmount) }, "{amount} over {wallets}");
+    }
     // A payer that bends the invoice is found out by the payee.
     for (amount, expected) in [(999, Err(Code::InvoiceAmount)), (1_000, Ok(())), (1_001, Ok(()))] {
         let bent = |line: &mut Line, pay: &mut Pay| {
@@ -190,6 +199,9 @@ fn a_hub_passes_on_at_each_of_its_limits_and_not_one_over() {
     };
     let small = HubTerms { margin_ms: 1, ..terms };
     assert_eq!((margin(least, small), margin(least - 1, small)), (Ok(()), Err(Code::HubMargin)));
+    let mut config = Line::of(2, none()).world.nodes[ALICE].config.clone();
+    config.policy.terms = small;
+    assert_eq!(config.terms(), HubTerms { margin_ms: least, ..small }, "and so it is published");
     // Up-front fees: its own, and what it is to pay on.
     let upfront = |paid_upfront: u64, asked: u64, on: u64| {
         paid(3, |line, pay| {
@@ -414,18 +426,29 @@ fn an_up_front_fee_is_money_at_once_on_a_lane_of_its_own() {
         });
         let locks = line.world.nodes[HUB].hub.locks(&line.links[0].1).len();
         let received = line.world.status(HUB, &line.links[0].1).voucher_redeemed;
-        (refused, locks, received)
+        let credits = line.world.nodes[HUB].journal.iter().flat_map(|group| &group.entries).filter(|entry| {
+            let Some(wire::hub_entry::Kind::Hub(record)) = &entry.kind else { return false };
+            matches!(record.kind, Some(wire::hub_record::Kind::Credit(_)))
+        });
+        let kept = 1 + usize::from(received > 3);
+        assert_eq!(credits.count(), kept, "a fee that brings nothing leaves no trace");
+        let locked_in = line.world.status(HUB, &line.links[0].1).locked_in;
+        (refused, locks, received, locked_in)
     };
     // Taken: two locks are in hand, and two fees.
-    assert_eq!(with_fee(&|_| ()), (None, 2, 6));
-    assert_eq!(with_fee(&|terms| (terms.lane, terms.nonce, terms.amount) = (9, 2, 6)), (None, 2, 6));
-    let short = |received| (Some(Code::HubFee), 1, received);
+    assert_eq!(with_fee(&|_| ()), (None, 2, 6, 2_002));
+    assert_eq!(with_fee(&|terms| (terms.lane, terms.nonce, terms.amount) = (9, 2, 6)), (None, 2, 6, 2_002));
+    let short = |received| (Some(Code::HubFee), 1, received, 1_000);
     assert_eq!(with_fee(&|terms| terms.amount = 2), short(5), "kept, and it counts for the next lock");
     assert_eq!(with_fee(&|terms| (terms.lane, terms.nonce, terms.amount) = (9, 2, 5)), short(5));
     // An old one brings nothing, nor does one under a secret or a time limit.
     assert_eq!(with_fee(&|terms| terms.lane = 9), short(3));
     assert_eq!(with_fee(&|terms| terms.secret_hash = vec![5; 32].into()), short(3));
     assert_eq!(with_fee(&|terms| terms.not_after_ms = START + HOUR).0, Some(Code::HubFee));
+    let locked = |terms: &mut wire::Voucher| {
+        (terms.secret_hash, terms.not_after_ms) = (vec![5; 32].into(), START + HOUR);
+    };
+    assert_eq!(with_fee(&locked), short(3));
     // One on the lane of a lock would pay that lock.
     assert_eq!(with_fee(&|terms| (terms.lane, terms.nonce, terms.amount) = (4, 2, 1_003)), short(3));
     assert_eq!(with_fee(&|terms| (terms.lane, terms.nonce) = (0, 2)), short(3));

@@ -2,6 +2,7 @@
 
 mod asks;
 mod edges;
+mod ends;
 mod forget;
 mod limits;
 mod payments;

@@ -13,7 +13,7 @@ use crate::wire::hub_message::Kind;
 use crate::wire::{self, HubLane, HubMessage};
 
 /// Runs, and gives what was said on the way: to whom, and what.
-fn heard(world: &mut World) -> Vec<(usize, EndId, Kind)> {
+pub fn heard(world: &mut World) -> Vec<(usize, EndId, Kind)> {
     let mut heard = Vec::new();
     for _ in 0..1_000 {
         let busy = (0..world.nodes.len()).fold(false, |busy, node| world.step(node) || busy);
@@ -27,7 +27,7 @@ fn heard(world: &mut World) -> Vec<(usize, EndId, Kind)> {
     panic!("the hubs never come to rest");
 }
 
-fn tell(world: &mut World, node: usize, end: EndId, kind: Kind) -> Result<(), Code> {
+pub fn tell(world: &mut World, node: usize, end: EndId, kind: Kind) -> Result<(), Code> {
     let message = Box::new(HubMessage { channel: end.channel.to_vec().into(), kind: Some(kind) });
     world.ask(node, Input::Message { end, message }).map(drop).map_err(|e| e.code)
 }
@@ -349,6 +349,18 @@ fn a_lock_that_is_passed_on_without_cover_is_found() {
     assert!(!with_out(&|out| out.upgraded = true, now), "paid, and not claimed");
     assert!(with_out(&|out| (out.nonce, out.amount) = (9, 1_003), now), "there is no such lock any more");
     assert!(!with_out(&|out| (out.nonce, out.amount, out.upgraded) = (9, 1_003, true), now));
+    // The lock before it is gone in the manager: only from its limit on.
+    let both = |line: &mut Line, nonce| {
+        let hub = &mut line.world.nodes[HUB].hub;
+        hub.ins.insert(from, super::super::state::In { nonce, ..one.clone() });
+        let source = super::super::state::Source::Forward(from, nonce);
+        hub.outs.insert(to, super::super::state::Out { source, ..out.clone() });
+    };
+    both(&mut line, 2);
+    assert!(!holds(&line, now) && !holds(&line, later(one.not_after_ms)));
+    assert!(holds(&line, later(one.not_after_ms + 1)));
+    both(&mut line, 1);
+    assert!(holds(&line, now));
     // Without the lock before it: only when that one's time is over, and never if it was paid on.
     line.world.nodes[HUB].hub.ins.clear();
     assert!(!holds(&line, now) && !holds(&line, later(one.not_after_ms)));

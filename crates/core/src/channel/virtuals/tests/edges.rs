@@ -83,18 +83,18 @@ fn openings_take_no_more_than_there_is_also_those_that_wait() {
     assert_eq!(all(AMOUNT_MAX, u64::MAX), Err(Code::HubFunds));
     assert_eq!((all(0, 0), all(AMOUNT_MAX + 1, 0)), (Err(Code::BadAmount), Err(Code::BadAmount)));
     // A voucher is under way: what comes up meanwhile waits, with its fee.
-    for (cap, fits) in [(40_000, true), (40_001, false)] {
+    for (cap, fits) in [(50_000, true), (50_001, false)] {
         let mut world = World::with(2, Policy::default());
         world.open(ALICE, HUB, [FUNDS, 0], false);
         let mut asked = |cap, fee| {
             let open = world.wanted(&[ALICE, HUB], cap, HOUR);
             said(&mut world, Open { fee, ..open })
         };
-        assert_eq!((asked(30_000, 0), asked(29_993, 7)), (Ok(()), Ok(())));
+        assert_eq!((asked(30_000, 0), asked(19_993, 7)), (Ok(()), Ok(())));
         assert_eq!(asked(cap, 0), if fits { Ok(()) } else { Err(Code::HubFunds) });
         world.run();
         let status = world.money(ALICE, HUB);
-        let locked = 59_993 + if fits { cap } else { 0 };
+        let locked = 49_993 + if fits { cap } else { 0 };
         assert_eq!((status.locked, status.committed, status.available), (locked, 7, FUNDS - 7 - locked));
     }
 }
@@ -211,6 +211,15 @@ fn a_hub_opens_for_others_at_each_of_its_limits_and_not_one_over() {
     let until =
         |more: i64| opened(&none(), |_, open| open.not_after_ms = open.not_after_ms.checked_add_signed(more).unwrap());
     assert_eq!((until(0), until(1), until(-1)), (Ok(()), Ok(()), Err(Code::HubMargin)));
+    // What could not be claimed any more is not passed on.
+    let mut world = World::line();
+    let mut open = world.wanted(&[ALICE, HUB, BOB], 1_000, 2 * HOUR);
+    open.hops[0].not_after_ms = START + MINUTE - 1;
+    let id = open.id;
+    assert_eq!(said(&mut world, open), Ok(()));
+    world.run();
+    assert_eq!((world.status(ALICE, &id).over, world.status(ALICE, &id).code), (true, Code::VirtualTerms as u32));
+    assert!(world.nodes[HUB].virtuals.outs.is_empty(), "the hub has signed nothing for it");
     // A margin that is too small for its own absence counts as the least.
     let least = none().grace_ms + MINUTE;
     let margin = |margin: u64| {

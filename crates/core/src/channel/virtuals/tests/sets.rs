@@ -128,6 +128,19 @@ fn what_is_open_on_each_end_and_in_which_role() {
 
 #[test]
 fn what_is_bound_and_until_when_is_that_of_all_that_is_open() {
+    // Whichever of their ids is the first.
+    for hours in [[3, 1, 2], [1, 2, 3], [2, 3, 1], [3, 2, 1], [2, 1, 3], [1, 3, 2]] {
+        let mut world = direct();
+        for hour in hours {
+            open(&mut world, 10, hour * HOUR);
+        }
+        world.run();
+        for (node, other) in [(ALICE, HUB), (HUB, ALICE)] {
+            let end = world.between(node, other);
+            let exposed = world.nodes[node].manager.virtual_lane(&end, 0, 0).unwrap().exposed;
+            assert_eq!((exposed.most, exposed.next_ms), (30, START + HOUR), "{hours:?}");
+        }
+    }
     let mut world = direct();
     let ids: Vec<_> = [(100, 3), (200, 1), (300, 2)].map(|(cap, hours)| open(&mut world, cap, hours * HOUR)).to_vec();
     world.run();
@@ -189,6 +202,85 @@ fn an_unanswered_voucher_is_said_again_when_it_is_time() {
     assert_eq!(updates(&mut world), 0, "it is signed back");
 }
 
+/// The payee's signature of the newest voucher that it has taken.
+fn signed_back(world: &World) -> wire::SignedVoucher {
+    let newest = world.nodes[HUB].manager.virtual_lane(&world.between(HUB, ALICE), 0, 0).unwrap().newest;
+    let terms = Voucher::decode(&newest.unwrap()).unwrap().terms;
+    Voucher::sign(terms, 1, &[&world.nodes[HUB].key.0]).signed()
+}
+
+/// On the first channel, by the other side.
+fn tell(world: &mut World, node: usize, kind: Kind) {
+    let end = world.between(node, 1 - node);
+    let message = wire::VirtualMessage { channel: end.channel.to_vec().into(), kind: Some(kind) };
+    world.ask(node, Input::Message { end, message: Box::new(message) }).unwrap();
+}
+
+#[test]
+fn with_nothing_under_way_a_greeting_is_all_that_is_said() {
+    let mut world = direct();
+    open(&mut world, 10, HOUR);
+    world.run();
+    for node in [ALICE, HUB] {
+        tell(&mut world, node, Kind::Hello(wire::VirtualHello::default()));
+    }
+    assert_eq!(unsaid(&world, ALICE), []);
+    let [Kind::Opened(_)] = &unsaid(&world, HUB)[..] else { panic!() };
+}
+
+#[test]
+fn a_hub_says_that_one_is_open_when_the_payee_has_it() {
+    let mut world = World::line();
+    world.nodes[BOB].down = true;
+    let id = world.start(1_000, 2 * HOUR);
+    world.run();
+    world.connect(ALICE, world.between(ALICE, HUB));
+    world.run();
+    assert!(!world.status(ALICE, &id).opened && !world.status(HUB, &id).opened);
+    world.nodes[BOB].down = false;
+    world.lose = |message| matches!(message.kind, Some(Kind::Opened(_)));
+    world.connect(HUB, world.between(HUB, BOB));
+    world.run();
+    assert!(world.status(BOB, &id).opened && !world.status(HUB, &id).opened);
+    // From one to the next, each time that they meet.
+    world.lose = |_| false;
+    tell(&mut world, HUB, Kind::Hello(wire::VirtualHello::default()));
+    assert_eq!(unsaid(&world, HUB), []);
+    world.connect(HUB, world.between(HUB, BOB));
+    world.nodes[ALICE].down = true;
+    world.run();
+    world.nodes[ALICE].down = false;
+    assert!(world.status(HUB, &id).opened);
+    tell(&mut world, HUB, Kind::Hello(wire::VirtualHello::default()));
+    let [Kind::Opened(_)] = &unsaid(&world, HUB)[..] else { panic!() };
+    world.run();
+    assert!(world.status(ALICE, &id).opened);
+}
+
+/// What waits can't be signed for any more when its turn comes: what is to be closed with it is closed all the same.
+#[test]
+fn an_opening_that_has_waited_too_long_holds_no_closing_up() {
+    let mut world = direct();
+    let first = open(&mut world, 10, 3 * HOUR);
+    world.run();
+    world.pay(first, 4);
+    world.lose = is_ack;
+    open(&mut world, 20, 3 * HOUR);
+    world.run();
+    let waits = open(&mut world, 30, HOUR);
+    world.ask(HUB, Input::Close(first)).unwrap();
+    world.run();
+    assert_eq!((nonce(&world, 0), world.status(ALICE, &first).closing), (2, true));
+    world.log.now = START + HOUR;
+    world.lose = |_| false;
+    world.connect_all();
+    let status = world.status(ALICE, &waits);
+    assert_eq!((status.over, status.code), (true, Code::LockTerms as u32));
+    assert_eq!((world.status(ALICE, &first).cost, nonce(&world, 0)), (Some(4), 3));
+    let money = world.money(ALICE, HUB);
+    assert_eq!((money.committed, money.locked), (4, 20));
+}
+
 #[test]
 fn nothing_is_put_into_a_voucher_before_the_two_sides_have_compared() {
     let mut world = direct();
@@ -200,17 +292,16 @@ fn nothing_is_put_into_a_voucher_before_the_two_sides_have_compared() {
     assert_eq!(nonce(&world, 0), 1, "one voucher at a time");
     world.restart(ALICE, 0);
     world.lose = |_| false;
+    // The first one is signed back now.
+    let back = signed_back(&world);
+    tell(&mut world, ALICE, Kind::Ack(wire::VirtualAck { voucher: Some(back), refused: vec![] }));
     world.ask(ALICE, Input::Look).unwrap();
     world.run();
     assert_eq!((nonce(&world, 0), world.status(ALICE, &waits).opened), (1, false));
     // The signature comes over a connection on which nothing was compared: it counts, and nothing is signed for it.
     let end = world.between(ALICE, HUB);
-    let back = world.nodes[HUB].manager.virtual_lane(&world.between(HUB, ALICE), 0, 0).unwrap().newest.unwrap();
-    let terms = Voucher::decode(&back).unwrap().terms;
-    let back = Voucher::sign(terms, 1, &[&world.nodes[HUB].key.0]).signed();
-    let ack = Kind::Ack(wire::VirtualAck { voucher: Some(back), refused: vec![] });
-    let message = wire::VirtualMessage { channel: end.channel.to_vec().into(), kind: Some(ack) };
-    world.ask(ALICE, Input::Message { end, message: Box::new(message) }).unwrap();
+    let back = signed_back(&world);
+    tell(&mut world, ALICE, Kind::Ack(wire::VirtualAck { voucher: Some(back), refused: vec![] }));
     world.run();
     assert_eq!((nonce(&world, 0), world.status(ALICE, &waits).over), (1, false));
     world.connect(ALICE, end);
@@ -230,6 +321,9 @@ fn what_waits_while_a_settle_is_on_its_way_is_given_up_when_the_log_has_it() {
     world.channel(ALICE, manager::Input::Settle(end)).unwrap();
     assert_eq!(world.nodes[ALICE].manager.status(&end).unwrap().state, EndState::SettlePending);
     world.lose = |_| false;
+    // The first one is signed back now.
+    let back = signed_back(&world);
+    tell(&mut world, ALICE, Kind::Ack(wire::VirtualAck { voucher: Some(back), refused: vec![] }));
     world.ask(ALICE, Input::Look).unwrap();
     let status = |world: &World, id| (world.status(ALICE, id).over, world.status(ALICE, id).code);
     assert_eq!(status(&world, &waits), (false, 0), "it may fail yet");
@@ -260,9 +354,13 @@ fn what_is_over_is_taken_out_alone_when_half_a_lane_is() {
         world.poll();
         world.poll();
         assert_eq!((nonce(&world, 0) > before, set(&world)), (taken_out, if taken_out { 0 } else { many }), "{many}");
-        // With the next one it goes in any case.
+        // With the next one it goes in any case. Each end is told once.
         open(&mut world, 1, HOUR);
         world.run();
+        for node in [ALICE, HUB] {
+            let over = world.nodes[node].events.iter().filter(|event| matches!(event, Event::Over { .. }));
+            assert_eq!(over.count(), many as usize);
+        }
         assert_eq!(set(&world), 1);
     }
 }
@@ -413,6 +511,15 @@ fn one_that_still_stands_in_a_set_is_not_forgotten() {
 fn assert_durable(world: &mut World) {
     for node in &mut world.nodes {
         node.sync();
+        let entries = node.journal.iter().flat_map(|group| &group.entries);
+        let payers = entries.filter_map(|entry| match &entry.kind {
+            Some(wire::hub_entry::Kind::Channel(record)) => match &record.kind {
+                Some(wire::manager_record::Kind::Virtual(one)) => Some(one.payer),
+                _ => None,
+            },
+            _ => None,
+        });
+        assert!(payers.into_iter().all(|payer| payer <= 1), "a side is 0 or 1");
         let folded = Virtuals::load(node.config.clone(), &node.journal).unwrap();
         assert_eq!(folded.snapshot(), node.virtuals.snapshot());
         let group = wire::HubGroup { entries: vec![folded.snapshot()] };
@@ -475,6 +582,15 @@ fn one_that_is_passed_on_without_cover_is_found() {
     let good = world.nodes[HUB].virtuals.channels[&id].clone();
     let limit = good.inc.as_ref().unwrap().cap.not_after_ms;
     let best = world.nodes[BOB].virtuals.channels[&id].best.clone();
+    // In no set, though its lane has a voucher.
+    let inc = good.inc.as_ref().unwrap().key;
+    let leaf = world.nodes[HUB].virtuals.ins.get_mut(&inc).unwrap().leaves.remove(&id).unwrap();
+    let bare = |world: &World, log_ms| {
+        let (node, now) = (&world.nodes[HUB], manager::Now { log_ms, ..world.now() });
+        catch_unwind(AssertUnwindSafe(|| node.virtuals.check(now, &node.manager))).is_ok()
+    };
+    assert_eq!([now.log_ms, limit, limit + 1].map(|now| bare(&world, now)), [false, false, true]);
+    world.nodes[HUB].virtuals.ins.get_mut(&inc).unwrap().leaves.insert(id, leaf);
     let mut holds = |log_ms: u64, change: &dyn Fn(&mut Changed)| {
         let mut one = good.clone();
         change(&mut one);
