@@ -93,6 +93,10 @@ fn a_lock_that_waits_for_the_log_is_listed_as_kept() {
         [("kept", 1_002, false)]
     );
     assert!(line.world.nodes[HUB].hub.locks(&line.links[1].0).is_empty());
+    // Also by a journal that is written anew.
+    line.world.nodes[HUB].compacts = true;
+    line.world.restart(HUB, 0);
+    assert_eq!(line.world.nodes[HUB].hub.locks(&line.links[0].1), kept);
 }
 
 #[test]
@@ -193,6 +197,11 @@ fn an_invoice_and_its_payment_are_told_at_each_stage() {
     line.world.run();
     assert_eq!(state(&line, &hash), Ok(InvoiceState::Over));
     assert_eq!(line.world.failed_with(ALICE, failed), Code::LockOver);
+    // Whatever is locked for others.
+    line.world.connect_all();
+    let (_, next) = line.start(50);
+    line.world.run();
+    assert_eq!((state(&line, &next), state(&line, &hash)), (Ok(InvoiceState::Locked), Ok(InvoiceState::Over)));
 }
 
 /// The payer's other voucher may come another way than by its connection.

@@ -211,13 +211,13 @@ fn a_lock_whose_cover_has_expired_is_not_paid_for_a_secret() {
 fn a_voucher_that_is_shown_ends_signing_only_if_it_is_an_own_one_that_is_not_known() {
     let mut world = World::new(2);
     let (alices, bobs) = world.open(0, 1, [1_000, 1_000], true);
-    // Alice has paid 100 on lane 0, and then Bob 50, on his lane 0.
-    for (node, end, other, others, amount) in [(0, alices, 1, bobs, 100), (1, bobs, 0, alices, 50)] {
-        let (invoice, _) = world.invoice(other, others, amount);
+    let paid = |world: &mut World, node: usize, end, others| {
+        let (invoice, _) = world.invoice(1 - node, others, 100);
         let pay = world.payment(node, end, &[], &invoice);
         world.pay(node, pay);
         world.run();
-    }
+    };
+    paid(&mut world, 0, alices, bobs);
     let kept =
         |world: &World, payer, nonce| world.nodes[0].manager.kept_voucher(&alices, payer, 0, nonce).unwrap().unwrap();
     let show = |world: &mut World, voucher| {
@@ -228,6 +228,7 @@ fn a_voucher_that_is_shown_ends_signing_only_if_it_is_an_own_one_that_is_not_kno
     };
     let own = kept(&world, 0, 2);
     assert_eq!(show(&mut world, own.clone()), (Ok(()), 0, false), "it knows it");
+    paid(&mut world, 1, bobs, alices);
     let others = kept(&world, 1, 2);
     assert_eq!(show(&mut world, others), (Ok(()), 0, false));
     // One of Bob that it does not have is no reason either: what pays comes as a payment.
@@ -269,4 +270,28 @@ fn on_each_greeting_secrets_that_are_known_are_said_again() {
     heard(&mut line.world);
     assert_eq!(line.world.paid_events(BOB), 1);
     assert!(line.world.ask(ALICE, Input::Connected(line.links[0].0, 99)).is_ok());
+}
+
+/// Nobody has to say anything to it: what is due is begun with the start.
+#[test]
+fn a_hub_that_starts_claims_what_is_due() {
+    for (early, orders) in [(1, 0), (0, 1)] {
+        let mut line = Line::new(Policy::default());
+        line.world.lose = |message| matches!(message.kind, Some(Kind::Paid(_)));
+        line.start(1_000);
+        line.world.run();
+        let hub = &line.world.nodes[HUB];
+        let limit = hub.hub.ins.values().next().unwrap().not_after_ms;
+        line.world.log.now = limit - hub.config.policy.grace_ms - hub.config.claim_ms() - early;
+        line.world.restart(HUB, 0);
+        let prepares = line.world.nodes[HUB]
+            .effects
+            .iter()
+            .filter(|effect| matches!(effect, crate::channel::hub::Effect::Channel(manager::Effect::Prepare { .. })));
+        assert_eq!(prepares.count(), orders);
+        // And what was on its way goes on.
+        line.world.channel(HUB, manager::Input::Tick).unwrap();
+        line.world.restart(HUB, 0);
+        assert_eq!(line.world.nodes[HUB].effects.len(), orders);
+    }
 }

@@ -490,3 +490,20 @@ fn a_voucher_takes_along_as_many_openings_as_fit() {
     assert!(fit < limit / one && fit < 59, "{fit} of {one} bytes");
     assert_eq!(many.iter().map(|(opens, _)| *opens).collect::<Vec<_>>(), [1, fit, 59 - fit]);
 }
+
+/// Nobody has to say anything to it: what is due is begun with the start.
+#[test]
+fn a_payee_that_starts_claims_what_is_due() {
+    for (early, orders) in [(1, 0), (0, 1)] {
+        let mut world = direct();
+        let id = open(&mut world, 100, HOUR);
+        world.run();
+        world.pay(id, 7);
+        world.log.now = START + HOUR - MINUTE - early;
+        world.restart(HUB, 0);
+        let effects = &world.nodes[HUB].effects;
+        let prepares =
+            effects.iter().filter(|effect| matches!(effect, Effect::Channel(manager::Effect::Prepare { .. })));
+        assert_eq!(prepares.count(), orders);
+    }
+}
