@@ -16,7 +16,7 @@ use crate::wire::{self, HubLane, HubMessage};
 pub fn heard(world: &mut World) -> Vec<(usize, EndId, Kind)> {
     let mut heard = Vec::new();
     for _ in 0..1_000 {
-        let busy = (0..world.nodes.len()).fold(false, |busy, node| world.step(node) || busy);
+        let busy = (0..world.nodes.len()).filter(|node| world.step(*node)).count() > 0;
         if let Some((node, end, message)) = world.mail.first().cloned() {
             heard.push((node, end, message.kind.unwrap()));
             world.deliver(0);
