@@ -507,3 +507,15 @@ fn a_payee_that_starts_claims_what_is_due() {
         assert_eq!(prepares.count(), orders);
     }
 }
+
+#[test]
+fn a_watchtower_is_given_a_channel_whose_virtual_channels_are_all_over() {
+    let mut world = direct();
+    let id = open(&mut world, 100, HOUR);
+    world.run();
+    world.pay(id, 7);
+    world.ask(HUB, Input::Close(id)).unwrap();
+    world.run();
+    let Node { manager, virtuals, key, account, .. } = &world.nodes[HUB];
+    assert_eq!(virtuals.watch(&world.between(HUB, ALICE), account, manager, key), Ok(vec![]));
+}
