@@ -306,3 +306,6 @@ pub fn check_open(record: &ChannelRecord, now_ms: u64) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,3 +202,6 @@ fn check_count(signatures: &[Bytes]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,7 @@ mod tests {
         assert_eq!(check(&good.introduction(true), &[]), Err(Code::InsufficientWeight));
         let many = vec![signed[0].clone(); SIGS_PER_AUTHORITY_MAX + 1];
         assert_eq!(check(&good.introduction(true), &many), Err(Code::Limit));
+        assert_ne!(check(&good.introduction(true), &many[1..]), Err(Code::Limit));
         let plain: Hash = Sha256::digest(good.introduction(true).encode_to_vec()).into();
         let plain = Bytes::copy_from_slice(key.sign_body_hash(&plain).as_bytes());
         assert_eq!(check(&good.introduction(true), &[plain]), Err(Code::KeyMismatch));

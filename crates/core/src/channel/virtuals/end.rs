@@ -219,6 +219,10 @@ impl Virtuals {
 
     /// Claims of virtual channels that are in the newest set of a lane, with their paths.
     pub(super) fn claims_of(&self, key: &LaneKey, set: &InSet, ids: &[VirtualId]) -> Vec<VirtualClaim> {
+        // A set whose channels are all over has no tree.
+        if ids.is_empty() {
+            return Vec::new();
+        }
         let hashes: Vec<_> = set.leaves.values().map(|leaf| voucher::virtual_leaf(&leaf.cap)).collect();
         let tree = Tree::new(&hashes);
         let claim = |id: &VirtualId| {

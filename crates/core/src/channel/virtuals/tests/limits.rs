@@ -84,3 +84,36 @@ fn no_more_is_opened_or_closed_with_one_voucher_than_a_lane_has() {
         assert_eq!((say(many, 0), say(0, many)), (Code::Limit, Code::Limit));
     }
 }
+
+/// What leaves a lane makes room in the same voucher.
+#[test]
+fn what_is_opened_takes_the_places_of_what_is_closed() {
+    let mut world = World::with(2, Policy::default());
+    world.open(ALICE, HUB, [FUNDS, 0], false);
+    let open = |world: &mut World| {
+        let open = world.wanted(&[ALICE, HUB], 1, 2 * 3_600_000);
+        let id = open.id;
+        world.ask(ALICE, Input::Open(open)).unwrap();
+        id
+    };
+    let many = VIRTUALS_MAX as usize / 2 + 10;
+    let ids: Vec<_> = (0..many).map(|_| open(&mut world)).collect();
+    world.run();
+    world.lose = |message| matches!(message.kind, Some(Kind::Ack(_)));
+    open(&mut world);
+    world.run();
+    // Nearly all are closed, and one is opened, while a voucher is under way.
+    for id in &ids[1..] {
+        world.ask(HUB, Input::Close(*id)).unwrap();
+    }
+    world.run();
+    let next = open(&mut world);
+    let end = world.between(ALICE, HUB);
+    let nonce = |world: &World| world.nodes[ALICE].manager.out_lane(&end, 0).unwrap().nonce;
+    let before = nonce(&world);
+    world.lose = |_| false;
+    world.connect_all();
+    assert_eq!(nonce(&world), before + 1);
+    assert!(world.status(ALICE, &next).opened && ids[1..].iter().all(|id| world.status(ALICE, id).over));
+    assert!(!world.status(ALICE, &ids[0]).over);
+}
