@@ -2,10 +2,13 @@
 
 mod chain;
 mod crashes;
+mod edges;
 mod funding;
 mod limits;
 mod locks;
 mod random;
+mod restarts;
+mod seen;
 mod settling;
 mod towers;
 mod vouchers;
