@@ -336,6 +336,17 @@ fn signed_more(end: &EndId) -> wire::SignedVoucher {
 }
 
 #[test]
+fn a_permit_leaves_what_is_announced_to_be_taken_out() {
+    let mut world = World::new();
+    let (end, bobs) = world.channel(100);
+    world.ask(ALICE, Input::Leave { end, amount: 20 }).unwrap();
+    world.run();
+    let permit = |withdrawn| Input::Permit { end: bobs, withdrawn, not_after_ms: 0 };
+    assert_eq!(world.code(BOB, permit(81)), Code::ChannelFunds);
+    world.ask(BOB, permit(80)).unwrap();
+}
+
+#[test]
 fn of_several_permits_the_widest_counts_until_the_last_is_over() {
     // Permits by amount and time limit, and how much is free at the end of each second after.
     let cases: [(&[(u64, u64)], [u64; 3]); 5] = [
