@@ -252,3 +252,12 @@ fn a_journal_that_no_manager_wrote_is_refused() {
     let empty = crate::wire::ManagerRecord { kind: None };
     assert_eq!(Manager::load(wallet.config.clone(), [&empty]).unwrap_err().code, Code::StorageCorrupt);
 }
+
+#[test]
+#[should_panic(expected = "a sum of a channel is below zero")]
+fn a_manager_whose_sums_make_no_sense_stops() {
+    let mut world = World::new();
+    let (end, _) = world.channel(100);
+    world.wallets[ALICE].manager.ends.get_mut(&end).unwrap().money.locked = -1;
+    world.reserve(end, 1, Use::Named);
+}

@@ -136,6 +136,23 @@ fn a_lane_whose_lock_was_given_back_is_honest_until_the_lock_is_redeemed() {
 }
 
 #[test]
+fn an_answer_that_the_log_refuses_is_given_again() {
+    let mut world = World::new();
+    let (end, bobs, [_, lock]) = locked(&mut world);
+    let given = issued(world.ask(BOB, Input::LockCancel { end: bobs, lane: 0 }).unwrap());
+    world.take(ALICE, end, &given).unwrap();
+    redeem(&mut world, &end, &lock, SECRET);
+    look(&mut world, ALICE, &end);
+    world.chain.refuse = vec![Code::Busy];
+    world.run();
+    let lane = |world: &World| world.chain.channels[&end.channel].lanes[0].redeemed;
+    world.pass(9_999);
+    assert_eq!((redeems(&world, ALICE), lane(&world)), (vec![1], 40));
+    world.pass(1);
+    assert_eq!((redeems(&world, ALICE), lane(&world)), (vec![1, 1], 10));
+}
+
+#[test]
 fn a_lock_after_one_that_was_given_back_is_paid_when_it_is_redeemed() {
     let mut world = World::new();
     let (end, bobs, _) = locked(&mut world);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::world::*;
 use crate::channel::manager::{
-    Effect, EndId, EndState, Exposed, Input, OpState, Reply, Use, VirtualInput, VirtualLane,
+    Effect, EndId, EndState, Exposed, Input, OpState, Outcome, Reply, Use, VirtualInput, VirtualLane,
 };
 use crate::channel::rules;
 use crate::channel::voucher::Voucher;
@@ -130,7 +130,8 @@ fn a_lane_is_shown_as_it_is_and_claimed_once_at_a_time() {
     assert_eq!((view(&world, BOB, &bobs, 0), view(&world, BOB, &bobs, 1)), (lane(&voucher, 40), lane(&back, 2)));
     assert_eq!(world.wallets[BOB].manager.virtual_lane(&bobs, 0, 1).unwrap(), empty);
 
-    let claim = Input::Virtual(VirtualInput::Claim { end: bobs, lane: 0, claims: Vec::new() });
+    let one = wire::VirtualClaim::default();
+    let claim = Input::Virtual(VirtualInput::Claim { end: bobs, lane: 0, claims: vec![one] });
     let redeemed = |world: &World| {
         let message = world.wallets[BOB].effects.iter().find_map(|effect| match effect {
             Effect::Prepare { message, .. } => Some(message.outputs[0].clone()),
@@ -139,12 +140,17 @@ fn a_lane_is_shown_as_it_is_and_claimed_once_at_a_time() {
         let Some(output::Kind::ChannelRedeem(redeem)) = message else { panic!() };
         redeem.redemptions.iter().map(|one| one.voucher.clone().unwrap()).collect::<Vec<_>>()
     };
-    let Reply::Op(op) = world.ask(BOB, claim.clone()).unwrap() else { panic!() };
+    let claimed = op(world.ask(BOB, claim.clone()).unwrap());
     assert_eq!(redeemed(&world), [voucher.clone()], "the log does not have it");
     assert!(view(&world, BOB, &bobs, 0).busy && !view(&world, BOB, &bobs, 1).busy);
     assert_eq!(world.code(BOB, claim.clone()), Code::VoucherSubmitted);
+    // Another message that is over leaves it as it is.
+    let other = op(world.ask(BOB, Input::Leave { end: bobs, amount: 0 }).unwrap());
+    let failed = Outcome::Failed { code: Code::Busy as u32, message: String::new() };
+    world.ask(BOB, Input::Outcome { op: other, outcome: failed }).unwrap();
+    assert!(view(&world, BOB, &bobs, 0).busy);
     world.run();
-    assert_eq!(world.state(BOB, op), OpState::Confirmed);
+    assert_eq!(world.state(BOB, claimed), OpState::Confirmed);
     let found = view(&world, BOB, &bobs, 0);
     assert!(!found.busy && found.chain.is_some_and(|chain| (chain.nonce, chain.redeemed) == (1, 10)));
     world.ask(BOB, claim.clone()).unwrap();
@@ -161,6 +167,26 @@ fn a_lane_is_shown_as_it_is_and_claimed_once_at_a_time() {
     world.ask(BOB, Input::SubmitAll(bobs)).unwrap();
     assert_eq!(world.code(BOB, claim), Code::VoucherSubmitted, "its voucher is on the way");
     assert!(view(&world, BOB, &bobs, 0).busy);
+}
+
+#[test]
+fn a_payee_gives_up_vouchers_in_their_order_and_late_ones_too() {
+    let mut world = World::new();
+    let (end, bobs) = world.channel(100);
+    let backs = [10, 20].map(|amount| {
+        let voucher = ask(&mut world, ALICE, issue(end, 0, amount, 50));
+        ask(&mut world, BOB, add(bobs, &voucher, 50))
+    });
+    let held = |world: &World| world.wallets[ALICE].manager.held_nonces(&end).unwrap();
+    for (nonce, back) in (1..).zip(&backs) {
+        let ack = VirtualInput::Ack { end, voucher: back.clone(), exposed: bound(50), until_ms: START + DELAY };
+        world.ask(ALICE, Input::Virtual(ack)).unwrap();
+        assert_eq!(held(&world), [(0, 0, nonce)]);
+    }
+    // The older one once more takes nothing back.
+    let ack = VirtualInput::Ack { end, voucher: backs[0].clone(), exposed: bound(90), until_ms: 0 };
+    world.ask(ALICE, Input::Virtual(ack)).unwrap();
+    assert_eq!((held(&world), world.status(ALICE, &end).locked), (vec![(0, 0, 2)], 30));
 }
 
 #[test]
