@@ -3,6 +3,7 @@
 use super::ceremony::Ceremony;
 use super::dealing::{points, scalars};
 use super::keys::{evaluate, evaluate_points};
+use super::wire::Announce;
 use super::*;
 use crate::limits::COMMITTEE_MAX;
 
@@ -238,4 +239,76 @@ fn shares_are_stored_with_their_holder_and_never_shown() {
     let many = |tiers: usize| KeyShares::decode(&vec![0; 4 + 32 * tiers]).map(|shares| shares.tiers.len());
     assert_eq!(many(TIERS_MAX).unwrap(), TIERS_MAX);
     assert_eq!(many(TIERS_MAX + 1).unwrap_err().code, Code::BadContent);
+}
+
+#[test]
+fn what_comes_twice_or_in_another_phase_changes_nothing_and_is_no_fault() {
+    let mut world = World::new(4, 1);
+    let announce = world.parts[0].items(&world.ceremony, &world.store).unwrap().remove(0);
+    let Some(Kind::Announce(key)) = canonical::<DkgItem>(&announce).unwrap().kind else { panic!() };
+    let complaint = Complaint { dealer: 77, chunk: 9, ..Default::default() };
+    // Of each kind one that would be a fault in its time.
+    let junk = [
+        (Phase::Announce, Kind::Announce(Announce { proof: Bytes::new(), ..key })),
+        (Phase::Deal, Kind::Deal(Deal::default())),
+        (Phase::Verdict, Kind::Verdict(Verdict { complaints: vec![complaint.clone()] })),
+        (Phase::Closed, Kind::Late(complaint)),
+        (Phase::Closed, Kind::Confirm(Bytes::new())),
+    ];
+    for phase in [Phase::Announce, Phase::Deal, Phase::Verdict, Phase::Closed] {
+        assert_eq!(world.ceremony.phase(), phase);
+        for (of, kind) in &junk {
+            let item = world.item(kind.clone());
+            let effects = world.ceremony.clone().handle(1, &item, &world.store).unwrap();
+            assert_eq!(
+                (effects.fault.is_some(), effects.changed),
+                (*of == phase, *of == phase),
+                "{kind:?} in {phase:?}"
+            );
+        }
+        // Once it has done its part it is listened to no more.
+        hand_in(&mut world, &[1]);
+        let own = junk.iter().filter(|(of, kind)| *of == phase && !matches!(kind, Kind::Late(_)));
+        for (_, kind) in own {
+            let item = match kind {
+                Kind::Deal(deal) => world.item(Kind::Deal(Deal { chunk: 0, ..deal.clone() })),
+                kind => world.item(kind.clone()),
+            };
+            let effects = world.ceremony.clone().handle(1, &item, &world.store).unwrap();
+            assert_eq!(effects, Effects::default(), "{kind:?} twice");
+        }
+        hand_in(&mut world, &[0, 2, 3]);
+    }
+    assert_eq!(world.ceremony.phase(), Phase::Active);
+}
+
+#[test]
+fn shares_that_are_enough_are_shown_no_more() {
+    let mut world = World::new(7, 1);
+    hand_in(&mut world, &[0, 1, 2, 3, 4, 5, 6]);
+    world.lies.insert(0, wrong_share(6));
+    hand_in(&mut world, &[0, 1, 2, 3, 4]);
+    hand_in(&mut world, &[0, 1, 2, 3, 4]);
+    patient(&mut world, &[0, 1, 2, 3, 4]);
+    assert_eq!(world.ceremony.phase(), Phase::Closed);
+    let kinds = |world: &World, i: usize| -> Vec<Kind> {
+        let items = world.parts[i].items(&world.ceremony, &world.store).unwrap();
+        items.iter().map(|item| canonical::<DkgItem>(item).unwrap().kind.unwrap()).collect()
+    };
+    // Five and six come late; only six was lied to.
+    assert!(matches!(kinds(&world, 5)[..], [Kind::Confirm(_)]));
+    assert!(matches!(kinds(&world, 6)[..], [Kind::Late(_)]));
+    hand_in(&mut world, &[6]);
+    assert!(matches!(kinds(&world, 5)[..], [Kind::Reveal(_), Kind::Confirm(_)]));
+    assert!(kinds(&world, 6).is_empty(), "it waits for the others");
+    hand_in(&mut world, &[0, 1, 2, 3, 4]);
+    assert!(matches!(kinds(&world, 5)[..], [Kind::Confirm(_)]), "a threshold is there");
+    assert!(matches!(kinds(&world, 6)[..], [Kind::Confirm(_)]));
+    assert_eq!(world.shares()[6].as_ref().map(|shares| shares.index), Some(6));
+}
+
+#[test]
+fn a_participant_shows_its_place_and_no_seed() {
+    let world = World::new(4, 1);
+    assert_eq!(format!("{:?}", world.parts[2]), "Participant Member { dealer: Some(2), receiver: Some(2) }");
 }
