@@ -312,3 +312,11 @@ fn a_participant_shows_its_place_and_no_seed() {
     let world = World::new(4, 1);
     assert_eq!(format!("{:?}", world.parts[2]), "Participant Member { dealer: Some(2), receiver: Some(2) }");
 }
+
+#[test]
+fn a_run_tells_its_number_and_how_many_shares_make_a_signature() {
+    for (n, threshold) in [(4, 3), (5, 4), (6, 5), (7, 5), (8, 6), (9, 7), (10, 7), (20, 14), (128, 86)] {
+        let params = params(n, 3, 12, None);
+        assert_eq!((params.run(), params.tiers(), params.threshold()), (12, 3, threshold), "{n} authorities");
+    }
+}
