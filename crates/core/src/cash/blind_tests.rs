@@ -240,3 +240,8 @@ fn a_committee_cannot_mark_notes() {
     let combined = combine(&keys, &blinded, &answers).unwrap();
     assert_eq!((combined.signature, combined.liars), (None, vec![1, 2, 3, 4]));
 }
+
+#[test]
+fn a_nonce_is_shown_as_its_bytes() {
+    assert_eq!(format!("{:?}", Nonce([0xab; 32])), "ab".repeat(32));
+}

@@ -250,3 +250,20 @@ fn keys_must_belong_together() {
         refused(t, keys.key(), vec![keys.shares()[0]; 129]);
     }
 }
+
+/// The first and the last authority of the largest committee count once each.
+#[test]
+fn each_of_the_largest_committee_signs_once() {
+    let n = COMMITTEE_MAX as u32;
+    let (keys, shares) = deal(1, n, "largest");
+    let blinded = blinded("factor");
+    let answer = |i: u32| (i, shares[i as usize - 1].sign(&blinded));
+    let code = |shares: Answers| Request { keys: &keys, blinded, shares }.check().map_err(|e| e.code);
+    assert_eq!(code(vec![answer(n), answer(n - 1), answer(2), answer(1)]), Ok(()));
+    for i in [1, 2, n - 1, n] {
+        assert_eq!(code(vec![answer(i), answer(i)]), Err(Code::DuplicateSigner), "{i}");
+    }
+    for i in [0, n + 1, u32::MAX] {
+        assert_eq!(code(vec![(i, answer(1).1)]), Err(Code::UnknownAuthority), "{i}");
+    }
+}

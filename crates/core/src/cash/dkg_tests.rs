@@ -16,6 +16,8 @@ use bytes::Bytes;
 
 #[path = "dkg_liars_tests.rs"]
 mod liars;
+#[path = "dkg_public_tests.rs"]
+mod public;
 
 #[derive(Clone, Default)]
 struct Store(BTreeMap<Blob, Bytes>);

@@ -158,6 +158,15 @@ fn the_state_after_a_restart_is_the_state_before_it() {
 fn a_journal_that_is_written_anew_makes_the_same_manager_and_is_short() {
     let mut world = World::new();
     let (end, bobs) = world.open(5_000, true);
+    let first = world.pay(end, 3, 7);
+    world.take(BOB, bobs, &first).unwrap();
+    let back = Issue { end: bobs, lane: 5, amount: 2, conditions: Conditions::default() };
+    let back = world.issue(BOB, back).unwrap();
+    world.take(ALICE, end, &back).unwrap();
+    for (wallet, end) in [(ALICE, end), (BOB, bobs)] {
+        world.ask(wallet, Input::SubmitAll(end)).unwrap();
+    }
+    world.run();
     for n in 1..=1_000 {
         let voucher = world.pay(end, 0, n);
         world.take(BOB, bobs, &voucher).unwrap();
@@ -169,11 +178,20 @@ fn a_journal_that_is_written_anew_makes_the_same_manager_and_is_short() {
     world.ask(BOB, Input::SubmitAll(bobs)).unwrap();
     for wallet in [ALICE, BOB] {
         world.wallets[wallet].compact();
+        for record in &world.wallets[wallet].journal {
+            let Some(crate::wire::manager_record::Kind::End(end)) = &record.kind else { continue };
+            // What the log has of a lane stands with the lane's place.
+            let out = end.out.iter().map(|lane| (end.side, lane.lane, &lane.chain));
+            let paid = end.paid.iter().map(|lane| (1 - end.side, lane.lane, &lane.chain));
+            let chains: Vec<_> = out.chain(paid).filter_map(|(p, n, chain)| Some((p, n, chain.as_ref()?))).collect();
+            assert_eq!(chains.len(), 2);
+            assert!(chains.iter().all(|(payer, number, lane)| (lane.payer, lane.lane) == (*payer, *number)));
+        }
         assert!(world.wallets[wallet].journal.len() < 10);
         world.crash(wallet);
     }
     world.run();
-    assert_eq!(world.chain.channels[&end.channel].opener.as_ref().unwrap().sent, 1_000);
+    assert_eq!(world.chain.channels[&end.channel].opener.as_ref().unwrap().sent, 1_007);
     assert_eq!(world.status(ALICE, &end).available, 0);
 }
 
@@ -251,4 +269,13 @@ fn a_journal_that_no_manager_wrote_is_refused() {
     }
     let empty = crate::wire::ManagerRecord { kind: None };
     assert_eq!(Manager::load(wallet.config.clone(), [&empty]).unwrap_err().code, Code::StorageCorrupt);
+}
+
+#[test]
+#[should_panic(expected = "a sum of a channel is below zero")]
+fn a_manager_whose_sums_make_no_sense_stops() {
+    let mut world = World::new();
+    let (end, _) = world.channel(100);
+    world.wallets[ALICE].manager.ends.get_mut(&end).unwrap().money.locked = -1;
+    world.reserve(end, 1, Use::Named);
 }

@@ -2,11 +2,19 @@
 
 mod chain;
 mod crashes;
+mod edges;
 mod funding;
+mod history;
 mod limits;
 mod locks;
+mod money;
+mod queries;
 mod random;
+mod restarts;
+mod seen;
 mod settling;
 mod towers;
+mod virtual_lanes;
 mod vouchers;
+mod watching;
 mod world;
