@@ -73,6 +73,13 @@ fn what_an_account_s_next_order_must_say() {
     assert!(!account.is_frozen(u32::MAX));
 }
 
+#[test]
+fn each_table_has_a_name_of_its_own() {
+    let names: std::collections::BTreeSet<&str> = Table::ALL.iter().map(|table| table.name()).collect();
+    assert_eq!(names.len(), Table::ALL.len());
+    assert!(names.iter().all(|name| name.len() > 3 && name.bytes().all(|b| b.is_ascii_lowercase())), "{names:?}");
+}
+
 proptest::proptest! {
     #[test]
     fn an_account_is_read_by_hand_as_by_the_generated_code(

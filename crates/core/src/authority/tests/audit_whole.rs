@@ -436,3 +436,33 @@ fn networks_recoveries_and_freed_notes_are_as_the_log_has_decided() {
         &[],
     );
 }
+
+#[test]
+fn a_set_of_members_tells_every_part_of_each_of_them() {
+    use crate::wire::credit_entry::Kind;
+    let note = Flow::note(b"nonce", b"order");
+    assert_eq!((note.count, note.amount), (1, 0));
+    assert_ne!(note, Flow::note(b"nonc", b"eorder"));
+    assert_ne!(note, Flow::note(b"nonce", b"other"));
+    let call = Flow::call(1, 2, 3, b"id", 4);
+    assert_eq!((call.count, call.amount), (1, 4));
+    for other in
+        [(2, 2, 3, b"id", 4), (1, 3, 3, b"id", 4), (1, 2, 4, b"id", 4), (1, 2, 3, b"io", 4), (1, 2, 3, b"id", 5)]
+    {
+        assert_ne!(Flow::call(other.0, other.1, other.2, other.3, other.4).hash, call.hash);
+    }
+    let credit = |kind: Kind, address: &[u8], amount, output| {
+        let mut flow = Flow::default();
+        flow.add(address, amount, &wire::CreditEntry { kind: kind as i32, output, ..Default::default() });
+        flow
+    };
+    let paid = credit(Kind::Payment, b"address", 5, 0);
+    let back = credit(Kind::Reversed, b"address", 5, 0);
+    assert_eq!([(paid.count, paid.amount), (back.count, back.amount)], [(1, 5), (1, -5)]);
+    for other in [back, credit(Kind::Payment, b"addres", 5, 0), credit(Kind::Payment, b"address", 5, 1)] {
+        assert_ne!(other.hash, paid.hash);
+    }
+    let mut both = paid;
+    both.merge(&back);
+    assert_eq!((both.count, both.amount, both.without(&back)), (2, 0, paid));
+}

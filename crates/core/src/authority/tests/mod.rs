@@ -14,6 +14,7 @@ mod audit_whole;
 mod distilled;
 mod evidence;
 mod exact;
+mod exact_more;
 mod hot;
 mod log_steps;
 mod mint;

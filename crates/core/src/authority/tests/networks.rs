@@ -313,3 +313,74 @@ fn only_the_log_says_what_a_network_is() {
     assert_eq!(code(node.step(Input::Deliver(unknown)).map(|_| ())), Code::Decode);
     node.step(Input::Deliver(delivery)).unwrap();
 }
+
+#[test]
+fn who_is_not_settled_before_waits_and_a_change_of_keys_is_shown_until_the_log_has_decided() {
+    let (mut cluster, [mut a, b]) = network(0);
+    let early = |cluster: &mut Cluster, actor: &Actor| {
+        let orders = [actor.clone().order(1, b"x", &[])];
+        let id = crate::batch::decode_batch(&orders).unwrap().id;
+        let all = crate::bitmap::Bitmap::full(1);
+        let vote = |i: u32| {
+            let key = &cluster.keys[i as usize];
+            crate::certificate::sign(crate::certificate::Promise::Vote, &cluster.committee, i, key, &id, &all)
+        };
+        let certificate = cluster.certificate(&orders, (0..3).map(vote).collect());
+        let reply = cluster.node(0, 0).settle(&certificate, &orders).unwrap();
+        (reply.acknowledgement.is_some(), reply.waiting.len(), cluster.node(0, 0).account_of(ID, 2).early.len())
+    };
+    // It follows another order than the last one; it is ahead; and both.
+    assert_eq!(early(&mut cluster, &Actor { prev_hash: 5, ..b.clone() }), (false, 1, 1));
+    assert_eq!(early(&mut cluster, &Actor { seqnum: 1, ..b.clone() }), (false, 1, 2));
+    assert_eq!(early(&mut cluster, &Actor { seqnum: 1, prev_hash: 5, ..b.clone() }), (false, 1, 3));
+    assert_eq!(cluster.node(0, 0).account_of(ID, 2).seqnum, 0);
+    let rotating = |cluster: &Cluster| {
+        let node = &cluster.nodes[0][0];
+        node.authority.actor(&node.state, &wire::ActorRequest { network_id: ID, actor: 1 }).unwrap().rotating
+    };
+    let permission = a.permission.encode();
+    settle_blindly(&mut cluster, &[a.order(1, b"", &[])]);
+    assert_eq!(rotating(&cluster), 0);
+    let rotation = a.rotate(vec![secret(Curve::Ed25519, 70)]);
+    settle_blindly(&mut cluster, &[rotation]);
+    assert_eq!(rotating(&cluster), 2);
+    let step = wire::LogActor { network_id: ID, actor: 1, permission, rotated: 2, generation: 1, ..Default::default() };
+    tell(cluster.node(0, 0), vec![Kind::Actor(step)]).unwrap();
+    assert_eq!(rotating(&cluster), 0, "refused, or carried out");
+}
+
+#[test]
+fn listeners_hear_where_each_order_stands() {
+    let (mut cluster, [mut a, mut b]) = network(RAW_NOTIFY);
+    let first = [a.order(1, b"1", &[]), b.order(1, b"2", &[]), a.order(1, b"3", &[])];
+    settle_blindly(&mut cluster, &first);
+    let second = [b.order(1, b"4", &[])];
+    settle_blindly(&mut cluster, &second);
+    let node = cluster.node(0, 0);
+    for from in 0..=5_u64 {
+        let heard = node.authority.listen(&node.state, &wire::ListenRequest { network_id: ID, from }).unwrap();
+        assert_eq!((heard.next, heard.end, heard.flags), (5, 5, RAW_NOTIFY));
+        let positions: Vec<u64> = heard.batches.iter().flat_map(|batch| batch.positions.clone()).collect();
+        assert!(positions.iter().copied().eq(from.max(1)..5), "{positions:?} from {from}");
+        let all = [&first[0], &first[1], &first[2], &second[0]];
+        for batch in &heard.batches {
+            let orders = batch.orders.as_ref().unwrap();
+            assert_eq!(batch.times_us, vec![NOW_US; batch.positions.len()]);
+            for (i, position) in batch.positions.iter().enumerate() {
+                let order = crate::envelope::Order::decode(batch.transactions[i].clone()).unwrap();
+                assert_eq!(orders.bodies[i], order.body);
+                // Orders of one batch stand in the order of their sequence numbers.
+                let place = all.iter().position(|raw| **raw == order.raw).unwrap();
+                assert_eq!(
+                    (place, orders.indices[i] as usize),
+                    match position {
+                        1 => (0, 0),
+                        2 => (1, 1),
+                        3 => (2, 2),
+                        _ => (3, 0),
+                    }
+                );
+            }
+        }
+    }
+}
