@@ -218,6 +218,11 @@ mod tests {
     }
 
     #[test]
+    fn for_whoever_debugs_it_is_hex() {
+        assert_eq!(format!("{:?}", sample()), hex::encode(sample().as_bytes()));
+    }
+
+    #[test]
     fn actor_and_shard() {
         let address = Address::new([0xff; 32]);
         assert_eq!(address.actor(), ID_MAX);

@@ -83,6 +83,12 @@ mod tests {
     }
 
     #[test]
+    fn a_long_text_is_shown_cut() {
+        assert!(refusal(&"x".repeat(40), 2).ends_with(&format!("{:?}", "x".repeat(40))));
+        assert!(refusal(&"x".repeat(41), 2).ends_with(&format!("{:?}...", "x".repeat(40))));
+    }
+
+    #[test]
     fn amounts_as_people_read_them() {
         for (minor, decimals, text) in [
             (1_250, 2, "12.50"),

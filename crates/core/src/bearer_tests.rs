@@ -106,3 +106,85 @@ fn bearer_orders_are_told_at_a_glance() {
     assert!(!may_be(&account));
     assert!((0..12).all(|length| !may_be(&account[..length])), "too short to be one");
 }
+
+/// Distinct notes of one tier.
+fn inputs(count: usize, tier: u32) -> Vec<wire::NoteInput> {
+    let nonce = |i: usize| Bytes::from([[9; 30].as_slice(), &(i as u16).to_be_bytes()].concat());
+    (0..count).map(|i| wire::NoteInput { tier, nonce: nonce(i), ..Default::default() }).collect()
+}
+
+#[test]
+fn each_limit_of_a_bearer_order_at_it_and_one_over() {
+    let order = |notes: usize, outputs: usize, memo: usize| {
+        let mut outputs: Vec<_> = (0..outputs).map(|_| credit(1)).collect();
+        let rest = notes as u64 - (outputs.len() as u64 - 1);
+        *outputs.last_mut().unwrap() = credit(rest);
+        code(&wire::Bearer { notes: inputs(notes, 0), outputs, memo: "m".repeat(memo), ..Default::default() })
+    };
+    assert_eq!([order(128, 128, 256), order(128, 1, 0), order(127, 127, 1)], [None; 3]);
+    assert_eq!([order(129, 100, 0), order(128, 128, 257)], [Some(Code::Limit); 2]);
+    // 256 notes and outputs in all.
+    let many = |outputs: usize| {
+        let outputs = (0..outputs).map(|_| credit(1)).collect();
+        code(&wire::Bearer { notes: inputs(100, 1), outputs, ..Default::default() })
+    };
+    assert_eq!([many(156), many(157)], [Some(Code::BadAmount), Some(Code::Limit)]);
+    let worth = |tiers: &[u32], amount: u64| {
+        let notes = inputs(tiers.len(), 0).into_iter().zip(tiers);
+        let notes = notes.map(|(note, tier)| wire::NoteInput { tier: *tier, ..note }).collect();
+        code(&wire::Bearer { notes, outputs: vec![credit(amount)], ..Default::default() })
+    };
+    let all: Vec<u32> = (0..=62).collect();
+    assert_eq!(worth(&all, AMOUNT_MAX), None);
+    assert_eq!(worth(&[62, 62], AMOUNT_MAX), Some(Code::BadAmount));
+    assert_eq!([worth(&[62], 1 << 62), worth(&[63], 1)], [None, Some(Code::BadContent)]);
+    let asks = |tier| code(&wire::Bearer { notes: inputs(1, 62), outputs: vec![note(tier)], ..Default::default() });
+    assert_eq!([asks(62), asks(63)], [None, Some(Code::BadContent)]);
+    let blinded = |length: usize| {
+        let request = wire::NoteRequest { tier: 0, blinded: vec![1; length].into() };
+        let outputs = vec![wire::Output { kind: Some(output::Kind::Note(request)) }];
+        code(&wire::Bearer { notes: inputs(1, 0), outputs, ..Default::default() })
+    };
+    assert_eq!([47, 48, 49].map(blinded), [Some(Code::BadContent), None, Some(Code::BadContent)]);
+}
+
+#[test]
+fn each_note_has_its_signatures_in_the_order_of_the_notes() {
+    let order = |notes: usize| {
+        let spend = |(i, input): (usize, wire::NoteInput)| Spend {
+            input,
+            signature: [i as u8; 48],
+            sign: Box::new(move |_| [i as u8; 64]),
+        };
+        let spends: Vec<Spend> = inputs(notes, 0).into_iter().enumerate().map(spend).collect();
+        let order = Order::decode(build(77, &spends, vec![credit(notes as u64)], "", None)).unwrap();
+        let crate::content::Action::Bearer(bearer) = crate::content::Content::decode(&order).unwrap().action else {
+            panic!("a bearer order")
+        };
+        (order, bearer)
+    };
+    let per = SIGS_PER_AUTHORITY_MAX;
+    for notes in [1, per - 1, per, per + 1, 2 * per, 2 * per + 3, NOTES_IN_MAX] {
+        let (order, bearer) = order(notes);
+        assert_eq!(order.authorities.len(), notes.div_ceil(per));
+        let found = signatures(&order, &bearer).unwrap();
+        assert!(found.iter().map(|sig| **sig).eq((0..notes).map(|i| [i as u8; SIGNATURE_BYTES])), "{notes} notes");
+    }
+    let (good, bearer) = order(per + 3);
+    let refused = |change: fn(&mut Order)| {
+        let mut order = good.clone();
+        change(&mut order);
+        signatures(&order, &bearer).unwrap_err().code
+    };
+    assert_eq!(refused(|o| drop(o.authorities.pop())), Code::AuthorityCount);
+    assert_eq!(refused(|o| o.authorities.push(Authority::default())), Code::AuthorityCount);
+    assert_eq!(refused(|o| o.authorities[1].key_type = 1), Code::KeyType);
+    assert_eq!(refused(|o| drop(o.authorities[0].sigs.pop())), Code::SigFormat);
+    assert_eq!(refused(|o| o.authorities[1].sigs.push(vec![0; SIGNATURE_BYTES].into())), Code::SigFormat);
+    assert_eq!(refused(|o| o.authorities[1].sigs[0] = vec![0; SIGNATURE_BYTES - 1].into()), Code::SigFormat);
+    // Its frame names no account.
+    assert_eq!(refused(|o| o.actor = 1), Code::BadContent);
+    assert_eq!(refused(|o| o.seqnum = 1), Code::BadContent);
+    assert_eq!(refused(|o| o.prev_hash = 1), Code::BadContent);
+    assert_eq!(refused(|o| o.cosignors.push(1)), Code::BadContent);
+}

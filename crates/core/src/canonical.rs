@@ -199,3 +199,7 @@ impl<'a> Reader<'a> {
         Some(Some(start..self.at))
     }
 }
+
+#[cfg(test)]
+#[path = "canonical_tests.rs"]
+mod tests;

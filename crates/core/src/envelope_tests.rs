@@ -287,3 +287,16 @@ fn a_decoded_order_copies_nothing() {
         assert!(inside.contains(&part.as_ptr()));
     }
 }
+
+#[test]
+fn the_type_of_a_key_is_read_and_written_as_the_general_encoder_does() {
+    let body = encode_body(&Body { network_id: 1, ..Body::default() });
+    for key_type in [0, 1, 2, 127, 128, i32::MAX, -1, i32::MIN] {
+        let sigs = vec![Bytes::from_static(b"sig")];
+        let authority = pbtx::Authority { r#type: key_type, sigs: sigs.clone() };
+        let general = pbtx::Transaction { body: body.clone(), authorities: vec![authority] }.encode_to_vec();
+        let order = Order::decode(general.clone().into()).unwrap();
+        assert_eq!(order.authorities, [Authority { key_type, sigs }]);
+        assert_eq!(encode_envelope(&order.body, &order.authorities), general);
+    }
+}

@@ -123,3 +123,17 @@ proptest! {
         prop_assert_eq!(public_from_text(&wrong).is_ok(), wrong == DEV_PUBLIC);
     }
 }
+
+#[test]
+fn a_private_key_is_printed_as_its_public_one() {
+    let private = PrivateKey::from_text(K1_WIF).unwrap();
+    assert_eq!(format!("{private:?}"), format!("PrivateKey of {K1_KEY}"));
+}
+
+#[test]
+fn a_mistyped_character_is_pointed_at() {
+    for (digits, place) in [("0abc", "another at 1"), ("abcI", "another at 4"), ("ab\u{e9}", "another at 3")] {
+        let message = said(public_from_text(&format!("EOS{digits}")));
+        assert!(message.ends_with(place), "{message}");
+    }
+}

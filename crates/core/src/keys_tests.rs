@@ -193,3 +193,19 @@ fn secrets_are_in_range_and_never_printed() {
         assert!(!format!("{secret:?}").contains("5a5a5a5a"));
     }
 }
+
+#[test]
+fn what_is_printed_of_keys_is_what_is_public() {
+    let secret = SecretKey::from_seed(Curve::K1, array(K1_SECRET)).unwrap();
+    assert_eq!(format!("{:?} {}", secret.public(), secret.public()), format!("{K1_KEY} {K1_KEY}"));
+    assert_eq!(format!("{secret:?}"), format!("SecretKey of {K1_KEY}"));
+    let sig = hex::decode(K1_SIG).unwrap();
+    assert_eq!(format!("{:?}", Signature::parse(&sig).unwrap()), K1_SIG);
+    let authority = crate::signatures::AuthorityKey::from_seed([7; 32]);
+    let public = hex::encode(authority.public().as_bytes());
+    assert_eq!(format!("{:?} {}", authority.public(), authority.public()), format!("{public} {public}"));
+    assert_eq!(format!("{authority:?}"), format!("AuthorityKey of {public}"));
+    let prepared = authority.public().prepared();
+    let signature = authority.sign(b"message");
+    assert!(prepared.verifies(b"message", &signature) && !prepared.verifies(b"another", &signature));
+}

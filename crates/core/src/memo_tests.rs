@@ -131,3 +131,18 @@ fn it_is_bounded_and_ends() {
     assert!(!of(|m| &mut m.keys, &[&newest.to_be_bytes()], || false), "all is forgotten, and nothing is kept");
     assert_eq!(MEMORY.with_borrow(|m| questions(&m.keys)), 0);
 }
+
+#[test]
+fn what_is_remembered_is_counted_as_if_it_were_computed() {
+    use crate::signatures::Batch;
+    let mut signer = crate::testing::Signer::new(1);
+    let order = crate::envelope::Order::decode(signer.pay(&[crate::testing::to(signer.address, 1)], "")).unwrap();
+    let count = || {
+        let mut batch = Batch::new();
+        (0..3).for_each(|tag| batch.push(tag, &order, 0, &signer.permission));
+        batch.verify().verifications
+    };
+    let expected = count();
+    let _on = remember();
+    assert_eq!([count(), count()], [expected; 2]);
+}

@@ -201,6 +201,7 @@ mod tests {
         for n in 1..12 {
             let ids = ids(n);
             let (tree, root) = (Tree::new(&ids), root(&ids));
+            assert_eq!(tree.parts(&[]), [root], "of none given all is one part");
             for set in 1..1_usize << n {
                 let indices: Vec<usize> = (0..n).filter(|i| set >> i & 1 == 1).collect();
                 let orders: Vec<(usize, Hash)> = indices.iter().map(|i| (*i, ids[*i])).collect();
@@ -222,6 +223,7 @@ mod tests {
             }
             assert_eq!(root_from_parts(&[], n, &[root]), None);
             assert_eq!(root_from_parts(&[(n, ids[0])], n, &[]), None);
+            assert_eq!(root_from_parts(&[(0, ids[0]), (0, ids[0])], n, &vec![[0; 32]; 20]), None, "one place twice");
         }
     }
 

@@ -117,3 +117,32 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_kept_is_read_by_hand_if_it_is_canonical_and_by_the_general_decoder_if_not() {
+    let good = permission(2, &[(1, 1), (2, 1)]);
+    assert_eq!(read_kept(&good.encode()), Some(good.clone()));
+    // A field that nobody knows: in a key, beside it, and at the end; a weight of 0; 17 keys.
+    let field = |of: &[u8]| [of, &[0x78, 1]].concat();
+    let key = field(&pbtx::PublicKey { r#type: 0, key_bytes: key(1).as_bytes().to_vec().into() }.encode_to_vec());
+    let weighted = |key: &[u8], rest: &[u8]| {
+        let inner = [&[0x0a, key.len() as u8][..], key, &[0x10, 1], rest].concat();
+        [&[0x10, 1, 0x1a, inner.len() as u8][..], &inner].concat()
+    };
+    let plain = &key[..key.len() - 2];
+    assert!(read_kept(&weighted(plain, &[])).is_some());
+    for (what, bytes) in [
+        ("in the key", weighted(&key, &[])),
+        ("beside the key", weighted(plain, &[0x78, 1])),
+        ("at the end", field(&weighted(plain, &[]))),
+    ] {
+        assert_eq!(read_kept(&bytes), None, "{what}");
+        assert_eq!(Permission::decode_kept(&bytes.into()).unwrap(), permission(1, &[(1, 1)]), "{what}");
+    }
+    let many: Vec<(u8, u32)> = (1..=16).map(|n| (n, 1)).collect();
+    let most = permission(1, &many);
+    assert_eq!(read_kept(&most.encode()), Some(most.clone()));
+    let more = permission(1, &[&many[..], &[(17, 1)]].concat());
+    assert_eq!(read_kept(&more.encode()), None);
+    assert_eq!(Permission::decode_kept(&Bytes::from_static(&[0xff])).unwrap_err().code, Code::StorageCorrupt);
+}

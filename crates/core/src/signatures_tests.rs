@@ -473,3 +473,75 @@ fn authority_keys_sign_and_hide_their_secret() {
         assert_eq!(text.parse::<AuthorityPublicKey>().unwrap_err().code, Code::BadKey);
     }
 }
+
+#[test]
+fn results_are_in_the_order_of_their_tags_whatever_order_they_were_pushed_in() {
+    let (key, other) = (secret(Curve::Ed25519, 1), secret(Curve::Ed25519, 2));
+    let permission = Permission::single(key.public());
+    let signed = |n: u32, by: &SecretKey| {
+        let body = body(n, &[]);
+        order_with(&body, &[Authority::of(&[by.sign_body(&body)])])
+    };
+    let mut batch = Batch::new();
+    for tag in [5, 2, 9, 2, 7, 5, 0] {
+        // Tags 2 and 7 have a bad one: of 2 it is the second.
+        let bad = tag == 7 || batch.results.iter().any(|(t, _)| *t == 2) && tag == 2;
+        batch.push(tag, &signed(tag as u32, if bad { &other } else { &key }), 0, &permission);
+    }
+    batch.refuse(3, Error::new(Code::Busy, "asked"));
+    batch.refuse(9, Error::new(Code::Limit, "asked"));
+    batch.refuse(9, Error::new(Code::Busy, "asked again"));
+    let results = batch.verify().results;
+    let expected = [
+        (0, Ok(())),
+        (2, Err(Code::KeyMismatch)),
+        (3, Err(Code::Busy)),
+        (5, Ok(())),
+        (7, Err(Code::KeyMismatch)),
+        (9, Err(Code::Limit)),
+    ];
+    let found: Vec<_> = results.into_iter().map(|(tag, result)| (tag, result.map_err(|e| e.code))).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn cosignors_of_one_key_share_a_budget_and_those_who_sign_alone_need_none() {
+    let (key, cosignor) = (secret(Curve::Ed25519, 1), secret(Curve::Ed25519, 2));
+    let [own, others] = [&key, &cosignor].map(|key| Permission::single(key.public()));
+    let verify = |budget: usize| {
+        let mut batch = Batch::new();
+        for tag in 0..3 {
+            let body = body(tag, &[COSIGNOR]);
+            let order = order_with(&body, &[&key, &cosignor].map(|key| Authority::of(&[key.sign_body(&body)])));
+            batch.push(tag as usize, &order, 0, &own);
+            batch.push(tag as usize, &order, 1, &others);
+        }
+        let alone = body(9, &[]);
+        batch.push(9, &order_with(&alone, &[Authority::of(&[key.sign_body(&alone)])]), 0, &own);
+        let mut left = budget;
+        let outcome = batch.verify_within(&mut left, &KnownKeys::default());
+        let codes: Vec<_> = outcome.results.into_iter().map(|(_, result)| result.err().map(|e| e.code)).collect();
+        (codes, outcome.verifications, left)
+    };
+    let busy = Some(Code::Busy);
+    assert_eq!(verify(0), (vec![busy, busy, busy, None], 4, 0));
+    assert_eq!(verify(1), (vec![None, busy, busy, None], 5, 0));
+    assert_eq!(verify(2), (vec![None, None, busy, None], 6, 0));
+    assert_eq!(verify(5), (vec![None, None, None, None], 7, 2));
+}
+
+#[test]
+fn a_proof_of_possession_is_counted_beside_its_signature() {
+    let (key, bls) = (secret(Curve::Ed25519, 1), secret(Curve::Bls, 1));
+    let point = bls.public().bls().unwrap();
+    let body = body(1, &[]);
+    let mut order = order_with(&body, &[Authority::of(&[key.sign_body(&body)])]);
+    let proof = bls.bls().unwrap().prove(order.network_id, order.actor);
+    order.authorities[0].sigs.push([&[POSSESSION_BYTE], &proof[..]].concat().into());
+    let mut batch = Batch::new();
+    batch.push_setting(0, &order, &permission(1, &[(&key, 1), (&bls, 1)]), &[point]);
+    let mut budget = 100;
+    let outcome = batch.verify_within(&mut budget, &KnownKeys::default());
+    assert_eq!(outcome.results, [(0, Ok(()))]);
+    assert_eq!((outcome.verifications, budget), (1 + BLS_VERIFICATION_COST, 100 - BLS_VERIFICATION_COST));
+}

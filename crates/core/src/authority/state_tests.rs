@@ -46,6 +46,40 @@ fn an_account_is_encoded_as_the_generated_code_would() {
     }
 }
 
+#[test]
+fn what_an_account_s_next_order_must_say() {
+    let order = |byte: u8, amount, call| wire::PendingRecord {
+        order_id: vec![byte; 32].into(),
+        amount,
+        call,
+        ..Default::default()
+    };
+    let mut account = Account { seqnum: 7, prev_hash: 5, last_call: 3, ..Account::default() };
+    let next = |account: &Account| {
+        (account.next_seqnum(), account.next_prev_hash(), account.newest_call(), account.reserved())
+    };
+    assert_eq!(next(&account), (8, 5, 3, 0));
+    account.pending = vec![order(1, 10, false), order(2, 20, true), order(3, 40, false)];
+    assert_eq!(next(&account), (11, 0x0303_0303_0303_0303, 9, 70));
+    account.pending[2].call = true;
+    assert_eq!(next(&account).2, 10);
+    account.seqnum = u32::MAX;
+    account.pending.clear();
+    assert_eq!(account.next_seqnum(), 1 << 32);
+    assert_eq!(
+        [0, 7, 8, 9].map(|seqnum| Account { frozen: 8, ..account.clone() }.is_frozen(seqnum)),
+        [false, false, true, true]
+    );
+    assert!(!account.is_frozen(u32::MAX));
+}
+
+#[test]
+fn each_table_has_a_name_of_its_own() {
+    let names: std::collections::BTreeSet<&str> = Table::ALL.iter().map(|table| table.name()).collect();
+    assert_eq!(names.len(), Table::ALL.len());
+    assert!(names.iter().all(|name| name.len() > 3 && name.bytes().all(|b| b.is_ascii_lowercase())), "{names:?}");
+}
+
 proptest::proptest! {
     #[test]
     fn an_account_is_read_by_hand_as_by_the_generated_code(

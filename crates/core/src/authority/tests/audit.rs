@@ -305,6 +305,32 @@ fn money_in_flight_lost_or_changed() {
 }
 
 #[test]
+fn what_goes_to_another_shard_is_credits_and_nothing_else() {
+    let (mut cluster, signers) = busy();
+    let mut alice = signers[2].clone();
+    let orders = [alice.pay(&[to(signers[1].address, 3)], "")];
+    let certificate = cluster.certify(0, &orders);
+    cluster.node(0, 0).settle(&certificate, &orders).unwrap();
+    let node = cluster.node(0, 0);
+    let key = node.state.iter(Table::Outbox).next().unwrap().0.to_vec();
+    let clean = node.state.clone();
+    let changes: [fn(&mut wire::Delivery); 3] = [
+        |d| d.calls.push(wire::LogCall::default()),
+        |d| d.steps.push(wire::LogStep::default()),
+        |d| d.credits[0].address = Bytes::from_static(&[0; 32]),
+    ];
+    for (tamper, text) in
+        changes.into_iter().zip(["expected only credits", "expected only credits", "shard of a delivered"])
+    {
+        let node = cluster.node(0, 0);
+        node.state = clean.clone();
+        change(node, Table::Outbox, &key, tamper);
+        let findings = audit(&cluster, 0).findings;
+        assert!(findings.len() == 1 && findings[0].contains(text), "{text:?}: {findings:#?}");
+    }
+}
+
+#[test]
 fn many_faults_are_counted_and_the_first_are_shown() {
     let (mut cluster, _) = busy();
     for actor in 0..200_u64 {

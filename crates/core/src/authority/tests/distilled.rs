@@ -377,3 +377,36 @@ fn random_batches_are_judged_like_one_by_one() {
         cluster.run(&orders);
     }
 }
+
+#[test]
+fn a_pending_change_of_keys_or_opening_makes_the_key_unsure() {
+    // A change of keys is voted for here, whose account goes on as if it were not.
+    let (mut cluster, mut signers) = opened(2);
+    let mut after = signers[0].clone();
+    let key = crate::testing::secret(Curve::Ed25519, 70);
+    let change = after.set_permission(&Permission::single(key.public()), vec![key]);
+    let node = cluster.node(0, 0);
+    assert_eq!(accepted(&node.vote(&[change]).unwrap()), 1);
+    let orders = [after.pay(&[to(after.address, 1)], ""), pay(&mut signers[1..]).remove(0)];
+    let distilled = seal(&cluster, &orders, &all_of(&signers)).orders(&[0, 1]);
+    let reply = cluster.node(0, 0).vote(&distilled).unwrap();
+    assert_eq!(refused(&reply), [(0, Code::PermissionPending), (1, Code::BadAggregate)]);
+    // An account whose first order is only voted for.
+    let (mut cluster, mut signers) = opened(2);
+    let mut fresh = Signer::distilled(60);
+    cluster.fund(fresh.address, 100);
+    let open = fresh.pay(&[to(fresh.address, 1)], "");
+    assert_eq!(accepted(&cluster.node(0, 0).vote(&[open]).unwrap()), 1);
+    let mut all = vec![(fresh.clone(), fresh.pay(&[to(fresh.address, 1)], ""))];
+    let others = pay(&mut signers);
+    all.extend(signers.into_iter().zip(others));
+    all.sort_by_key(|(signer, _)| signer.actor());
+    let (signers, orders): (Vec<Signer>, Vec<Bytes>) = all.into_iter().unzip();
+    let distilled = seal(&cluster, &orders, &all_of(&signers)).orders(&[0, 1, 2]);
+    let reply = cluster.node(0, 0).vote(&distilled).unwrap();
+    let expected = |signer: &Signer| match signer.actor() == fresh.actor() {
+        true => Code::AggregateKey,
+        false => Code::BadAggregate,
+    };
+    assert_eq!(refused(&reply), (0..).zip(signers.iter().map(expected)).collect::<Vec<_>>());
+}

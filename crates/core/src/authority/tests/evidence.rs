@@ -136,3 +136,71 @@ fn orders_that_honest_authorities_may_both_sign_are_no_evidence() {
         assert!(e.code == Code::NoEvidence && e.message.contains(why), "{e}");
     }
 }
+
+#[test]
+fn orders_that_spend_other_notes_or_the_same_one_after_a_recovery_exclude_nothing() {
+    let (cluster, mut alice) = funded(100);
+    let bearer = |nonces: &[u8], recoveries, memo| {
+        let spend = |n: &u8| {
+            let nonce = Bytes::copy_from_slice(&[*n; 32]);
+            let input = wire::NoteInput { nonce, recoveries, ..Default::default() };
+            Spend { input, signature: [0; 48], sign: Box::new(|_| [0; 64]) }
+        };
+        let spends: Vec<Spend> = nonces.iter().map(spend).collect();
+        build(NETWORK_ID, &spends, vec![credit_output(&to(alice.address, nonces.len() as u64))], memo, None)
+    };
+    // All of the committee has signed each of them.
+    let receipt = |order: &Bytes| {
+        let orders = std::slice::from_ref(order);
+        let certificate = blind(&cluster, orders, &[0, 1, 2, 3], 1);
+        let tree = crate::merkle::Tree::new(&[crate::envelope::Order::decode(order.clone()).unwrap().id]);
+        crate::receipt::assemble(&cluster.committee, order.clone(), &tree, (0, 1), certificate.votes, vec![])
+    };
+    let found = |a: &Bytes, b: &Bytes| {
+        check(&cluster.committee, [&receipt(a), &receipt(b)]).map(|found| found.guilty).map_err(|e| e.code)
+    };
+    let first = bearer(&[1, 2], 0, "");
+    assert_eq!(found(&first, &bearer(&[2, 3], 0, "")), Ok(vec![0, 1, 2, 3]));
+    let none = Err(Code::NoEvidence);
+    assert_eq!(found(&first, &bearer(&[3, 4], 0, "")), none, "other notes");
+    assert_eq!(found(&first, &bearer(&[1, 2], 1, "")), none, "the log has freed them between the two");
+    assert_eq!(found(&first, &first), none, "the same order");
+    let pay = alice.clone().pay(&[to(alice.address, 1)], "");
+    assert_eq!(found(&first, &pay), none, "notes and an account");
+    assert_eq!(found(&pay, &first), none);
+    let error = check(&cluster.committee, [&receipt(&pay), &receipt(&first)]).unwrap_err();
+    assert_eq!(error.message, "one order spends notes, the other one an account");
+    assert_eq!(found(&pay, &alice.recover()), none, "what takes no lock");
+    let rival = alice.pay(&[to(alice.address, 2)], "");
+    assert_eq!(found(&pay, &rival), Ok(vec![0, 1, 2, 3]));
+}
+
+#[test]
+fn one_certificate_gives_so_many_pairs_and_no_more() {
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    let mut pairs = Vec::new();
+    for (batches, expected) in [(1, 6), (3, 16)] {
+        let pay = |n: u64, amount| {
+            let mut signer = Signer::new(n);
+            let address = signer.address;
+            signer.pay(&[to(address, amount)], "")
+        };
+        let numbers = || 100 * batches..100 * batches + 6 * batches;
+        let outputs: Vec<_> = numbers().map(|n| to(Signer::new(n).address, 9)).collect();
+        let fund = cluster.issuer.pay(&outputs, "");
+        cluster.run(&[fund]);
+        for part in numbers().collect::<Vec<_>>().chunks(6) {
+            let first: Vec<Bytes> = part.iter().map(|n| pay(*n, 1)).collect();
+            let settled = blind(&cluster, &first, &[0, 1, 2], 0b11_1111);
+            cluster.node(1, 0).settle(&settled, &first).unwrap();
+        }
+        let rivals: Vec<Bytes> = numbers().map(|n| pay(n, 2)).collect();
+        let id = decode_batch(&rivals).unwrap().id;
+        let all = Bitmap::full(rivals.len());
+        let vote = |i: usize| sign(Promise::Vote, &cluster.committee, i as u32, &cluster.keys[i], &id, &all);
+        let certificate = cluster.certificate(&rivals, [0, 2, 3].map(vote).to_vec());
+        let node = cluster.node(1, 0);
+        pairs.push((node.authority.evidence(&node.state, &certificate, &rivals).unwrap().len(), expected));
+    }
+    assert!(pairs.iter().all(|(found, expected)| found == expected), "{pairs:?}");
+}

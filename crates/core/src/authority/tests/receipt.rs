@@ -111,3 +111,49 @@ fn an_order_is_unknown_then_voted_then_certified_then_settled() {
         assert_eq!(state(&mut cluster, seqnum), (S::Unknown, None));
     }
 }
+
+#[test]
+fn a_receipt_names_what_it_lacks_and_the_largest_batch_has_one() {
+    let (cluster, _, receipt) = receipt();
+    let what = |change: fn(&mut wire::Receipt)| {
+        let mut changed = receipt.clone();
+        change(&mut changed);
+        let error = verify(&cluster.committee, &changed).unwrap_err();
+        (error.code, error.message)
+    };
+    let lacks = |code, what: &str| (code, format!("{what} of the order: expected at least 3, found 2"));
+    assert_eq!(
+        what(|r| r.votes.truncate(2)),
+        (Code::NoQuorum, "votes for the order: expected at least 3, found 2".into())
+    );
+    assert_eq!(what(|r| r.acknowledgements.truncate(2)), lacks(Code::NotFinal, "acknowledgements"));
+    // The largest batch, of whatever else.
+    let count = crate::limits::ORDERS_PER_BATCH_MAX;
+    let order = Order::decode(receipt.transaction.clone()).unwrap();
+    let ids: Vec<crate::merkle::Hash> = (0..count).map(|i| if i == 7 { order.id } else { [i as u8; 32] }).collect();
+    let tree = crate::merkle::Tree::new(&ids);
+    let id = crate::certificate::BatchId { root: tree.root(), count };
+    let all = crate::bitmap::Bitmap::full(count);
+    let sign = |promise| {
+        let sign =
+            |i: usize| crate::certificate::sign(promise, &cluster.committee, i as u32, &cluster.keys[i], &id, &all);
+        (0..3).map(sign).collect::<Vec<_>>()
+    };
+    use crate::certificate::Promise;
+    let (votes, acknowledgements) = (sign(Promise::Vote), sign(Promise::Settled));
+    let full = |transaction: Bytes| {
+        crate::receipt::assemble(
+            &cluster.committee,
+            transaction,
+            &tree,
+            (7, count),
+            votes.clone(),
+            acknowledgements.clone(),
+        )
+    };
+    assert_eq!(verify(&cluster.committee, &full(receipt.transaction.clone())).unwrap().id, order.id);
+    for count in [0, count as u32 + 1] {
+        let other = wire::Receipt { count, ..full(receipt.transaction.clone()) };
+        assert_eq!(code(verify(&cluster.committee, &other)), Code::Limit);
+    }
+}
