@@ -136,17 +136,17 @@ fn a_record_of_other_sizes_is_refused() {
     assert_eq!(load(&|r| (r.dealt, r.counted) = (vec![0, 3], vec![3])), Ok(Phase::Announce));
     assert_eq!(load(&|r| r.phase = 5), Ok(Phase::Failed));
     let wrong: [&dyn Fn(&mut wire::CeremonyRecord); 13] = [
-        &|r| drop(r.announced.pop()),
+        &|r| r.announced.truncate(3),
         &|r| r.verdicts.push(true),
-        &|r| drop(r.go_on.pop()),
+        &|r| r.go_on.truncate(3),
         &|r| r.confirmed.push(true),
-        &|r| drop(r.dealers.pop()),
+        &|r| r.dealers.truncate(3),
         &|r| r.dealers.push(r.dealers[0].clone()),
-        &|r| drop(r.dealers[2].reveals.pop()),
+        &|r| r.dealers[2].reveals.truncate(3),
         &|r| r.dealt = vec![4],
         &|r| r.counted = vec![0, 4],
         &|r| r.counted = vec![u32::MAX],
-        &|r| drop(r.faulty.pop()),
+        &|r| r.faulty.truncate(3),
         &|r| r.phase = 6,
         &|r| r.phase = u32::MAX,
     ];

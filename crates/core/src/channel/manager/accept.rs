@@ -25,7 +25,7 @@ use crate::wire;
 use crate::wire::manager_record::Kind as Record;
 
 /// What a voucher would do.
-enum Verdict {
+pub(super) enum Verdict {
     /// Nothing; with a lock whose secret is new, that is kept.
     Known { secret_is_new: bool },
     /// It pays this end, or will.
@@ -213,7 +213,7 @@ impl End {
     }
 
     /// The checks, in the order of the contract ([`crate::channel::rules`]), but for the signature.
-    fn judge(&self, voucher: &Voucher, incoming: &Incoming, now: Now, policy: &Policy) -> Result<Verdict> {
+    pub(super) fn judge(&self, voucher: &Voucher, incoming: &Incoming, now: Now, policy: &Policy) -> Result<Verdict> {
         let terms = &voucher.terms;
         match self.state() {
             EndState::Collected | EndState::Failed => return Err(super::funds::not_open(self.state())),

@@ -12,7 +12,7 @@ use prost::Message;
 use super::effect::{Effects, Reply};
 use super::end::End;
 use super::input::{EndId, Incoming, Now, OpId};
-use super::issue::check_secret;
+use super::issue::{check_secret, check_secret_hash, conditions};
 use super::ops::Work;
 use super::policy::Policy;
 use super::query::EndState;
@@ -87,7 +87,10 @@ impl Manager {
     pub(super) fn voucher_submit(&mut self, now: Now, incoming: Incoming, fx: &mut Effects) -> Result<()> {
         let id = incoming.end;
         let decoded = voucher::Voucher::decode(&incoming.voucher)?;
-        if !self.end(&id)?.knows(&decoded) || !incoming.secret.is_empty() {
+        let end = self.end(&id)?;
+        if !end.knows(&decoded) || !incoming.secret.is_empty() {
+            // Storing comes before redeeming, and a refusal stores nothing.
+            end.check_submit(&decoded, &incoming, now, self.policy())?;
             self.add(now, &incoming, decoded.clone(), None, fx)?;
         } else if !incoming.proof.is_empty() {
             return Err(Error::expected(Code::ProofRefused, "bytes of the proof", 0, incoming.proof.len()));
@@ -99,8 +102,7 @@ impl Manager {
         let taken = |kept: &super::end::Kept| kept.voucher.voucher == decoded.bytes;
         let lock = lane.lock.as_ref().filter(|lock| taken(&lock.kept));
         if decoded.signer != 1 - end.side || lane.find(terms.nonce).is_none_or(|kept| !taken(kept)) {
-            let message = "only vouchers that the other side has signed, to pay this one, are redeemed";
-            return Err(Error::new(Code::VoucherSigner, message));
+            return Err(not_redeemed());
         }
         if lane.submitted.is_some_and(|(nonce, _)| nonce >= terms.nonce) {
             return Err(Error::new(Code::VoucherSubmitted, "the voucher is on its way to the log already"));
@@ -251,6 +253,18 @@ impl super::end::PaidLane {
 }
 
 impl End {
+    /// That a voucher would be redeemed if it were stored.
+    fn check_submit(&self, voucher: &voucher::Voucher, incoming: &Incoming, now: Now, policy: &Policy) -> Result<()> {
+        self.judge(voucher, incoming, now, policy)?;
+        if voucher.signer == self.side || voucher.terms.payer == self.side {
+            return Err(not_redeemed());
+        }
+        match conditions(voucher).and_then(|conditions| conditions.secret_hash) {
+            Some(hash) => check_secret_hash(Some(&hash), &incoming.secret),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the other side, or the own one, is about to take money out.
     fn is_urgent(&self) -> bool {
         let other = if self.side == OPENER { &self.record.other } else { &self.record.opener };
@@ -310,6 +324,11 @@ impl End {
             }
         }
     }
+}
+
+fn not_redeemed() -> Error {
+    let message = "only vouchers that the other side has signed, to pay this one, are redeemed";
+    Error::new(Code::VoucherSigner, message)
 }
 
 fn redemption(kept: &super::end::Kept, secret: Bytes) -> Redemption {

@@ -16,6 +16,9 @@ use crate::limits::{
 };
 use crate::wire;
 
+/// Makes other terms of a voucher.
+type Change = fn(&mut wire::Voucher);
+
 /// Terms that Alice or Bob signs for a lane that is new.
 fn signed(end: &EndId, signer: u32, change: impl Fn(&mut wire::Voucher)) -> wire::SignedVoucher {
     let channel = Bytes::copy_from_slice(&end.channel);
@@ -165,7 +168,7 @@ fn while_a_channel_settles_vouchers_are_taken_as_long_as_the_log_can_have_them_i
 fn a_voucher_at_each_limit_is_taken_and_one_above_is_not() {
     let mut world = World::new();
     let (end, bobs) = world.channel(100);
-    let cases: [(fn(&mut wire::Voucher), Code); 4] = [
+    let cases: [(Change, Code); 4] = [
         (|v| v.lane = LANES_MAX, Code::VoucherLane),
         (|v| v.nonce = VOUCHER_NONCE_MAX + 1, Code::VoucherNonce),
         (|v| v.amount = AMOUNT_MAX + 1, Code::VoucherAmount),
@@ -349,7 +352,8 @@ fn a_permit_leaves_what_is_announced_to_be_taken_out() {
 #[test]
 fn of_several_permits_the_widest_counts_until_the_last_is_over() {
     // Permits by amount and time limit, and how much is free at the end of each second after.
-    let cases: [(&[(u64, u64)], [u64; 3]); 5] = [
+    type Case<'a> = (&'a [(u64, u64)], [u64; 3]);
+    let cases: [Case<'_>; 5] = [
         (&[(70, 1_000), (20, 2_000)], [30, 30, 100]),
         (&[(20, 2_000), (70, 1_000)], [30, 30, 100]),
         (&[(70, 0), (20, 1_000)], [30, 30, 30]),
@@ -483,7 +487,7 @@ fn virtual_channels_of_a_lane_have_limits() {
         let exposed = Exposed { most, next_ms: 0 };
         Input::Virtual(VirtualInput::Add { end: bobs, voucher: voucher.clone(), exposed })
     };
-    let cases: [(fn(&mut wire::Voucher), Code); 10] = [
+    let cases: [(Change, Code); 10] = [
         (|v| v.channel = vec![9; 32].into(), Code::VoucherChannel),
         (|v| v.payer = 1, Code::VoucherSigner),
         (|v| v.not_before_ms = 1, Code::VoucherMerges),

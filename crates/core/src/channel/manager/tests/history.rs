@@ -343,3 +343,37 @@ fn a_conditional_voucher_without_a_secret_is_redeemed_in_its_time_only() {
     world.run();
     assert_eq!(world.status(BOB, &bobs).confirmed, 10);
 }
+
+#[test]
+fn a_submit_that_is_refused_has_stored_nothing() {
+    let mut world = World::new();
+    let (end, bobs) = world.channel(100);
+    let lock = world.lock(end, 0, 40, SECRET, DELAY / 2);
+    let submit = |end, voucher: &wire::SignedVoucher| Input::VoucherSubmit { voucher: incoming(end, voucher) };
+    // A lock without its secret can't be redeemed; it was not taken either.
+    assert_eq!(world.code(BOB, submit(bobs, &lock)), Code::VoucherSecret);
+    assert_eq!(world.status(BOB, &bobs).locked_in, 0);
+    assert_eq!(world.take(BOB, bobs, &lock).unwrap().delta, 40);
+    world.crash(BOB);
+    assert_eq!(world.status(BOB, &bobs).locked_in, 40, "what was acknowledged is there after a crash");
+    // Nor is what the payee gives back, or what an older self has signed.
+    let given = issued(world.ask(BOB, Input::LockCancel { end: bobs, lane: 0 }).unwrap());
+    assert_eq!(world.code(ALICE, submit(end, &given)), Code::VoucherSigner);
+    assert_eq!(money(&world, ALICE, &end), (0, 40, 60));
+    world.take(ALICE, end, &given).unwrap();
+    let backup = world.wallets[ALICE].journal.clone();
+    let paid = world.pay(end, 1, 70);
+    world.wallets[ALICE].journal = backup;
+    world.crash(ALICE);
+    assert_eq!(world.code(ALICE, submit(end, &paid)), Code::VoucherSigner);
+    assert_eq!(money(&world, ALICE, &end), (0, 0, 100));
+    world.take(ALICE, end, &paid).unwrap();
+    world.crash(ALICE);
+    assert_eq!(money(&world, ALICE, &end), (70, 0, 30));
+    // With its secret a lock is stored on the way.
+    let lock = world.lock(end, 2, 10, SECRET, DELAY / 2);
+    let with = Incoming { secret: Bytes::from_static(SECRET), ..incoming(bobs, &lock) };
+    world.ask(BOB, Input::VoucherSubmit { voucher: with }).unwrap();
+    world.run();
+    assert_eq!(world.status(BOB, &bobs).confirmed, 10);
+}

@@ -141,7 +141,7 @@ fn a_lane_is_shown_as_it_is_and_claimed_once_at_a_time() {
         redeem.redemptions.iter().map(|one| one.voucher.clone().unwrap()).collect::<Vec<_>>()
     };
     let claimed = op(world.ask(BOB, claim.clone()).unwrap());
-    assert_eq!(redeemed(&world), [voucher.clone()], "the log does not have it");
+    assert_eq!(redeemed(&world), std::slice::from_ref(&voucher), "the log does not have it");
     assert!(view(&world, BOB, &bobs, 0).busy && !view(&world, BOB, &bobs, 1).busy);
     assert_eq!(world.code(BOB, claim.clone()), Code::VoucherSubmitted);
     // Another message that is over leaves it as it is.
