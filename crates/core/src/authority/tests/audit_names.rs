@@ -75,7 +75,7 @@ fn bearer(note: &Note, outputs: Vec<wire::Output>, refund: Option<&Address>) -> 
 fn world() -> World {
     let mut cluster = Cluster::new(&TestCommittee::default());
     let [mut alice, mut bob, carol, mut dave] = [1, 2, 3, 4].map(Signer::new);
-    [alice.address, bob.address, carol.address, dave.address].map(|address| cluster.fund(address, 1_000));
+    [alice.address, bob.address, carol.address, dave.address].iter().for_each(|address| cluster.fund(*address, 1_000));
     let mut last = *alice.address.as_bytes();
     last[31] ^= 1;
     let other = Address::new(last);

@@ -256,6 +256,19 @@ fn prechecks_at_their_limits() {
 }
 
 #[test]
+fn a_change_of_keys_is_no_business_of_listeners() {
+    let (mut cluster, [mut a, _]) = network(0);
+    let precheck = wire::Precheck { content_max: 1, actors: vec![9], ..Default::default() };
+    let prechecks = vec![wire::NetworkPrecheck { precheck: Some(precheck), ..Default::default() }];
+    let network = Some(wire::NetworkRecord { prechecks, ..Default::default() });
+    let step = Kind::Network(wire::LogNetwork { network_id: ID, network, metadata: false });
+    let node = cluster.node(0, 0);
+    tell(node, vec![step]).unwrap();
+    assert_eq!(refused(&node.vote(&[a.clone().order(1, b"", &[])]).unwrap()), [(0, Code::Precheck)]);
+    assert_eq!(accepted(&node.vote(&[a.rotate(vec![secret(Curve::Ed25519, 70)])]).unwrap()), 1);
+}
+
+#[test]
 fn pruning_takes_the_oldest_rows_up_to_a_time_and_a_number() {
     let (mut cluster, [mut a, _]) = network(HISTORY);
     cluster.run(&[a.order(1, b"x", &[]), a.order(1, b"y", &[])]);
