@@ -459,3 +459,23 @@ fn a_lost_record_is_named_and_nothing_is_made_up_for_it() {
         assert_eq!(node.state, before);
     }
 }
+
+#[test]
+fn a_lost_record_of_what_a_note_waits_for_is_named() {
+    let (mut cluster, alice, notes) = notes(&[0]);
+    tell(cluster.node(0, 0), vec![freeze_note(&notes[0])]).unwrap();
+    settle_blindly(&mut cluster, &[deposit(&notes, &alice, "")]);
+    let node = cluster.node(0, 0);
+    let last = (count(node, Table::Batches) as u64 - 1).to_be_bytes();
+    let found = Kind::ResolveNote(wire::LogResolveNote { nonce: nonce(&notes[0]), ..Default::default() });
+    let clean = node.state.clone();
+    for table in [Table::Progress, Table::Batches] {
+        node.state = clean.clone();
+        node.state.apply(&[Write::delete(table, last)]);
+        let before = node.state.clone();
+        assert_eq!(code(tell(node, vec![found.clone()])), Code::StorageCorrupt, "{}", table.name());
+        assert_eq!(node.state, before);
+    }
+    node.state = clean;
+    tell(node, vec![found]).unwrap();
+}
