@@ -47,6 +47,11 @@ fn value_of_notes_is_value_of_outputs_in_their_order() {
     let shared = wire::Bearer { refund: refund.clone(), ..with(vec![credit(4), note(2), fund(8)]) };
     let checked = Bearer::check(&shared, false).unwrap();
     assert_eq!((checked.shared_value, checked.call().0), (8, 2));
+    for outputs in [vec![credit(4), fund(8), note(2)], vec![note(2), fund(8), credit(4)]] {
+        let message = wire::Bearer { refund: refund.clone(), ..with(outputs) };
+        let error = Bearer::check(&message, false).unwrap_err();
+        assert!(error.message.ends_with("out of place"), "what the log settles comes last: {error}");
+    }
     assert_eq!(code(&wire::Bearer { refund, ..good.clone() }), Some(Code::BadContent), "nothing to refund");
     let command =
         wire::NetworkCommand { network_id: 5, kind: Some(wire::network_command::Kind::Remove(wire::NetworkRemove {})) };
@@ -122,13 +127,16 @@ fn each_limit_of_a_bearer_order_at_it_and_one_over() {
         code(&wire::Bearer { notes: inputs(notes, 0), outputs, memo: "m".repeat(memo), ..Default::default() })
     };
     assert_eq!([order(128, 128, 256), order(128, 1, 0), order(127, 127, 1)], [None; 3]);
-    assert_eq!([order(129, 100, 0), order(128, 128, 257)], [Some(Code::Limit); 2]);
+    assert_eq!([order(129, 100, 0), order(128, 128, 257), order(1, 1, 258)], [Some(Code::Limit); 3]);
     // 256 notes and outputs in all.
     let many = |outputs: usize| {
         let outputs = (0..outputs).map(|_| credit(1)).collect();
         code(&wire::Bearer { notes: inputs(100, 1), outputs, ..Default::default() })
     };
     assert_eq!([many(156), many(157)], [Some(Code::BadAmount), Some(Code::Limit)]);
+    let over = wire::Bearer { notes: inputs(100, 1), outputs: vec![credit(1); 157], ..Default::default() };
+    let error = Bearer::check(&over, false).unwrap_err();
+    assert_eq!(error.message, "notes and outputs: expected at most 256, found 257");
     let worth = |tiers: &[u32], amount: u64| {
         let notes = inputs(tiers.len(), 0).into_iter().zip(tiers);
         let notes = notes.map(|(note, tier)| wire::NoteInput { tier: *tier, ..note }).collect();

@@ -130,6 +130,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_in_it_beyond_its_count() {
+        for count in [1, 7, 8, 9, 16] {
+            let mut all = Bitmap::full(count);
+            assert_eq!((all.count(), all.ones(), all.get(count - 1), all.get(count)), (count, count, true, false));
+            assert!(all.iter().eq(0..count) && !all.is_empty());
+            all.clear(count - 1);
+            assert_eq!((all.ones(), all.get(count - 1)), (count - 1, false));
+        }
+    }
+
+    #[test]
     fn threshold_counts_sets_not_bits() {
         let mut a = Bitmap::empty(10);
         a.set(1);

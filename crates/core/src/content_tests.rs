@@ -103,7 +103,9 @@ fn notes_come_after_credits() {
     };
     assert_eq!(check(&[&credit, &note, &note]), Ok((21, 2)));
     assert_eq!(check(&[&note]), Ok((8, 1)));
-    assert_eq!(check(&[&note, &credit]), Err(Code::BadContent));
+    let twisted = wire::Pay { outputs: vec![note.clone(), credit.clone()], ..Default::default() };
+    let error = check_pay(&Bytes::from(twisted.encode_to_vec()), &mut Vec::new()).unwrap_err();
+    assert_eq!((error.code, &error.message[..]), (Code::BadContent, "output 1 is a credit after a note"));
     assert_eq!(check(&[&credit, &wire::Output::default()]), Err(Code::BadContent));
 }
 

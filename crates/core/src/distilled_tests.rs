@@ -111,3 +111,15 @@ fn accounts_ascend_in_a_batch_with_marks() {
     let junk = Bytes::from_static(b"junk");
     assert_eq!(code(&[junk.clone(), first, junk, plain(2)]), Ok(aggregate), "what is no order is nobody's");
 }
+
+#[test]
+fn the_largest_batch_has_proposals() {
+    let (committee, _) = TestCommittee::default().build();
+    let ids: Vec<Hash> = (0..ORDERS_PER_BATCH_MAX).map(|i| [i as u8; 32]).collect();
+    let tree = Tree::new(&ids);
+    let batch = BatchId { root: tree.root(), count: ids.len() };
+    for index in [0, ORDERS_PER_BATCH_MAX - 1] {
+        let proposal = Proposal { batch, index, path: tree.path(index) };
+        assert!(check_proposal(&committee, &ids[index], &proposal).is_ok());
+    }
+}

@@ -137,3 +137,10 @@ fn a_mistyped_character_is_pointed_at() {
         assert!(message.ends_with(place), "{message}");
     }
 }
+
+#[test]
+fn a_text_that_is_too_long_is_not_decoded_at_all() {
+    let message = |digits: usize| said(public_from_text(&format!("EOS{}", "z".repeat(digits))));
+    assert!(!message(98).contains("characters"), "{}", message(98));
+    assert!(message(99).contains("found 99 characters, which are more"), "{}", message(99));
+}

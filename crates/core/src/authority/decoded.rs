@@ -115,4 +115,27 @@ mod tests {
         }
         assert_eq!(decoded.0.lock().unwrap().len(), 4);
     }
+
+    #[test]
+    fn as_many_of_the_oldest_go_as_must() {
+        let decoded = Decoded::default();
+        let keep = |orders: usize, bytes: usize| {
+            let raw = vec![Bytes::from(vec![0; bytes]); orders];
+            decoded.keep(raw.clone(), decode_batch(&raw).unwrap());
+        };
+        let sizes = || decoded.0.lock().unwrap().iter().map(|kept| kept.raw.len()).collect::<Vec<_>>();
+        [2, 100].into_iter().for_each(|orders| keep(orders, 1));
+        (0..4).for_each(|_| keep(ORDERS_PER_BATCH_MAX, 1));
+        assert_eq!(sizes(), [ORDERS_PER_BATCH_MAX; 4], "both are in the way");
+        keep(1, 1);
+        assert_eq!(sizes(), [ORDERS_PER_BATCH_MAX, ORDERS_PER_BATCH_MAX, ORDERS_PER_BATCH_MAX, 1]);
+        // The same for bytes.
+        let decoded = Decoded::default();
+        let keep = |bytes: usize| {
+            let raw = vec![Bytes::from(vec![0; bytes])];
+            decoded.keep(raw.clone(), decode_batch(&raw).unwrap());
+        };
+        [2, 100, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX].into_iter().for_each(keep);
+        assert_eq!(decoded.0.lock().unwrap().iter().map(bytes_of).collect::<Vec<_>>(), [MESSAGE_BYTES_MAX; 4]);
+    }
 }

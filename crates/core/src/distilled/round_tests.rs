@@ -334,3 +334,48 @@ fn an_authority_that_is_not_sure_of_a_key_is_asked_without_it() {
     let all = [0, 1, 2].map(|i| (i, Code::BadAggregate));
     assert!(sealed.again(&[0, 1, 2], &all).is_empty(), "a false aggregate does not become true");
 }
+
+fn refusals(effects: &[Effect]) -> Vec<Code> {
+    let refusal = |effect: &Effect| match effect {
+        Effect::Refused { error, .. } => Some(error.code),
+        _ => None,
+    };
+    effects.iter().filter_map(refusal).collect()
+}
+
+#[test]
+fn a_batch_that_is_full_goes_without_waiting_and_has_no_more_than_that() {
+    let mut senders = Senders::new(5);
+    let mut round = senders.round(Config { orders_max: 2, ..CONFIG });
+    let closed: Vec<usize> = (0..5)
+        .map(|i| {
+            let input = senders.submit(i);
+            proposals(&round.handle(100, input)).len()
+        })
+        .collect();
+    assert_eq!(closed, [0, 2, 0, 2, 0]);
+    // The fifth waits for its time, the others for their signatures.
+    assert_eq!(round.deadline_ms(), Some(110));
+    assert_eq!(proposals(&round.handle(110, Input::Tick)).len(), 1);
+    assert_eq!(round.deadline_ms(), Some(150));
+    let sizes: Vec<usize> = finished(&round.handle(150, Input::Tick)).iter().map(|s| s.own_orders().len()).collect();
+    assert_eq!((sizes, round.deadline_ms()), (vec![2, 2], Some(160)));
+    assert_eq!(finished(&round.handle(160, Input::Tick)).len(), 1);
+}
+
+#[test]
+fn what_has_gone_makes_room_for_as_much_and_no_more() {
+    let mut senders = Senders::new(4);
+    let mut round = senders.round(Config { orders_held_max: 3, ..CONFIG });
+    for start in [100, 1_000] {
+        for i in 0..4 {
+            let input = senders.submit(i);
+            let expected = if i < 3 { vec![] } else { vec![Code::Busy] };
+            assert_eq!(refusals(&round.handle(start, input)), expected, "order {i} from {start} on");
+        }
+        round.handle(start + 10, Input::Tick);
+        let sealed = finished(&round.handle(start + 60, Input::Tick)).remove(0);
+        assert_eq!(sealed.own_orders().len(), 3);
+        assert!(sealed.plain().iter().enumerate().all(|(i, order)| *order == sealed.own(i) && !order.is_empty()));
+    }
+}

@@ -66,6 +66,27 @@ fn an_account_shows_what_is_settled_and_what_is_promised() {
 }
 
 #[test]
+fn an_account_that_is_about_to_be_opened_shows_what_it_is_opened_with() {
+    let (mut cluster, mut alice) = funded(100);
+    let mut bytes = *alice.address.as_bytes();
+    bytes[31] ^= 1;
+    cluster.fund(crate::address::Address::new(bytes), 7);
+    let orders = [alice.pay(&[to(cluster.issuer.address, 1)], ""), alice.pay(&[to(cluster.issuer.address, 2)], "")];
+    let ask = |cluster: &Cluster, address: [u8; 32]| {
+        let request = wire::AccountRequest { network_id: NETWORK_ID, address: Bytes::copy_from_slice(&address) };
+        let node = &cluster.nodes[0][0];
+        let reply = node.authority.account(&node.state, &request).unwrap();
+        let pending: Vec<_> = reply.pending.iter().map(|p| (p.seqnum, p.amount)).collect();
+        (reply.balance, reply.seqnum, pending)
+    };
+    assert_eq!(ask(&cluster, *alice.address.as_bytes()), ("100".into(), 0, vec![]));
+    assert_eq!(accepted(&cluster.node(0, 0).vote(&orders).unwrap()), 0b11);
+    assert_eq!(ask(&cluster, *alice.address.as_bytes()), ("100".into(), 0, vec![(1, 1), (2, 2)]));
+    // Whoever else has an address with its number has nothing to do with it.
+    assert_eq!(ask(&cluster, bytes), ("7".into(), 0, vec![]));
+}
+
+#[test]
 fn what_waits_is_shown_with_what_it_is() {
     let (mut cluster, mut alice) = funded(100);
     let credit = wire::Credit { address: bytes(&alice), amount: 5 };
@@ -218,8 +239,8 @@ fn what_a_peer_has_settled_and_this_shard_has_not_is_missing() {
 #[test]
 fn cursors_and_links_begin_at_nothing_and_are_where_they_were_put() {
     let mut cluster = Cluster::new(&TestCommittee::new(4, 2));
-    let node = cluster.node(1, 1);
-    assert_eq!((node.authority.index(), node.authority.shard()), (1, 1));
+    let node = cluster.node(2, 1);
+    assert_eq!((node.authority.index(), node.authority.shard()), (2, 1));
     assert_eq!(node.authority.cursor(&node.state, 3).unwrap(), 0);
     assert_eq!(node.authority.outbox_range(&node.state, 0).unwrap(), (1, 0));
     node.step(Input::Followed { authority: 3, position: 7 }).unwrap();

@@ -259,7 +259,9 @@ fn certificates_for_parts_of_a_batch_are_bounded() {
     let before = cluster.node(0, 0).state.clone();
     for i in CERTIFICATES_PER_BATCH..orders.len() {
         let certificate = part(&cluster, i);
-        assert_eq!(code(cluster.node(0, 0).settle(&certificate, &orders)), Code::Limit);
+        let error = cluster.node(0, 0).settle(&certificate, &orders).unwrap_err();
+        let expected = "certificates for parts of one batch: expected at most 16, or one for all orders, found 17";
+        assert_eq!((error.code, &error.message[..]), (Code::Limit, expected));
     }
     assert_eq!(cluster.node(0, 0).state, before);
     // What a peer could settle, everyone can; and it is served for just the orders that are missing.

@@ -331,6 +331,24 @@ fn what_goes_to_another_shard_is_credits_and_nothing_else() {
 }
 
 #[test]
+fn totals_that_are_gone_where_there_is_only_a_vote() {
+    let mut cluster = Cluster::new(&TestCommittee::default());
+    // Who sets keys alone needs no money.
+    let key = secret(crate::keys::Curve::R1, 7);
+    let order = Signer::new(1).set_permission(&Permission::single(key.public()), vec![key]);
+    assert_eq!(accepted(&cluster.node(0, 0).vote(&[order]).unwrap()), 1);
+    let node = cluster.node(0, 0);
+    node.state.apply(&[Write::delete(Table::Meta, TOTALS_KEY)]);
+    assert_eq!(
+        audit(&cluster, 0).findings,
+        ["totals: expected a record, found none", "totals: batches: expected 1, found 0"]
+    );
+    let node = cluster.node(0, 0);
+    node.state = MemState::default();
+    assert_eq!(audit(&cluster, 0).findings, [] as [String; 0], "before anything there are none");
+}
+
+#[test]
 fn many_faults_are_counted_and_the_first_are_shown() {
     let (mut cluster, _) = busy();
     for actor in 0..200_u64 {

@@ -391,6 +391,13 @@ fn a_pending_change_of_keys_or_opening_makes_the_key_unsure() {
     let distilled = seal(&cluster, &orders, &all_of(&signers)).orders(&[0, 1]);
     let reply = cluster.node(0, 0).vote(&distilled).unwrap();
     assert_eq!(refused(&reply), [(0, Code::PermissionPending), (1, Code::BadAggregate)]);
+    // One whose order does not follow its last one, as far as this authority knows.
+    let (mut cluster, mut signers) = opened(2);
+    let mut unchained = Signer { prev_hash: 5, ..signers[0].clone() };
+    let orders = [unchained.pay(&[to(unchained.address, 1)], ""), pay(&mut signers[1..]).remove(0)];
+    let distilled = seal(&cluster, &orders, &all_of(&signers)).orders(&[0, 1]);
+    let reply = cluster.node(0, 0).vote(&distilled).unwrap();
+    assert_eq!(refused(&reply), [(0, Code::BadPrevHash), (1, Code::BadAggregate)]);
     // An account whose first order is only voted for.
     let (mut cluster, mut signers) = opened(2);
     let mut fresh = Signer::distilled(60);
@@ -409,4 +416,21 @@ fn a_pending_change_of_keys_or_opening_makes_the_key_unsure() {
         false => Code::BadAggregate,
     };
     assert_eq!(refused(&reply), (0..).zip(signers.iter().map(expected)).collect::<Vec<_>>());
+}
+
+/// A key that is set needs its proof of possession, which a signature of the root is not.
+#[test]
+fn who_signs_the_root_sets_no_key_with_it() {
+    let (mut cluster, mut signers) = opened(3);
+    let other = Signer::distilled(50).permission;
+    let orders = [signers[0].clone().set_permission(&other, vec![]), pay(&mut signers[1..2]).remove(0)];
+    let two = [signers[0].clone(), signers[1].clone()];
+    let distilled = seal(&cluster, &orders, &all_of(&two)).orders(&[0, 1]);
+    let reply = cluster.node(0, 0).vote(&distilled).unwrap();
+    assert_eq!((accepted(&reply), refused(&reply)), (0b10, vec![(0, Code::BadAggregate)]));
+    // A change to keys without such a one may be signed so.
+    let key = crate::testing::secret(Curve::Ed25519, 70);
+    let order = [signers[2].clone().set_permission(&Permission::single(key.public()), vec![])];
+    let distilled = seal(&cluster, &order, &[Some(&signers[2])]).orders(&[0]);
+    assert_eq!(accepted(&cluster.node(0, 0).vote(&distilled).unwrap()), 1);
 }

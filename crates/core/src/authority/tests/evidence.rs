@@ -173,6 +173,10 @@ fn orders_that_spend_other_notes_or_the_same_one_after_a_recovery_exclude_nothin
     assert_eq!(found(&pay, &alice.recover()), none, "what takes no lock");
     let rival = alice.pay(&[to(alice.address, 2)], "");
     assert_eq!(found(&pay, &rival), Ok(vec![0, 1, 2, 3]));
+    // The same actor elsewhere, where an admin may admit another order.
+    let elsewhere = Signer { network_id: 500, ..alice.clone() }.pay(&[to(alice.address, 3)], "");
+    let next = alice.pay(&[to(alice.address, 3)], "");
+    assert_eq!([found(&next, &elsewhere), found(&elsewhere, &next)], [none.clone(), none]);
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn what_comes_early_is_kept_up_to_a_distance_and_a_number() {
     };
     assert_eq!(early(&mut cluster, &at(1 + window, 5)), 1);
     assert_eq!(early(&mut cluster, &at(2 + window, 5)), 1, "too far ahead");
-    for (prev_hash, expected) in [(1, 2), (2, 3), (3, 4), (4, 5), (4, 5), (6, 5)] {
+    // Also one that names the last settled order, and leaves a seqnum out.
+    for (prev_hash, expected) in [(settled.prev_hash, 2), (2, 3), (3, 4), (4, 5), (4, 5), (6, 5)] {
         assert_eq!(early(&mut cluster, &at(3, prev_hash)), expected, "four at one seqnum");
     }
     // One that does not follow what is settled may follow what a recovery puts there.

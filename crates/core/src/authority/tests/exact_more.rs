@@ -1,10 +1,12 @@
 //! What repeated, rival and half-settled orders leave behind: nothing more than they should.
 
+use prost::Message;
+
 use super::log_steps::tell;
 use super::settle::blind;
 use super::*;
 use crate::authority::input::Input;
-use crate::authority::state::{LOG, Link, Write, link_key, outbox_key};
+use crate::authority::state::{LOG, Link, Write, account_key, link_key, order_key, outbox_key};
 use crate::bearer::build;
 use crate::cash::testing::{Note, Purse};
 use crate::content::credit_output;
@@ -209,4 +211,65 @@ fn a_shard_answers_for_its_own_accounts_alone() {
     assert_eq!(ask(&here, NETWORK_ID), [None; 4]);
     assert_eq!(ask(&there, NETWORK_ID), [Some(Code::WrongShard); 4]);
     assert_eq!(ask(&here, NETWORK_ID + 1)[..2], [Some(Code::UnknownNetwork); 2]);
+}
+
+/// An order waits that another one has excluded: evidence against others, for whoever shows it. What the log says must
+/// not wait for it; what is wrong with the disk must be said all the same.
+#[test]
+fn an_order_that_waited_and_was_excluded_stops_certificates_and_not_the_log() {
+    let (mut cluster, mut alice) = funded(100);
+    let first = alice.pay(&[to(cluster.issuer.address, 1)], "");
+    settle_blindly(&mut cluster, &[first]);
+    let mut twin = alice.clone();
+    alice.pay(&[to(alice.address, 1)], "missing here");
+    twin.pay(&[to(alice.address, 1)], "missing here");
+    let (second, rival) = (alice.pay(&[to(alice.address, 1)], "second"), twin.pay(&[to(alice.address, 1)], "rival"));
+    let (second_hash, third) = (alice.prev_hash, [alice.pay(&[to(alice.address, 1)], "third")]);
+    for order in [&second, &rival] {
+        assert_eq!(settle_blindly(&mut cluster, std::slice::from_ref(order)).waiting.len(), 1);
+    }
+    let node = cluster.node(0, 0);
+    assert_eq!(node.account(alice.actor()).early.len(), 2);
+    // As if the second had settled.
+    let mut account = node.account(alice.actor());
+    let batch = account.early[0].batch;
+    (account.seqnum, account.prev_hash) = (3, second_hash);
+    let id = Bytes::copy_from_slice(&Order::decode(second).unwrap().id);
+    let record = wire::OrderRecord { order_id: id, batch, ..Default::default() };
+    let key = order_key(NETWORK_ID, alice.actor(), 3);
+    node.state.apply(&[
+        Write::put(Table::Accounts, account_key(NETWORK_ID, alice.actor()), account.encode()),
+        Write::put(Table::Orders, key, record.encode_to_vec()),
+    ]);
+    let before = node.state.clone();
+    let certificate = blind(&cluster, &third, &[0, 1, 2], 1);
+    let node = cluster.node(0, 0);
+    assert_eq!(code(node.settle(&certificate, &third)), Code::ConflictingCertificate);
+    assert_eq!(node.state, before);
+    let body = Order::decode(third[0].clone()).unwrap().body;
+    let settle = || vec![Kind::Settle(wire::LogSettle { bodies: vec![body.clone()] })];
+    tell(node, settle()).unwrap();
+    let account = node.account(alice.actor());
+    assert_eq!((account.seqnum, account.early.len()), (4, 0));
+    node.state = before;
+    node.state.apply(&[Write::put(Table::Orders, key, [0xff])]);
+    assert_eq!(code(tell(node, settle())), Code::StorageCorrupt);
+}
+
+#[test]
+fn an_order_for_the_log_says_so_to_whoever_asks_by_its_id() {
+    let (mut cluster, alice, _, notes) = notes(&[0, 1]);
+    let recover = build(NETWORK_ID, &[notes[1].spend()], vec![], "", None);
+    let orders = [deposit(&notes[0], &alice), recover];
+    settle_blindly(&mut cluster, &orders);
+    let node = cluster.node(0, 0);
+    for (order, calls) in orders.iter().zip([false, true]) {
+        let order_id = Bytes::copy_from_slice(&Order::decode(order.clone()).unwrap().id);
+        let request = wire::OrderStatusRequest { network_id: NETWORK_ID, order_id, ..Default::default() };
+        let status = node.authority.order_status(&node.state, &request).unwrap();
+        assert_eq!((status.state(), status.calls), (wire::order_status::State::Settled, calls));
+        let request = wire::OrderRequest { network_id: NETWORK_ID, order_id: request.order_id, ..Default::default() };
+        let receipt = node.authority.order(&node.state, &request).unwrap().receipt.unwrap();
+        assert_eq!((receipt.index, &receipt.transaction), (u32::from(calls), order));
+    }
 }

@@ -114,6 +114,21 @@ fn a_body_that_waits_for_another_is_kept_once_however_often_it_comes() {
 }
 
 #[test]
+fn what_waits_already_is_known_where_it_is_kept() {
+    let (mut cluster, [mut alice, mut bob, _]) = three();
+    alice.pay(&[to(bob.address, 1)], "missing here");
+    let rival = [alice.clone().pay(&[to(bob.address, 2)], "rival")];
+    let orders = [bob.pay(&[to(alice.address, 1)], ""), alice.pay(&[to(bob.address, 3)], "")];
+    settle_blindly(&mut cluster, &rival);
+    settle_blindly(&mut cluster, &orders);
+    let node = cluster.node(0, 0);
+    let before = (count(node, Table::Batches), node.account(alice.actor()).early);
+    assert_eq!(before.1.iter().map(|e| e.index).collect::<Vec<_>>(), [0, 1]);
+    tell(node, vec![settle(&[&orders[1]])]).unwrap();
+    assert_eq!((count(node, Table::Batches), node.account(alice.actor()).early), before);
+}
+
+#[test]
 fn a_freeze_shows_what_is_certified_at_the_seqnum_and_nothing_else() {
     let (mut cluster, [mut alice, mut bob, _]) = three();
     let batch_of = |cluster: &Cluster, order: &Bytes| {
@@ -318,19 +333,20 @@ fn a_frozen_note_shows_its_certified_order() {
     let step = freeze_note(&notes[2]);
     assert_eq!(news(&mut cluster, step), [report(&notes[2], 0)]);
     // One that comes later is shown when it comes, once.
-    let late = [deposit(&notes[2..], &alice, "")];
-    for expected in [vec![shown(&notes[2], &late[0], batch + 1, 0)], vec![]] {
+    let beside = alice.clone().pay(&[to(alice.address, 1)], "");
+    let late = [beside, deposit(&notes[2..], &alice, "")];
+    for expected in [vec![shown(&notes[2], &late[1], batch + 1, 1)], vec![]] {
         let before = calls(&cluster).len();
-        assert_eq!(settle_blindly(&mut cluster, &late).acknowledgement, None);
+        assert_eq!(settle_blindly(&mut cluster, &late).acknowledgement.unwrap().bitmap[0], 0b01);
         assert_eq!(calls(&cluster).split_off(before), expected);
     }
     let step = freeze_note(&notes[2]);
-    assert_eq!(news(&mut cluster, step), [shown(&notes[2], &late[0], batch + 1, 0), report(&notes[2], 0)]);
+    assert_eq!(news(&mut cluster, step), [shown(&notes[2], &late[1], batch + 1, 1), report(&notes[2], 0)]);
     // A recovery that finds it settles it.
     let settled = Kind::ResolveNote(wire::LogResolveNote { nonce: nonce(&notes[2]), ..Default::default() });
     assert_eq!(news(&mut cluster, settled), []);
     let note = record(&cluster, &notes[2]);
-    assert_eq!((note.spent, note.frozen, note.early, note.order_id), (true, false, vec![], id(&late[0])));
+    assert_eq!((note.spent, note.frozen, note.early, note.order_id), (true, false, vec![], id(&late[1])));
     assert_eq!(cluster.balance(0, &alice.address), 1_000);
     let wrong = Kind::FreezeNote(wire::LogFreezeNote { nonce: Bytes::from_static(&[1; 31]) });
     assert_eq!(code(tell(cluster.node(0, 0), vec![wrong])), Code::Decode);
@@ -392,6 +408,20 @@ fn an_order_of_the_log_that_names_a_recovery_which_is_not_over_is_evidence_and_n
 }
 
 #[test]
+fn an_order_of_a_freed_note_whose_other_note_is_spent_holds_nothing_up() {
+    let (mut cluster, alice, notes) = notes(&[0, 1]);
+    settle_blindly(&mut cluster, &[deposit(&notes[1..], &alice, "")]);
+    let before = calls(&cluster).len();
+    let both = [deposit(&[naming(&notes[0], 1), notes[1].clone()], &alice, "both")];
+    assert_eq!(settle_blindly(&mut cluster, &both).waiting.len(), 1);
+    assert_eq!(calls(&cluster).len(), before, "no recovery looks for it");
+    tell(cluster.node(0, 0), vec![freeze_note(&notes[0]), free(&notes[0], 1)]).unwrap();
+    let note = record(&cluster, &notes[0]);
+    assert_eq!((note.recoveries, note.spent, note.frozen), (1, false, false));
+    assert_eq!(cluster.balance(0, &alice.address), 999);
+}
+
+#[test]
 fn what_a_report_says_of_a_note() {
     let early = |seqnum, batch| wire::EarlyRecord { seqnum, batch, index: 3, ..Default::default() };
     let frozen = wire::NoteRecord {
@@ -416,10 +446,36 @@ fn a_lost_record_is_named_and_nothing_is_made_up_for_it() {
     settle_blindly(&mut cluster, &order);
     let key = crate::authority::state::order_key(NETWORK_ID, alice.actor(), 1);
     cluster.node(0, 0).state.apply(&[Write::delete(Table::Orders, key)]);
-    for steps in [vec![freeze(&alice, 1)], vec![freeze(&alice, 2), void(&alice, 1)]] {
+    // A request to recover that was settled here, and whose batch has lost how far it had come.
+    let recover = alice.recover();
+    settle_blindly(&mut cluster, std::slice::from_ref(&recover));
+    let node = cluster.node(0, 0);
+    let last = count(node, Table::Batches) as u64 - 1;
+    node.state.apply(&[Write::delete(Table::Progress, last.to_be_bytes())]);
+    for steps in [vec![settle(&[&recover])], vec![freeze(&alice, 1)], vec![freeze(&alice, 2), void(&alice, 1)]] {
         let node = cluster.node(0, 0);
         let before = node.state.clone();
         assert_eq!(code(tell(node, steps)), Code::StorageCorrupt);
         assert_eq!(node.state, before);
     }
+}
+
+#[test]
+fn a_lost_record_of_what_a_note_waits_for_is_named() {
+    let (mut cluster, alice, notes) = notes(&[0]);
+    tell(cluster.node(0, 0), vec![freeze_note(&notes[0])]).unwrap();
+    settle_blindly(&mut cluster, &[deposit(&notes, &alice, "")]);
+    let node = cluster.node(0, 0);
+    let last = (count(node, Table::Batches) as u64 - 1).to_be_bytes();
+    let found = Kind::ResolveNote(wire::LogResolveNote { nonce: nonce(&notes[0]), ..Default::default() });
+    let clean = node.state.clone();
+    for table in [Table::Progress, Table::Batches] {
+        node.state = clean.clone();
+        node.state.apply(&[Write::delete(table, last)]);
+        let before = node.state.clone();
+        assert_eq!(code(tell(node, vec![found.clone()])), Code::StorageCorrupt, "{}", table.name());
+        assert_eq!(node.state, before);
+    }
+    node.state = clean;
+    tell(node, vec![found]).unwrap();
 }

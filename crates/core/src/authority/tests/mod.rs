@@ -10,6 +10,7 @@ mod answers;
 mod attacks;
 mod audit;
 mod audit_names;
+mod audit_names_more;
 mod audit_whole;
 mod distilled;
 mod evidence;

@@ -256,6 +256,19 @@ fn prechecks_at_their_limits() {
 }
 
 #[test]
+fn a_change_of_keys_is_no_business_of_listeners() {
+    let (mut cluster, [mut a, _]) = network(0);
+    let precheck = wire::Precheck { content_max: 1, actors: vec![9], ..Default::default() };
+    let prechecks = vec![wire::NetworkPrecheck { precheck: Some(precheck), ..Default::default() }];
+    let network = Some(wire::NetworkRecord { prechecks, ..Default::default() });
+    let step = Kind::Network(wire::LogNetwork { network_id: ID, network, metadata: false });
+    let node = cluster.node(0, 0);
+    tell(node, vec![step]).unwrap();
+    assert_eq!(refused(&node.vote(&[a.clone().order(1, b"", &[])]).unwrap()), [(0, Code::Precheck)]);
+    assert_eq!(accepted(&node.vote(&[a.rotate(vec![secret(Curve::Ed25519, 70)])]).unwrap()), 1);
+}
+
+#[test]
 fn pruning_takes_the_oldest_rows_up_to_a_time_and_a_number() {
     let (mut cluster, [mut a, _]) = network(HISTORY);
     cluster.run(&[a.order(1, b"x", &[]), a.order(1, b"y", &[])]);
@@ -299,6 +312,11 @@ fn without_sequence_numbers_an_order_is_found_by_its_id() {
     let reply = cluster.node(0, 0).settle(&certificate, &both).unwrap();
     assert_eq!(reply.acknowledgement.unwrap().bitmap[0], 0b11);
     assert_eq!(cluster.node(0, 0).state, before);
+    // With a new one it is kept, and only that one is news.
+    cluster.run(&[orders[0].clone(), a.order(1, b"three", &[])]);
+    let node = cluster.node(0, 0);
+    let heard = node.authority.listen(&node.state, &wire::ListenRequest { network_id: ID, from: 1 }).unwrap();
+    assert_eq!((heard.end, node.authority.totals(&node.state).unwrap().orders), (4, 3));
 }
 
 #[test]
@@ -383,4 +401,26 @@ fn listeners_hear_where_each_order_stands() {
             }
         }
     }
+}
+
+#[test]
+fn batches_of_one_page_share_its_room() {
+    use prost::Message;
+    let (mut cluster, [mut a, _]) = network(RAW_NOTIFY);
+    for _ in 0..2 {
+        let orders: Vec<Bytes> = (0..20).map(|_| a.order(1, &[7; 16_000], &[])).collect();
+        settle_blindly(&mut cluster, &orders);
+    }
+    let node = cluster.node(0, 0);
+    let mut from = 1;
+    let mut pages = Vec::new();
+    while from < 41 {
+        let heard = node.authority.listen(&node.state, &wire::ListenRequest { network_id: ID, from }).unwrap();
+        assert!(heard.encoded_len() <= 1 << 20, "{}", heard.encoded_len());
+        let bodies = |b: &wire::StreamBatch| b.orders.as_ref().map_or(0, |orders| orders.bodies.len());
+        pages.push(heard.batches.iter().map(bodies).collect::<Vec<_>>());
+        from = heard.next;
+    }
+    let [first, second] = &pages[..] else { panic!("two pages: {pages:?}") };
+    assert!(first.len() == 2 && first[0] == 20 && second[..] == [20 - first[1]], "{pages:?}");
 }
