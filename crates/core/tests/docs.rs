@@ -214,6 +214,7 @@ fn manifests_obey_the_layering() {
         ("crates/sim", &["florin-core", "florin-rpc", "florin-node", "florin-client"]),
         ("crates/model", &["florin-core"]),
         ("crates/fuzz", &["florin-core", "florin-node", "florin-client"]),
+        ("crates/mutants", &[]),
         ("crates/florin", &["florin-core", "florin-rpc", "florin-node", "florin-client", "florin-sim"]),
         ("examples/paid-download", &["florin-core", "florin-node", "florin-client"]),
     ]);
