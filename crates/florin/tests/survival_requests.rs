@@ -123,6 +123,11 @@ fn nobody() -> Address {
     Signer::new(777_777).address
 }
 
+/// Every bit of so many bytes.
+fn bits(bytes: usize) -> impl Iterator<Item = (usize, u32)> {
+    (0..bytes).flat_map(|at| (0..8).map(move |bit| (at, bit)))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_requests_get_their_code_and_change_nothing() {
     let _turn = turn().await;
@@ -264,12 +269,10 @@ async fn a_flipped_bit_anywhere_in_a_request_is_noticed() {
     let mut bench = Bench::start().await;
     let committee = bench.local.committee.clone();
     let channel = bench.local.channel(0, 1, None);
-    let mut rng = Rng::new(44);
     let orders = vec![bench.take(1).pay(&[to(nobody(), 1)], "vote")];
     let request = VoteRequest { shard: 1, orders: orders.clone() }.encode_to_vec();
     let before = bench.snapshot().await;
-    for _ in 0..400 {
-        let (at, bit) = (rng.index(request.len()), rng.below(8));
+    for (at, bit) in bits(request.len()) {
         let mut flipped = request.clone();
         flipped[at] ^= 1 << bit;
         match raw(&channel, "AuthorityService/Vote", flipped.into()).await {
@@ -278,7 +281,9 @@ async fn a_flipped_bit_anywhere_in_a_request_is_noticed() {
                 assert!(reply.vote.is_none(), "bit {bit} of byte {at}: {reply:?}");
                 for e in reply.errors {
                     let code = Code::from_number(e.code).unwrap();
-                    assert!((100..600).contains(&(code as u32)), "bit {bit} of byte {at}: {e:?}");
+                    // A flipped tag may make another kind of order of it: of notes, which this committee has no keys for.
+                    let expected = (100..600).contains(&(code as u32)) || code == Code::CashNotReady;
+                    assert!(expected, "bit {bit} of byte {at}: {e:?}");
                 }
             }
             Err(e) => {
@@ -296,8 +301,7 @@ async fn a_flipped_bit_anywhere_in_a_request_is_noticed() {
     // The signature of an order is checked where it is voted for; the votes prove the body alone.
     let body = Order::decode(orders[0].clone()).unwrap().body;
     let end = request.windows(body.len()).position(|w| w == &body[..]).unwrap() + body.len();
-    for _ in 0..400 {
-        let (at, bit) = (rng.index(end), rng.below(8));
+    for (at, bit) in bits(end) {
         let mut flipped = request.clone();
         flipped[at] ^= 1 << bit;
         match raw(&channel, "AuthorityService/Settle", flipped.into()).await {
