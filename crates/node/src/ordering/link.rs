@@ -176,7 +176,7 @@ impl DataProvider for Feed {
         }
         let item = data.filter(|_| fits).map(Item);
         if item.as_ref().is_some_and(|item| self.source.is_urgent(&item.0)) {
-            self.shared.wake();
+            self.shared.note_urgent(u64::from(self.shared.own), round as u16);
         }
         self.shared.built.note_making(round, item.clone());
         item
@@ -185,6 +185,7 @@ impl DataProvider for Feed {
 
 /// Takes the order.
 pub(super) struct Taker {
+    pub(super) shared: Arc<Shared>,
     pub(super) session: u64,
     pub(super) out: mpsc::UnboundedSender<OrderedUnit>,
 }
@@ -195,8 +196,11 @@ impl UnitFinalizationHandler for Taker {
 
     fn batch_finalized(&mut self, batch: Vec<Ordered<Item, Sha>>) {
         for unit in batch {
-            let data = unit.data.map(|item| item.0).unwrap_or_default();
             let (creator, round) = (unit.creator.0 as u32, u32::from(unit.round));
+            if unit.data.is_some() {
+                self.shared.note_ordered(u64::from(creator), unit.round);
+            }
+            let data = unit.data.map(|item| item.0).unwrap_or_default();
             // Closed only when the engine is being stopped.
             let _ = self.out.send(OrderedUnit { session: self.session, creator, round, data });
         }

@@ -260,7 +260,7 @@ impl Engine {
         let units = futures::io::Cursor::new(std::mem::take(&mut backup.units));
         let io = LocalIO::new_with_unit_finalization_handler(
             Feed { shared: shared.clone(), source: source.clone() },
-            Taker { session, out: ordered },
+            Taker { shared: shared.clone(), session, out: ordered },
             backup.saver(shared.clone()),
             units,
         );

@@ -1,7 +1,8 @@
 //! What the tasks of one engine share: how far the file is durable, the first fault, the pace, counters.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use florin_core::error::{Error, Result};
@@ -12,8 +13,18 @@ use super::built::Built;
 use super::wire::{SignedUnit, Unit};
 use super::{Counters, LEAD_ROUNDS, Pace};
 
-/// The pace stays busy for this long after the last unit with urgent data.
+/// The pace stays busy for this long after the last unit with urgent data was seen.
 const BUSY: Duration = Duration::from_secs(1);
+/// And for at most this long while one that was seen is not ordered: on a slow machine its rounds take more than [`BUSY`].
+/// One that a liar has made may never be.
+const BUSY_UNORDERED: Duration = Duration::from_secs(30);
+
+/// Units with urgent data, by creator and round. A session has few enough.
+#[derive(Default)]
+struct Urgent {
+    waiting: HashSet<(u64, u16)>,
+    ordered: HashSet<(u64, u16)>,
+}
 
 pub(super) struct Shared {
     pub(super) own: u32,
@@ -31,6 +42,7 @@ pub(super) struct Shared {
     /// Milliseconds after `began` until which there is something to order.
     busy_until: AtomicU64,
     hurry: Notify,
+    urgent: Mutex<Urgent>,
     /// By authority, the newest round seen; -1 for none.
     rounds: Vec<AtomicI32>,
     /// What own units are built upon.
@@ -56,6 +68,7 @@ impl Shared {
             began: Instant::now(),
             busy_until: AtomicU64::new(0),
             hurry: Notify::new(),
+            urgent: Mutex::default(),
             rounds: (0..authorities).map(|_| AtomicI32::new(-1)).collect(),
             built: Built::new(own, authorities, session),
         };
@@ -134,7 +147,7 @@ impl Shared {
     /// A peer sent a unit that is signed and valid.
     pub(super) fn note_seen(&self, unit: &Unit, urgent: bool) {
         if urgent {
-            self.wake();
+            self.note_urgent(unit.creator, unit.round);
         }
         let before = self.is_behind();
         if unit.creator != u64::from(self.own) {
@@ -157,6 +170,32 @@ impl Shared {
         self.own_round().abs_diff(SESSION_ROUNDS as i32) <= LEAD_ROUNDS
     }
 
+    /// A unit, own or a peer's, has data that is to be ordered at the busy pace.
+    pub(super) fn note_urgent(&self, creator: u64, round: u16) {
+        let mut urgent = self.urgent();
+        if !urgent.ordered.contains(&(creator, round)) {
+            urgent.waiting.insert((creator, round));
+        }
+        drop(urgent);
+        self.wake();
+    }
+
+    /// A unit with data is in the order.
+    pub(super) fn note_ordered(&self, creator: u64, round: u16) {
+        let mut urgent = self.urgent();
+        urgent.waiting.remove(&(creator, round));
+        urgent.ordered.insert((creator, round));
+    }
+
+    fn urgent(&self) -> MutexGuard<'_, Urgent> {
+        self.urgent.lock().expect("no panic under this lock")
+    }
+
+    fn is_busy(&self) -> bool {
+        let (now, until) = (self.began.elapsed(), Duration::from_millis(self.busy_until.load(Ordering::Relaxed)));
+        now < until || now < until + (BUSY_UNORDERED - BUSY) && !self.urgent().waiting.is_empty()
+    }
+
     /// There is something to order: the pace is busy for a while.
     pub(super) fn wake(&self) {
         let until = self.began.elapsed() + BUSY;
@@ -168,8 +207,7 @@ impl Shared {
     pub(super) async fn rest(&self) {
         let until = tokio::time::Instant::now() + self.pace.idle.saturating_sub(self.pace.busy);
         loop {
-            let is_busy = (self.began.elapsed().as_millis() as u64) < self.busy_until.load(Ordering::Relaxed);
-            if is_busy || self.is_behind() || self.is_ending() {
+            if self.is_busy() || self.is_behind() || self.is_ending() {
                 return;
             }
             tokio::select! {
