@@ -356,6 +356,21 @@ fn read_pay(content: &Bytes) -> Option<(Action, Bytes, u64)> {
     Some((Action::Pay { outputs, memo }, open, total))
 }
 
+/// Whom a payment pays, as far as that can be read without any check.
+pub(crate) fn payees(order: &Order) -> impl Iterator<Item = Address> + '_ {
+    let is_payment = order.transaction_type == TYPE_PAY;
+    is_payment.then(|| addresses(&order.content)).into_iter().flatten()
+}
+
+fn addresses(content: &Bytes) -> impl Iterator<Item = Address> + '_ {
+    let mut reader = Reader::new(content);
+    std::iter::from_fn(move || {
+        let output = reader.bytes_field(tag::bytes(1), content.len())??;
+        let credit = Reader::within(content, output).bytes_field(tag::bytes(1), content.len())??;
+        Some(Address::new(Reader::within(content, credit).array(tag::bytes(1))?))
+    })
+}
+
 /// Any payment: what it does, `open`, and what it costs. Errors: as [`Content::decode`].
 fn check_pay(content: &Bytes, notes: &mut Vec<NoteAsked>) -> Result<(Action, Bytes, u64)> {
     let pay: wire::Pay = canonical(content)?;

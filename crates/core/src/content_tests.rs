@@ -43,7 +43,11 @@ proptest! {
         let mut notes = Vec::new();
         let general = check_pay(&content, &mut notes);
         match read_pay(&content) {
-            Some(pay) => prop_assert_eq!(general, Ok(pay)),
+            Some(pay) => {
+                let Action::Pay { outputs, .. } = &pay.0 else { panic!("{pay:?}") };
+                prop_assert!(addresses(&content).eq(outputs.iter().map(|credit| credit.address)));
+                prop_assert_eq!(general, Ok(pay));
+            }
             None => prop_assert!(general.is_err() || !notes.is_empty(), "what is right and has no notes is read"),
         }
     }

@@ -300,6 +300,20 @@ impl State for Store {
         Ok(shared.trees.get(table as usize, key)?.map(|value| look(&value)).is_some())
     }
 
+    fn look_accounts(&self, keys: &[[u8; 16]], look: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+        let shared = &*self.0.shared;
+        let not_in_log = {
+            let layers = shared.layers.read().expect("no panic under this lock");
+            layers.look_accounts(keys, look)
+        };
+        for i in shared.accounts.look_all(keys, not_in_log, look) {
+            if let Some(record) = shared.trees.get(Table::Accounts as usize, &keys[i])? {
+                look(i, &record);
+            }
+        }
+        Ok(())
+    }
+
     fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         self.range(table, from, None, limit)
     }

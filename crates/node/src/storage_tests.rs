@@ -471,6 +471,18 @@ fn balance(store: &Store, actor: u64) -> Option<u64> {
     account.holdings.first().map(|holding| holding.balance as u64)
 }
 
+/// Each account alone, and all at once with some that nobody has.
+fn check_balances(store: &Store, model: &BTreeMap<u64, Option<u64>>) {
+    assert!(model.iter().all(|(actor, expected)| balance(store, *actor) == *expected));
+    let keys: Vec<[u8; 16]> = model.keys().copied().chain(5_000..5_100).map(|actor| account_key(1, actor)).collect();
+    let mut found = vec![None; keys.len()];
+    let mut look = |i: usize, record: &[u8]| assert_eq!(found[i].replace(record.to_vec()), None, "shown once");
+    store.look_accounts(&keys, &mut look).unwrap();
+    for (key, found) in keys.iter().zip(found) {
+        assert_eq!(store.get(Table::Accounts, key).unwrap().map(Vec::from), found);
+    }
+}
+
 #[test]
 fn accounts_in_memory_are_those_of_the_tables() {
     for bytes in [ACCOUNTS_BYTES, (64 * 17) << 10, 0] {
@@ -496,7 +508,7 @@ fn accounts_in_memory_are_those_of_the_tables() {
                     .collect();
                 store.write(&writes).unwrap();
                 if step % 40 == 39 {
-                    assert!(model.iter().all(|(actor, expected)| balance(&store, *actor) == *expected));
+                    check_balances(&store, &model);
                 }
             }
             numbers = store.accounts_memory();
@@ -505,7 +517,7 @@ fn accounts_in_memory_are_those_of_the_tables() {
         assert!(folder::read_checkpoint(dir.path()).unwrap() > Some(4), "the test must have gone through flushes");
         assert_eq!(numbers.found > 0 && numbers.accounts > 0, bytes > 0, "{numbers:?}");
         let store = look(dir.path()).unwrap();
-        assert!(model.iter().all(|(actor, expected)| balance(&store, *actor) == *expected), "after a start");
+        check_balances(&store, &model);
     }
 }
 

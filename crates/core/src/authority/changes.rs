@@ -1,5 +1,7 @@
 //! One step in memory: reads through to the state, keeps what changed, and turns it into writes.
 
+mod ahead;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -47,6 +47,17 @@ impl Hot {
         }
     }
 
+    /// Whether it has had to drop accounts: then there are more than it holds, and many will not be here.
+    pub(super) fn is_short(&self) -> bool {
+        !self.old.is_empty()
+    }
+
+    /// As after so many accounts that the oldest were dropped.
+    #[cfg(test)]
+    pub(super) fn forget_some(&mut self) {
+        self.old.insert((0, 0), None);
+    }
+
     /// Takes an account out.
     pub(super) fn take(&mut self, key: Key) -> Option<Box<Account>> {
         // Both are emptied: what is put back is in the younger.

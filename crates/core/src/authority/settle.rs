@@ -19,7 +19,7 @@ use super::{Authority, Meter, Phase};
 use crate::batch::{DecodedBatch, decode_batch};
 use crate::bitmap::Bitmap;
 use crate::certificate::{BatchId, Promise, check_certificate, check_shape, sign};
-use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER};
+use crate::content::{Action, Content, TYPE_CALL, TYPE_RECOVER, payees};
 use crate::envelope::Order;
 use crate::error::{Code, Error, Result};
 use crate::limits::{FOLLOWERS_MAX, PENDING_WINDOW};
@@ -100,6 +100,7 @@ impl Authority {
         // Predecessors first: then an order that is kept as early never waits for one of its own batch.
         due.sort_by_key(|(_, order)| order.seqnum);
         let mut waiting = Vec::new();
+        changes.load_accounts(due.iter().flat_map(|(_, order)| self.accounts_of(order)))?;
         for (i, order) in due {
             if changes.progress(number)?.settled.get(i) {
                 continue;
@@ -116,6 +117,13 @@ impl Authority {
             }
         }
         self.acknowledge(number, &batch, waiting, changes, meter)
+    }
+
+    /// Accounts here that settling an order looks at.
+    fn accounts_of<'o>(&self, order: &'o Order) -> impl Iterator<Item = (u64, u64)> + use<'o> {
+        let (payer, shard, shards) = (self.payer_of(order), self.shard, self.committee.shards);
+        let here = payees(order).filter(move |address| payer.is_some() && address.shard(shards) == shard);
+        payer.into_iter().chain(here.map(|address| (order.network_id, address.actor())))
     }
 
     /// A stored batch.

@@ -109,6 +109,12 @@ pub trait State {
     fn look(&self, table: Table, key: &[u8], look: &mut dyn FnMut(&[u8])) -> Result<bool> {
         Ok(self.get(table, key)?.map(|value| look(&value)).is_some())
     }
+    /// Shows the records of several accounts, in any order and by their place in `keys`; not those that there are none of.
+    /// Errors: as [`State::get`].
+    fn look_accounts(&self, keys: &[[u8; 16]], look: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+        let mut each = keys.iter().enumerate();
+        each.try_for_each(|(i, key)| self.look(Table::Accounts, key, &mut |record| look(i, record)).map(drop))
+    }
     /// Entries with `from <= key`, ascending, at most `limit`.
     fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>>;
 }
@@ -337,7 +343,7 @@ impl Account {
 
     /// From an encoded record, as [`Account::decode`]. By hand, as this is done three times a transfer; whatever is unusual
     /// is left to the generated decoder, and a test holds this one to it.
-    fn read(bytes: &[u8]) -> Result<Account> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Account> {
         let decode =
             |bytes| wire::AccountRecord::decode(bytes).map_err(|e| Error::new(Code::StorageCorrupt, e.to_string()));
         read_account(bytes).map_or_else(|| Account::decode(decode(bytes)?), Ok)

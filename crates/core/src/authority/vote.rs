@@ -99,6 +99,7 @@ impl Authority {
         meter.begin(Phase::State);
         self.check_genesis(&changes.totals)?;
         changes.expect_accounts(raw.len());
+        changes.load_accounts(batch.orders.iter().flatten().filter_map(|order| self.payer_of(order)))?;
         let known = get_u64(changes.state, Table::Roots, &batch.id.root)?;
         let number = known.unwrap_or(changes.totals.next.0);
 
@@ -271,6 +272,12 @@ impl Authority {
             return Err(Error::expected(Code::WrongShard, "shard of the actor", self.shard, shard));
         }
         Ok(())
+    }
+
+    /// The account of this shard that an order of the committee's own network is of, but for bearer orders, which have none.
+    pub(super) fn payer_of(&self, order: &Order) -> Option<(u64, u64)> {
+        let own = order.network_id == self.committee.network.id && !is_bearer(order);
+        (own && self.check_shard(order).is_ok()).then_some((order.network_id, order.actor))
     }
 
     /// Check 6 of an order that has the account's next seqnum. Returns the address that pays, the permission

@@ -123,6 +123,46 @@ impl Accounts {
         found.map(|len| look(&record[..len]))
     }
 
+    /// Shows the records of some of these accounts, and says which of these are not here. Part by part, and [`AHEAD`] at a
+    /// time, so that their cache misses overlap.
+    pub(super) fn look_all(
+        &self,
+        keys: &[[u8; 16]],
+        wanted: Vec<usize>,
+        look: &mut dyn FnMut(usize, &[u8]),
+    ) -> Vec<usize> {
+        let mut missed = Vec::new();
+        if wanted.is_empty() {
+            return missed;
+        }
+        let mut parts = vec![Vec::new(); PARTS];
+        for i in wanted {
+            let (part, hash) = self.part(&keys[i]);
+            parts[part].push((i, hash));
+        }
+        let mut record = [0; RECORD_MAX];
+        for (part, entries) in self.parts.iter().zip(parts) {
+            for entries in entries.chunks(AHEAD) {
+                let mut part = lock(part);
+                let places: Vec<Option<u32>> = entries.iter().map(|(i, hash)| part.find(&keys[*i], *hash)).collect();
+                for ((i, _), place) in entries.iter().zip(places) {
+                    match place {
+                        Some(place) => {
+                            part.found += 1;
+                            let len = unpack(part.packed(place), &mut record);
+                            look(*i, &record[..len]);
+                        }
+                        None => {
+                            part.missed += 1;
+                            missed.push(*i);
+                        }
+                    }
+                }
+            }
+        }
+        missed
+    }
+
     /// Takes in what has been flushed, and so is what the trees now hold. Part by part, as an index then stays in the cache.
     pub(super) fn take_in(&self, memory: &Memory) {
         let mut parts = vec![Vec::new(); PARTS];

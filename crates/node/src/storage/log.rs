@@ -20,7 +20,7 @@ use florin_core::error::{Code, Error, Result};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::folder::{io_error, sync_folder, write_atomic};
-use super::memory::{DELETED, Layers, Memory};
+use super::memory::{AHEAD, DELETED, Layers, Memory};
 
 const SEGMENT_MAGIC: [u8; 8] = *b"FLORINLG";
 /// Magic, segment, number of its first frame, salt, checksum.
@@ -129,15 +129,12 @@ impl Log {
         let memory = &mut layers.active;
         memory.add_frame(frame.into());
         let mut at = FRAME_HEADER;
-        for write in writes {
-            at += WRITE_HEADER;
-            memory.put(
-                write.table as usize,
-                at,
-                write.key.len(),
-                write.value.as_ref().map_or(DELETED, |v| v.len() as u32),
-            );
-            at += write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+        for writes in writes.chunks(AHEAD) {
+            memory.put_all(writes.iter().map(|write| {
+                let (key_at, value_len) = (at + WRITE_HEADER, write.value.as_ref().map_or(DELETED, |v| v.len() as u32));
+                at = key_at + write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+                (write.table as usize, key_at, write.key.len(), value_len)
+            }));
         }
         Ok(())
     }

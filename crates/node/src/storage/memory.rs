@@ -16,7 +16,7 @@ use foldhash::fast::RandomState;
 
 /// A key in the order of its bytes. The first 16 bytes compare as one number, which for account keys
 /// saves the cache miss that a pointer would cost; keys of orders fit without one, too.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     head: u128,
     middle: u64,
@@ -48,6 +48,14 @@ impl Key {
             rest: bytes[len..].into(),
             len: len as u8,
         }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        let same = self.head == other.head && self.middle == other.middle && self.len == other.len;
+        // Most have no rest, and comparing two that are empty is a call.
+        same && (usize::from(self.len) < INLINE || self.rest == other.rest)
     }
 }
 
@@ -83,6 +91,33 @@ pub(super) struct Layers {
 /// Length of the value of a deletion.
 pub(super) const DELETED: u32 = u32::MAX;
 
+impl Layers {
+    /// Shows the records of accounts that the log has, and says which of them it knows nothing of.
+    pub(super) fn look_accounts(&self, keys: &[[u8; 16]], look: &mut dyn FnMut(usize, &[u8])) -> Vec<usize> {
+        let table = Table::Accounts as usize;
+        let mut unknown = Vec::new();
+        for (from, keys) in keys.chunks(AHEAD).enumerate() {
+            let mut found = Vec::with_capacity(AHEAD);
+            for (i, key) in (from * AHEAD..).zip(keys) {
+                let key = Key::new(key);
+                let in_memory = |memory: &'_ Memory| memory.tables[table].get(&key).copied();
+                let in_frozen = || self.frozen.as_deref().and_then(|m| in_memory(m).map(|place| (i, m, place)));
+                match in_memory(&self.active).map(|place| (i, &self.active, place)).or_else(in_frozen) {
+                    Some(place) => found.push(place),
+                    None => unknown.push(i),
+                }
+            }
+            found.iter().for_each(|(_, memory, place)| memory.touch(std::iter::once(place)));
+            for (i, memory, place) in found {
+                if let Some(record) = memory.value_slice(&place) {
+                    look(i, record);
+                }
+            }
+        }
+        unknown
+    }
+}
+
 /// Whether a table is asked for single keys only, but for flushes and audits.
 fn is_hashed(table: Table) -> bool {
     matches!(table, Table::Accounts | Table::Orders | Table::Roots | Table::Notes | Table::Issued)
@@ -113,6 +148,13 @@ impl Index {
         match self {
             Index::Sorted(places) => places.get(key),
             Index::Hashed { places, .. } => places.get(key),
+        }
+    }
+
+    /// Reads what will be read again when the key is looked for or inserted.
+    fn touch(&self, key: &Key) {
+        if let Index::Hashed { places, .. } = self {
+            std::hint::black_box(places.contains_key(key));
         }
     }
 
@@ -202,10 +244,25 @@ impl Memory {
 
     /// Points a key to its newest value in the last frame; the value follows the key there.
     pub(super) fn put(&mut self, table: usize, at: usize, key_len: usize, value_len: u32) {
+        let (key, place) = self.newest(at, key_len, value_len);
+        self.tables[table].insert(key, place);
+    }
+
+    /// As [`Memory::put`], for at most [`AHEAD`] entries: the cache misses of all come first, so that they overlap.
+    pub(super) fn put_all(&mut self, entries: impl Iterator<Item = (usize, usize, usize, u32)>) {
+        let mut found = Vec::with_capacity(AHEAD);
+        for (table, at, key_len, value_len) in entries {
+            let (key, place) = self.newest(at, key_len, value_len);
+            self.tables[table].touch(&key);
+            found.push((table, key, place));
+        }
+        found.into_iter().for_each(|(table, key, place)| self.tables[table].insert(key, place));
+    }
+
+    fn newest(&self, at: usize, key_len: usize, value_len: u32) -> (Key, Place) {
         let frame = self.frames.len() - 1;
         let key = Key::new(&self.frames[frame][at..at + key_len]);
-        let place = Place { frame: frame as u32, at: at as u32, key_len: key_len as u16, value_len };
-        self.tables[table].insert(key, place);
+        (key, Place { frame: frame as u32, at: at as u32, key_len: key_len as u16, value_len })
     }
 
     /// `None`: knows nothing of the key; `Some(None)`: deleted.
