@@ -11,6 +11,9 @@ use crate::error::Result;
 
 impl Changes<'_> {
     /// Loads accounts, by network and actor; none if those last written are likely all that are needed.
+    ///
+    /// Errors: as [`State::get`](crate::authority::state::State::get). Then the step has failed, as accounts that were not read stand
+    /// empty in it.
     pub fn load_accounts(&mut self, wanted: impl Iterator<Item = (u64, u64)>) -> Result<()> {
         if self.hot.as_ref().is_some_and(|hot| !hot.is_short()) {
             return Ok(());
