@@ -278,6 +278,11 @@ impl Store {
         self.0.shared.accounts.numbers()
     }
 
+    /// Merges accounts that were flushed into one run, as long use leaves them. For benchmarks: the store merges by itself.
+    pub fn merge_accounts(&self) -> Result<()> {
+        self.0.shared.trees.merge_whole(Table::Accounts as usize)
+    }
+
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
         folder::disk_bytes(&self.0.shared.dir)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use florin_core::address::Address;
 use florin_core::authority::state::{Account, Holding, account_key};
@@ -519,6 +520,43 @@ fn accounts_in_memory_are_those_of_the_tables() {
         let store = look(dir.path()).unwrap();
         check_balances(&store, &model);
     }
+}
+
+#[test]
+fn few_that_pay_leave_the_accounts_of_many_alone() {
+    const MANY: u64 = 3_000;
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path()).unwrap();
+    let mut model = BTreeMap::new();
+    let mut pay = |actors: std::ops::Range<u64>, balance: u64| {
+        for chunk in actors.collect::<Vec<_>>().chunks(100) {
+            model.extend(chunk.iter().map(|actor| (*actor, Some(balance))));
+            store.write(&chunk.iter().map(|actor| account(*actor, balance)).collect::<Vec<_>>()).unwrap();
+        }
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let files = |level: usize| store.0.shared.trees.files(Table::Accounts as usize, level);
+    let mut balance = 0;
+    let mut until = |payers: u64, done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < deadline, "levels: {:?}", (0..=trees::LAST).map(files).collect::<Vec<_>>());
+            balance += 1;
+            pay(0..payers, balance);
+        }
+    };
+    let flushed = || folder::read_checkpoint(dir.path()).unwrap();
+    until(MANY, &|| flushed() > Some(8));
+    let before = flushed().map(|segment| segment + 2);
+    until(20, &|| flushed() > before);
+    store.merge_accounts().unwrap();
+    let large = files(trees::LAST);
+    let few_merged = || files(trees::LAST - 1);
+    until(20, &|| !few_merged().is_empty());
+    let first = few_merged();
+    until(20, &|| !few_merged().is_empty() && few_merged() != first);
+    assert_eq!(files(trees::LAST), large, "twenty accounts that pay have no other rewritten");
+    until(MANY, &|| files(trees::LAST) != large);
+    check_balances(&store, &model);
 }
 
 /// What a reader has seen of an account, or was told that it is written, it never sees undone, whatever is flushed meanwhile.

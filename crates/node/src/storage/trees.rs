@@ -22,8 +22,12 @@ const CACHE: u64 = 256 << 20;
 const FILES: usize = 256;
 /// Flushes of a table before they are merged. More merge less often and cost reads more.
 const RUNS: u8 = 8;
-/// The same of accounts. A merge rewrites nearly all of them, whoever has paid, and most are read from memory.
+/// The same of accounts, of which most are read from memory.
 const ACCOUNT_RUNS: u8 = if cfg!(test) { RUNS } else { 32 };
+/// Bytes of one file of a merged run.
+const FILE: u64 = 64 << 20;
+/// The engine's last level, where a table's large run is.
+pub(super) const LAST: usize = 6;
 /// Steps of merging after a flush; what is left is done after the next one.
 const STEPS: usize = 16;
 /// Readers always want the newest.
@@ -121,22 +125,60 @@ impl Trees {
 
     /// Merges what flushes left.
     pub(super) fn compact(&self, stop: &AtomicBool) -> Result<()> {
-        let strategy = |runs| Arc::new(Leveled::default().with_l0_threshold(runs));
-        let (accounts, others) = (strategy(ACCOUNT_RUNS), strategy(RUNS));
+        let others = Arc::new(Leveled::default().with_l0_threshold(RUNS));
         for (table, (tree, visible)) in self.tables.iter().enumerate() {
-            let strategy = if table == Table::Accounts as usize { &accounts } else { &others };
+            if table == Table::Accounts as usize {
+                if tree.l0_run_count() >= usize::from(ACCOUNT_RUNS) && !stop.load(Ordering::Relaxed) {
+                    self.merge_accounts()?;
+                }
+                continue;
+            }
             let shape = || (tree.l0_run_count(), tree.table_count(), tree.disk_space());
             for _ in 0..STEPS {
                 let before = shape();
                 if stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                tree.compact(strategy.clone(), visible.get()).map_err(|e| self.error("merge", table, e))?;
+                tree.compact(others.clone(), visible.get()).map_err(|e| self.error("merge", table, e))?;
                 if shape() == before {
                     break;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Merges accounts that have changed into a run of their own, and that into the large one only once it
+    /// is three quarters as large: where few of many accounts pay, the others are left alone.
+    fn merge_accounts(&self) -> Result<()> {
+        let table = Table::Accounts as usize;
+        let (tree, visible) = &self.tables[table];
+        let large = tree.current_version().level(LAST).map_or(0, |level| level.size());
+        let changed = tree.disk_space().saturating_sub(large);
+        let enough = large / 4 * 3;
+        if changed >= enough {
+            return self.merge_whole(table);
+        }
+        // The engine starts a level above the large run as soon as that is larger than the level's share,
+        // a file a run of flushes, and moves from there only what is over it: `changed` never is.
+        let file = enough / u64::from(ACCOUNT_RUNS) + 1;
+        let leveled = Leveled::default().with_l0_threshold(ACCOUNT_RUNS).with_table_target_size(file);
+        tree.compact(Arc::new(leveled), visible.get()).map_err(|e| self.error("merge", table, e))?;
+        Ok(())
+    }
+
+    /// Merges all that a table has on disk into one run.
+    pub(super) fn merge_whole(&self, table: usize) -> Result<()> {
+        let (tree, visible) = &self.tables[table];
+        tree.major_compact(FILE, visible.get()).map_err(|e| self.error("merge", table, e))
+    }
+
+    /// Files of a table's level, by number.
+    #[cfg(test)]
+    pub(super) fn files(&self, table: usize, level: usize) -> Vec<u64> {
+        let version = self.tables[table].0.current_version();
+        let mut files: Vec<u64> = version.level(level).into_iter().flat_map(|level| level.list_ids()).collect();
+        files.sort_unstable();
+        files
     }
 }

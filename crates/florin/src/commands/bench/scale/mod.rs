@@ -216,7 +216,17 @@ fn short(x: f64) -> String {
 }
 
 fn text(dimension: Dimension, rows: &[Row]) -> String {
-    let head = [dimension.axis(), "CPU us", "plain us", "by plain", "by base", "resident MB", "syncs", "tree reads"];
+    let head = [
+        dimension.axis(),
+        "CPU us",
+        "plain us",
+        "by plain",
+        "by base",
+        "resident MB",
+        "whole merge s",
+        "syncs",
+        "tree reads",
+    ];
     let kinds = rows.first().map(|row| row.measured.split_us.iter().map(|(kind, _)| kind.clone()));
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     lines[0].extend(kinds.into_iter().flatten());
@@ -224,7 +234,7 @@ fn text(dimension: Dimension, rows: &[Row]) -> String {
         let m = &row.measured;
         let mut line = vec![row.at.clone(), format!("{:.2}", m.cpu_us), format!("{:.2}", m.plain_us)];
         line.extend([m.cpu_us / m.plain_us, row.ratio].map(|ratio| format!("{ratio:.2}")));
-        line.push(format!("{:.0}", m.resident_bytes as f64 / 1e6));
+        line.extend([format!("{:.0}", m.resident_bytes as f64 / 1e6), format!("{:.2}", m.whole_merge_s)]);
         line.extend([format!("{:.4}", m.syncs), format!("{:.2}", m.tree_reads)]);
         line.extend(m.split_us.iter().map(|(_, us)| format!("{us:.2}")));
         lines.push(line);

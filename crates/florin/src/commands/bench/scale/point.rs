@@ -81,6 +81,9 @@ pub struct Measured {
     pub disk_bytes: u64,
     /// Bytes resident afterwards, without the load.
     pub resident_bytes: u64,
+    /// Seconds of CPU that it takes afterwards to merge all accounts into one run, which comes about
+    /// once as many are flushed as there are. Part of no other figure.
+    pub whole_merge_s: f64,
 }
 
 struct World {
@@ -119,6 +122,8 @@ impl World {
         let stores: Vec<Store> = (0..point.shards).map(open).collect::<Result<_>>()?;
         accounts.fill(&stores)?;
         rest()?;
+        // As after long use; what filling them left would be merged in the middle of the measurement.
+        stores.iter().try_for_each(Store::merge_accounts)?;
         let work = NoteWork::new();
         let start = |(shard, store): (usize, Store)| {
             let authority = Authority::new(committee.clone(), 0, shard as u32, keys[0].clone());
@@ -139,7 +144,10 @@ impl World {
                 // What the load holds is not the authority's.
                 self.accounts = Accounts::make(0, 0, 0, 1, None);
                 rest()?;
-                measured.iter_mut().for_each(|m| m.resident_bytes = resident());
+                let (resident_bytes, before) = (resident(), Usage::read()?);
+                self.shards.iter().try_for_each(|shard| shard.store().merge_accounts())?;
+                let whole_merge_s = Usage::read()?.since(&before).cpu;
+                measured.iter_mut().for_each(|m| (m.resident_bytes, m.whole_merge_s) = (resident_bytes, whole_merge_s));
             }
         }
         Ok(measured)
@@ -191,6 +199,7 @@ impl World {
             written_bytes: each(all.written as f64),
             disk_bytes: counts[2] as u64,
             resident_bytes: 0,
+            whole_merge_s: 0.0,
         })
     }
 
