@@ -104,7 +104,7 @@ pub fn check_signed(
     if planted::is(Bug::VotesUnverified) {
         jobs.clear();
     }
-    verify_all(&jobs).map_err(|bad| {
+    verify_all(&jobs, committee.points()).map_err(|bad| {
         let index = signed[bad].authority;
         Error::new(
             Code::BadVote,

@@ -4,7 +4,11 @@
 //! `n = 3f + 1`): two quorums share at least one honest authority. Something that `f + 1` say is said
 //! by one honest authority at least.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
+use florin_ed25519::KnownKeys;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -62,6 +66,26 @@ pub struct Committee {
     pub network: Network,
     /// Its members; a vote names its signer by the index here.
     pub authorities: Vec<AuthorityInfo>,
+    points: Points,
+}
+
+/// Points of the authorities' keys, once they have been needed: the square root for each costs a third of a verification.
+#[derive(Clone, Default)]
+struct Points(Arc<KnownKeys>);
+
+/// They follow from the keys.
+impl PartialEq for Points {
+    fn eq(&self, _: &Points) -> bool {
+        true
+    }
+}
+
+impl Eq for Points {}
+
+impl fmt::Debug for Points {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Points")
+    }
 }
 
 impl Committee {
@@ -105,7 +129,7 @@ impl Committee {
                 return bad("keys and names of authorities", "distinct ones".into(), format!("{} twice", a.name));
             }
         }
-        let mut committee = Committee { id: [0; 32], epoch, shards, network, authorities };
+        let mut committee = Committee { id: [0; 32], epoch, shards, network, authorities, points: Points::default() };
         committee.id = committee.compute_id();
         Ok(committee)
     }
@@ -163,6 +187,11 @@ impl Committee {
     /// Authorities of which one at least is honest.
     pub fn validity(&self) -> usize {
         self.faults() + 1
+    }
+
+    /// For verifying what its authorities sign.
+    pub(crate) fn points(&self) -> &KnownKeys {
+        &self.points.0
     }
 
     /// Index of the authority with this key.

@@ -47,7 +47,7 @@ fn verdicts_are_those_without_memory_however_asked() {
         for (i, one) in all.iter().enumerate() {
             let other = signed(2, &[i as u8]);
             let batch = [other.clone(), one.clone(), other];
-            assert_eq!(verify_all(&batch), if expected[i] { Ok(()) } else { Err(1) });
+            assert_eq!(verify_all(&batch, &KnownKeys::default()), if expected[i] { Ok(()) } else { Err(1) });
         }
     }
 }

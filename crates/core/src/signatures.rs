@@ -547,10 +547,13 @@ impl FromStr for AuthorityPublicKey {
 }
 
 /// Verifies signatures of authorities together. The error is the index of the first bad one.
-pub fn verify_all<M: AsRef<[u8]>>(items: &[(AuthorityPublicKey, M, [u8; 64])]) -> std::result::Result<(), usize> {
+pub fn verify_all<M: AsRef<[u8]>>(
+    items: &[(AuthorityPublicKey, M, [u8; 64])],
+    known: &KnownKeys,
+) -> std::result::Result<(), usize> {
     let mut batch = Together::default();
     items.iter().for_each(|(key, message, sig)| batch.push(&key.0, sig, message.as_ref()));
-    match batch.verify(&KnownKeys::default(), &mut 0).iter().position(|is_true| !is_true) {
+    match batch.verify(known, &mut 0).iter().position(|is_true| !is_true) {
         None => Ok(()),
         Some(first_bad) => Err(first_bad),
     }

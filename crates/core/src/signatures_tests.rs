@@ -379,7 +379,7 @@ fn known_keys_are_judged_as_unknown_ones() {
 fn an_empty_batch_is_fine() {
     let outcome = Batch::new().verify();
     assert!(outcome.results.is_empty());
-    assert_eq!(verify_all::<Vec<u8>>(&[]), Ok(()));
+    assert_eq!(verify_all::<Vec<u8>>(&[], &KnownKeys::default()), Ok(()));
 }
 
 /// Encodings of points of small order, canonical or not, of points whose encoding is not canonical, and of no point.
@@ -426,7 +426,7 @@ fn odd_points_are_judged_alike_alone_and_in_a_batch() {
                 sig[32..].copy_from_slice(&s);
                 let item = (AuthorityPublicKey(key), b"Zcash".to_vec(), sig);
                 let alone = item.0.verifies(&item.1, &item.2);
-                let batch = verify_all(&[good_item.clone(), item]);
+                let batch = verify_all(&[good_item.clone(), item], &KnownKeys::default());
                 assert_eq!(batch, if alone { Ok(()) } else { Err(1) }, "key {key:?} R {r:?} s {s:?}");
                 accepted += usize::from(alone);
                 assert!(!alone || s == [0; 32]);
@@ -456,7 +456,7 @@ proptest! {
             items.push((public, message, sig));
         }
         let first_bad = items.iter().position(|(key, message, sig)| !key.verifies(message, sig));
-        prop_assert_eq!(verify_all(&items), first_bad.map_or(Ok(()), Err));
+        prop_assert_eq!(verify_all(&items, &KnownKeys::default()), first_bad.map_or(Ok(()), Err));
     }
 }
 

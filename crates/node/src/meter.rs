@@ -58,9 +58,17 @@ impl ThreadMeter {
     }
 
     fn switch(&mut self, kind: usize) {
+        // Asking the clock is a system call.
+        if kind != self.kind {
+            self.count();
+            self.kind = kind;
+        }
+    }
+
+    fn count(&mut self) {
         let now = thread_cpu_ns();
         self.times.0[self.kind].fetch_add(now - self.since, Ordering::Relaxed);
-        (self.kind, self.since) = (kind, now);
+        self.since = now;
     }
 }
 
@@ -77,6 +85,6 @@ impl Meter for ThreadMeter {
 
 impl Drop for ThreadMeter {
     fn drop(&mut self) {
-        self.switch(STORAGE);
+        self.count();
     }
 }

@@ -68,6 +68,10 @@ pub(super) fn verify_claims(claims: &[Claim]) -> Vec<bool> {
 }
 
 fn verify_together(claims: &[Claim]) -> Vec<bool> {
+    // The pairing of nothing is a pairing.
+    if claims.is_empty() {
+        return Vec::new();
+    }
     let mut keys: BTreeMap<[u8; 96], usize> = BTreeMap::new();
     let mut transcript = Sha256::new_with_prefix(TRANSCRIPT_TAG);
     transcript.update((claims.len() as u64).to_be_bytes());

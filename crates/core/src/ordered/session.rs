@@ -87,7 +87,7 @@ pub fn check_signatures(
             .map_err(|_| Error::expected(Code::BadSession, "bytes of a signature", 64, s.signature.len()))?;
         jobs.push((authority.key, &message[..], signature));
     }
-    verify_all(&jobs).map_err(|bad| {
+    verify_all(&jobs, committee.points()).map_err(|bad| {
         let name = &committee.authorities[signatures[bad].authority as usize].name;
         let what = format!("the signature of {name} on session {} does not verify", header.session);
         Error::new(Code::BadSession, what)

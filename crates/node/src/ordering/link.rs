@@ -38,7 +38,9 @@ pub(super) fn delays(pace: Pace, authorities: usize) -> DelayConfig {
     // messages in this time if all stand still, so it grows with their number.
     let repeat = Duration::from_millis(100) * authorities as u32;
     DelayConfig {
-        tick_interval: Duration::from_millis(25),
+        // How soon it looks whether something of this is due. Each look wakes two threads, and where many share a machine
+        // that is a good part of what they cost at rest.
+        tick_interval: Duration::from_millis(25).max(Duration::from_millis(6) * authorities as u32),
         unit_rebroadcast_interval_min: repeat,
         unit_rebroadcast_interval_max: repeat * 3 / 2,
         unit_creation_delay: Arc::new(move |round| if round == 0 { Duration::ZERO } else { pace.busy }),

@@ -11,6 +11,7 @@ use florin_client::network::{Network, Patience};
 use florin_core::testing::{NETWORK_ID, to};
 use florin_core::{Code, Error, Result};
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use super::cpu::percentile;
 use super::far::{BEHIND, Link, Relays};
@@ -68,7 +69,10 @@ pub fn run(args: Args, out: Output) -> Result<()> {
         let message = "expected --authorities, --payments from 1 and --delay up to 1000";
         return Err(Error::new(Code::Usage, message));
     }
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| Error::new(Code::Io, e.to_string()))?;
+    // One thread for who pays, as a wallet has; what stands for the distance has its own.
+    let failed = |e: std::io::Error| Error::new(Code::Io, format!("cannot start the runtime: {e}"));
+    let wallet = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let between = tokio::runtime::Runtime::new().map_err(failed)?;
     let mut rows = Vec::new();
     let mut progress = Progress::new(args.authorities.len() * args.delay.len(), out);
     for authorities in &args.authorities {
@@ -79,7 +83,8 @@ pub fn run(args: Args, out: Output) -> Result<()> {
             };
             let dir = made.map_err(|e| Error::new(Code::Io, format!("a temporary folder: {e}")))?;
             progress.step(format_args!("{authorities} authorities, {delay} ms away"));
-            rows.push(runtime.block_on(measure(*authorities, *delay, args.payments, dir.path()))?);
+            let measured = measure(*authorities, *delay, args.payments, dir.path(), between.handle());
+            rows.push(wallet.block_on(measured)?);
         }
     }
     drop(progress);
@@ -87,16 +92,18 @@ pub fn run(args: Args, out: Output) -> Result<()> {
     Ok(())
 }
 
-async fn measure(authorities: usize, delay: u64, payments: usize, dir: &Path) -> Result<Row> {
+async fn measure(authorities: usize, delay: u64, payments: usize, dir: &Path, between: &Handle) -> Result<Row> {
     let mut accounts = Accounts::make(ACCOUNTS, 1, NETWORK_ID);
     let genesis = accounts.genesis("flr", 2);
     let mut local =
         LocalCommittee::create(dir, &Plan { bind: (delay > 0).then_some(BEHIND), ..plan(authorities, 1, &genesis) })?;
     let committee = local.committee.clone();
-    let addresses = committee.authorities.iter().flat_map(|a| &a.addresses);
+    let addresses: Vec<String> = committee.authorities.iter().flat_map(|a| a.addresses.clone()).collect();
+    let link = Link { delay: Duration::from_millis(delay), rate: None };
+    let start = async move { Relays::start(&addresses, link).await };
     let _relays = match delay {
         0 => None,
-        _ => Some(Relays::start(addresses, Link { delay: Duration::from_millis(delay), rate: None }).await?),
+        _ => Some(between.spawn(start).await.map_err(|e| Error::new(Code::Io, format!("the relays: {e}")))??),
     };
     local.start_all()?;
     let patience = Patience { total: DEADLINE, request: DEADLINE, ..Patience::default() };

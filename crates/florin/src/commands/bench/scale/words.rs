@@ -75,6 +75,7 @@ mod tests {
             written_bytes: 0.0,
             disk_bytes: 0,
             resident_bytes: 0,
+            whole_merge_s: 0.0,
         };
         Row { at: at.into(), x: 0.0, ratio, measured }
     }
