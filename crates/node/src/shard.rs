@@ -3,8 +3,8 @@
 //! The *step* thread takes inputs one by one, runs the state machine and writes what it returns, without
 //! waiting for the disk. The *sync* thread makes everything written so far durable and only then lets the
 //! replies go. While it waits for the disk the step thread goes on, so one sync covers all requests that
-//! came in meanwhile: group commit without a timer. If nothing else waits the step thread syncs itself,
-//! as waking another thread costs a single payment a tenth of the sync.
+//! came in meanwhile: group commit without a timer. If nothing else waits the step thread syncs itself:
+//! a single payment is spared the waking of another thread.
 //!
 //! After a write or sync has failed nothing is promised any more: every request gets the same error, and
 //! what was promised before stays on disk.

@@ -279,7 +279,10 @@ impl Store {
     }
 
     /// Merges accounts that were flushed into one run, as long use leaves them. For benchmarks: the store merges by itself.
+    /// Errors: as [`Store::write`].
     pub fn merge_accounts(&self) -> Result<()> {
+        // Refused where nothing may be written.
+        self.write(&[])?;
         self.0.shared.trees.merge_whole(Table::Accounts as usize)
     }
 

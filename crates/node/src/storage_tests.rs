@@ -279,6 +279,7 @@ fn read_only_sees_everything_and_changes_nothing() {
     assert_eq!(store.identity(), Identity { committee_id: COMMITTEE, authority: 3, shard: 2 });
     assert_eq!(all(&store, Table::Accounts).len(), 2);
     assert_eq!(code(store.write(&[put(Table::Accounts, 9, b"")])), Code::StorageFailed);
+    assert_eq!(code(store.merge_accounts()), Code::StorageFailed);
     drop(store);
     assert_eq!(fs::read(&segment).unwrap(), before);
 }
